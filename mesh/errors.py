@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""Every exception of the package, by who is at fault.
+
+    MeshError                      abstract; exit_code is a sysexits number
+        UsageError            64   the command line is wrong
+        NoInputError          66   a file that was named is not there
+        UnavailableError      69   node not running, link down, state in use
+        CannotCreateError     73   a file or a listening socket cannot be made
+        IoError               74   the disk failed; what was promised is in doubt
+        ConfigError           78   node.toml or a key file is wrong
+        DirectoryError        65   something signed does not hold
+            DescriptorError        a descriptor
+        ProtocolError              abstract
+            LocalProtocolError 70  our own bug; never caught
+            RemoteProtocolError    the other side is wrong; drop it
+                HandshakeError     answered with silence
+                CryptoError        does not open, verify, or is no valid point
+                EncodingError      not canonical
+                CellError          a body that no honest peer seals
+                CommandError       has the reply that says what is wrong
+        SpoolError            74   abstract
+            SpoolFullError    75   no room: try later
+            SpoolCorruptError      a record that does not open: set aside
+
+The text of an error names what is wrong, where, and what to do, in one line, and
+never an address, a message id, a size, or a key.
+"""
+
+from typing import ClassVar
+
+
+class MeshError(Exception):
+    """Base of all; the message is shown to the operator as it stands."""
+
+    exit_code: ClassVar[int] = 70
+
+
+class UsageError(MeshError):
+    """The command line is wrong."""
+
+    exit_code = 64
+
+
+class NoInputError(MeshError):
+    """A file that the operator named is not there."""
+
+    exit_code = 66
+
+
+class UnavailableError(MeshError):
+    """The node does not run, the link is down, or the state is in use."""
+
+    exit_code = 69
+
+
+class CannotCreateError(MeshError):
+    """A file or a listening socket cannot be made."""
+
+    exit_code = 73
+
+
+class IoError(MeshError):
+    """The disk failed: the process must end and recover at its next start."""
+
+    exit_code = 74
+
+
+class ConfigError(MeshError):
+    """node.toml or a key file is wrong; one line a mistake."""
+
+    exit_code = 78
+
+
+class DirectoryError(MeshError):
+    """Something signed does not hold."""
+
+    exit_code = 65
+
+
+class DescriptorError(DirectoryError):
+    """A descriptor is malformed, unsigned, expired, or contradicts another."""
+
+
+class ProtocolError(MeshError):
+    """Abstract: the protocol was broken, by us or by them."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We called something in the wrong order: a bug of ours, never caught."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side broke the protocol: drop the link or the connection."""
+
+
+class HandshakeError(RemoteProtocolError):
+    """A handshake message is not what it must be; the answer is silence."""
+
+
+class CryptoError(RemoteProtocolError):
+    """A box does not open, a signature does not verify, a point is not valid."""
+
+
+class EncodingError(RemoteProtocolError):
+    """Octets that our encoder would never have written."""
+
+
+class CellError(RemoteProtocolError):
+    """A cell body that no honest peer seals."""
+
+
+class CommandError(RemoteProtocolError):
+    """A command line that cannot be obeyed; carries the reply that says why."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+class SpoolError(MeshError):
+    """Abstract: the spool cannot do what was asked."""
+
+    exit_code = 74
+
+
+class SpoolFullError(SpoolError):
+    """No room for another record."""
+
+    exit_code = 75
+
+
+class SpoolCorruptError(SpoolError):
+    """A record that does not open: set aside, never taken for delivered."""
