@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: MIT
+"""The inside of one link: streams and dialogues to cell bodies, and back.
+
+    our stream n    Sender (smtp.py)      our commands, kind 1 ->   <- replies, kind 2
+    their stream n  Dialogue (dialogue.py) <- their commands, kind 1   replies, kind 2 ->
+
+A body is filled in this order: a close, credit, replies, then commands of the streams
+in turn, one segment each, so that 10 MB on one stream do not stop 10 kB on another.
+
+Credit: a stream starts with WINDOW octets of commands; the receiver of them grants
+more (kind 3) as it takes them in.  Flow control is inside the cells and never TCP's
+window, which a snooper sees.  While a message on a stream is larger than
+SMALL_MESSAGE_LEN its stream gets credit only when it is the link's one large stream, so
+that a peer holds at most 32 x WINDOW + one message of our memory.
+
+A stream that says QUIT may be used again: its next octet begins a new dialogue.
+
+Events, from `next_event`:
+
+    Received(stream, message)   a whole message of theirs; `answer` it
+    Done(ids)                   they will not repeat these ids
+    Finished(token, replies)    one of ours was answered
+
+Invariant: what `next_body` returns is BODY_LEN octets, whatever happened; nothing
+here holds a key, looks at a clock, or decides when a body is asked for.
+Raises RemoteProtocolError for what no honest peer does: the link ends.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+from mesh.core.cell import (
+    CREDIT,
+    PADDING,
+    STREAMS_MAX,
+    BodyWriter,
+    Kind,
+    Segment,
+    parse_untrusted,
+)
+from mesh.core.dialogue import Closed, Dialogue, DialogueKind, IdsDone, MessageReceived
+from mesh.core.reply import Reply
+from mesh.core.smtp import Finished, Outgoing, Sender, SenderClosed, SenderDialect
+from mesh.errors import CellError, LocalProtocolError
+
+WINDOW: Final = 4 * 65_536 + 4_096
+"""Octets of credit: four chunks that may be unreplied, and the commands beside them."""
+GRANT_STEP: Final = 65_536
+"""Credit is granted in steps of a chunk: 9 octets of a cell in 64 KiB."""
+SMALL_MESSAGE_LEN: Final = 262_144
+"""Octets of a message in arrival past which it must be the link's one large one."""
+REPLIES_MAX: Final = 65_536
+"""Octets of replies that may wait on one stream: an honest sender has one transaction
+under way (a few hundred); only a flood of NOOPs gets here."""
+DONE_IDS_MAX: Final = 50
+"""Ids in one NOOP DONE=: the line stays below the 2,048 octets of a command."""
+
+
+class Received(NamedTuple):
+    """A whole message of the peer's, to be answered with `Link.answer`."""
+
+    stream: int
+    message: MessageReceived
+
+
+class Done(NamedTuple):
+    """Ids that the peer will not offer again."""
+
+    ids: tuple[bytes, ...]
+
+
+Event: TypeAlias = Received | Done | Finished
+
+
+class _Inbound:
+    """A stream of theirs: the dialogue, its replies, the credit that it has."""
+
+    __slots__ = ("dialogue", "granted", "received", "replies")
+
+    def __init__(self) -> None:
+        self.dialogue: Dialogue | None = None
+        self.replies = bytearray()
+        self.received = 0
+        self.granted = WINDOW
+
+
+class _Outbound:
+    """A stream of ours: the sender and the credit that it has left."""
+
+    __slots__ = ("credit", "sender")
+
+    def __init__(self, sender: Sender) -> None:
+        self.sender = sender
+        self.credit = WINDOW
+
+
+class Link:
+    """Streams of one link, both directions; see the module's text."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        peer: str,
+        accepts: Callable[[str], Reply | None],
+        max_message: int,
+    ) -> None:
+        self._name, self._peer = name, peer
+        self._accepts, self._max_message = accepts, max_message
+        self._in: dict[int, _Inbound] = {}
+        self._out: dict[int, _Outbound] = {}
+        self._free: list[int] = list(range(STREAMS_MAX - 1, -1, -1))
+        self._turns: dict[int, None] = {}  # streams with octets and credit, in turn
+        self._replying: dict[int, None] = {}
+        self._credits: dict[int, int] = {}
+        self._done: list[bytes] = []
+        self._large: int | None = None
+        self._events: deque[Event] = deque()
+        self._closing = False
+        self.up = False
+        """A body of the other side has opened: key confirmation."""
+        self.peer_closed = False
+        """The other side has said that this link ends."""
+        self.finished = False
+        """Our last body was taken."""
+
+    # ours
+
+    @property
+    def can_offer(self) -> bool:
+        """A stream is free for another message of ours."""
+        return bool(self._free) and self.up and not (self._closing or self.peer_closed)
+
+    def offer(self, outgoing: Outgoing) -> None:
+        """Give a message to a free stream; its token comes back in a Finished."""
+        if not self.can_offer:
+            raise LocalProtocolError("no stream is free")
+        number = self._free.pop()
+        sender = self._stream(number).sender
+        self._tell_done(sender)
+        sender.send(outgoing)
+        self._turn(number)
+
+    def _stream(self, number: int) -> _Outbound:
+        stream = self._out.get(number)
+        if stream is None:
+            sender = Sender(dialect=SenderDialect.LINK, helo=self._name)
+            stream = self._out[number] = _Outbound(sender)
+        return stream
+
+    def _turn(self, number: int) -> None:
+        """Give the stream its place in the turns while it has octets and credit."""
+        stream = self._out[number]
+        if stream.credit > 0 and stream.sender.pending:
+            self._turns[number] = None
+
+    def _tell_done(self, sender: Sender) -> None:
+        while self._done:
+            sender.done(tuple(self._done[:DONE_IDS_MAX]))
+            del self._done[:DONE_IDS_MAX]
+
+    def done(self, ids: Sequence[bytes]) -> None:
+        """Tell the peer, with what leaves next, that these ids may be forgotten."""
+        self._done += ids
+
+    def answer(self, stream: int, *replies: Reply) -> None:
+        """Answer the message that a Received brought."""
+        inbound = self._in[stream]
+        if inbound.dialogue is None:
+            raise LocalProtocolError("nothing to answer on this stream")
+        inbound.dialogue.answer(*replies)
+        self._serve(stream, inbound)
+
+    def close(self) -> None:
+        """Take no more messages of ours and say so in the next body, the last one."""
+        self._closing = True
+
+    # bodies in
+
+    def receive_body(self, body: bytes) -> None:
+        """Take a body that opened; what it brought is in `next_event`."""
+        self.up = True
+        if body == PADDING:
+            return
+        for segment in parse_untrusted(body):
+            if segment.kind == Kind.COMMANDS:
+                self._receive_commands_untrusted(segment)
+            elif segment.kind == Kind.REPLIES:
+                self._receive_replies_untrusted(segment)
+            elif segment.kind == Kind.CREDIT:
+                self._receive_credit_untrusted(segment)
+            else:
+                self.peer_closed = True
+
+    def next_event(self) -> Event | None:
+        """Return the next event, None when there is none."""
+        return self._events.popleft() if self._events else None
+
+    def _receive_commands_untrusted(self, segment: Segment) -> None:
+        inbound = self._in.get(segment.stream)
+        if inbound is None:
+            inbound = self._in[segment.stream] = _Inbound()
+        inbound.received += len(segment.octets)
+        if inbound.received > inbound.granted:
+            raise CellError("more octets than credit")
+        if inbound.dialogue is None:
+            inbound.dialogue = Dialogue(
+                name=self._name,
+                kind=DialogueKind.LINK,
+                accepts=self._accepts,
+                peer=self._peer,
+                max_message=self._max_message,
+            )
+        inbound.dialogue.receive_data(segment.octets)
+        self._serve(segment.stream, inbound)
+
+    def _serve(self, number: int, inbound: _Inbound) -> None:
+        """Collect what a dialogue has to say, and grant credit for what it took in."""
+        dialogue = inbound.dialogue
+        if dialogue is None:
+            raise AssertionError("a stream without its dialogue")
+        while (event := dialogue.next_event()) is not None:
+            if isinstance(event, MessageReceived):
+                self._events.append(Received(number, event))
+            elif isinstance(event, IdsDone):
+                self._events.append(Done(event.ids))
+            elif isinstance(event, Closed):
+                inbound.dialogue = None
+        if replies := dialogue.data_to_send():
+            inbound.replies += replies
+            self._replying[number] = None
+            if len(inbound.replies) > REPLIES_MAX:
+                raise CellError("more commands than anybody waits for")
+        if number == self._large and dialogue.content_octets <= SMALL_MESSAGE_LEN:
+            self._large = None
+            for waiting, other in self._in.items():
+                self._grant(waiting, other)
+        self._grant(number, inbound)
+
+    def _grant(self, number: int, inbound: _Inbound) -> None:
+        dialogue = inbound.dialogue
+        if dialogue is not None:
+            if dialogue.awaiting_answer:
+                return
+            if dialogue.content_octets > SMALL_MESSAGE_LEN:
+                if self._large is None:
+                    self._large = number
+                elif self._large != number:
+                    return
+        more = inbound.received + WINDOW - inbound.granted
+        if more >= GRANT_STEP:
+            inbound.granted += more
+            self._credits[number] = self._credits.get(number, 0) + more
+
+    def _receive_replies_untrusted(self, segment: Segment) -> None:
+        stream = self._out.get(segment.stream)
+        if stream is None:
+            raise CellError("a reply on a stream that was never opened")
+        sender = stream.sender
+        sender.receive_data(bytes(segment.octets))
+        while (event := sender.next_event()) is not None:
+            if isinstance(event, SenderClosed):
+                raise CellError("the peer ended a dialogue of ours")
+            self._events.append(event)
+            self._free.append(segment.stream)
+        self._turn(segment.stream)
+
+    def _receive_credit_untrusted(self, segment: Segment) -> None:
+        stream = self._out.get(segment.stream)
+        if stream is None:
+            raise CellError("credit for a stream that was never opened")
+        stream.credit += CREDIT.unpack(segment.octets)[0]
+        if stream.credit > WINDOW:
+            raise CellError("more credit than the window")
+        self._turn(segment.stream)
+
+    # bodies out
+
+    @property
+    def has_data(self) -> bool:
+        """The next body would not be padding."""
+        return bool(
+            self._replying
+            or self._credits
+            or self._turns
+            or (self._closing and not self.finished)
+            or (self._done and self._free and self.up)
+        )
+
+    def next_body(self) -> bytes:
+        """Return the next body: BODY_LEN octets, padding when there is nothing."""
+        writer = BodyWriter()
+        if self._closing and not self.finished:
+            writer.add(Kind.CLOSE, 0, b"")
+            self.finished = True
+        self._write_credits(writer)
+        self._write_replies(writer)
+        self._write_commands(writer)
+        return PADDING if writer.empty else writer.finish()
+
+    def _write_credits(self, writer: BodyWriter) -> None:
+        while self._credits and writer.space >= CREDIT.size:
+            number, more = self._credits.popitem()
+            writer.add(Kind.CREDIT, number, CREDIT.pack(more))
+
+    def _write_replies(self, writer: BodyWriter) -> None:
+        while self._replying and writer.space > 0:
+            number = next(iter(self._replying))
+            replies = self._in[number].replies
+            octets = bytes(replies[: writer.space])
+            del replies[: len(octets)]
+            writer.add(Kind.REPLIES, number, octets)
+            if not replies:
+                del self._replying[number]
+
+    def _write_commands(self, writer: BodyWriter) -> None:
+        if self._done and self._free and self.up:
+            self._tell_done(self._stream(self._free[-1]).sender)
+            self._turn(self._free[-1])
+        for number in list(self._turns):
+            if writer.space <= 0:
+                break
+            del self._turns[number]
+            stream = self._out[number]
+            octets = stream.sender.take(min(writer.space, stream.credit))
+            stream.credit -= len(octets)
+            writer.add(Kind.COMMANDS, number, octets)
+            self._turn(number)

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""A connected socket that never makes its caller wait: the hand that sends and reads.
+
+`try_send` and `try_receive` do one system call at the instant at which they are
+called, so that a clock can decide when; the two `wait_` calls are for those who have
+none.  `Outlet` adds a bounded line of octets that did not fit: it sends what it can at
+once, without a task switch, and a flusher task sends the rest when the kernel has room.
+
+Buffers have fixed sizes, because the kernel's own tuning follows the load and would
+show it.  Nagle is off: a cell leaves when it is sent.
+"""
+
+import fcntl
+import socket
+import struct
+import termios
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import trio
+
+from mesh.node.parking import Parking
+
+RECEIVE_MAX: Final = 262_144
+"""Octets of one read: 64 cells, what a greedy peer sends in one call."""
+SOCKET_BUFFER: Final = 524_288
+"""Octets asked of the kernel for each direction of a link; fixed, never tuned."""
+OUTLET_MAX: Final = 1_048_576
+"""Octets that may wait in an Outlet before its owner must stop adding."""
+SIOCOUTQ: Final = getattr(termios, "TIOCOUTQ", 0x5411)
+FLUSH_MAX: Final = 262_144
+"""Octets offered to the kernel in one call: half of its buffer."""
+_INT: Final = struct.Struct("i")
+
+
+class Wire(Protocol):
+    """One end of a connection; a fake one in the tests."""
+
+    def try_send(self, data: bytes | memoryview) -> int:
+        """Send what fits now; the number of octets taken, 0 when none."""
+
+    def try_receive(self, limit: int) -> bytes | None:
+        """What has come, at most `limit`; None: nothing yet; b"": the end."""
+
+    def unsent(self) -> int:
+        """Octets that the kernel holds and the peer has not acknowledged."""
+
+    async def wait_readable(self) -> None:
+        """Return when something has come or the connection has ended."""
+
+    async def wait_writable(self) -> None:
+        """Return when `try_send` would take something, or the connection has ended."""
+
+    def close(self) -> None:
+        """Close; again is no error."""
+
+
+class SocketWire:
+    """A Wire over a stream socket, TCP or UNIX; takes the socket over."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)  # noqa: FBT003  # the standard library's signature
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sock = sock
+
+    def fix_buffers(self) -> None:
+        """Give a link's socket its fixed buffers."""
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            self._sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket itself, for its credentials."""
+        return self._sock
+
+    def try_send(self, data: bytes | memoryview) -> int:
+        """Send what fits now; a broken connection takes everything and shows at reading."""
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return len(data)
+
+    def try_receive(self, limit: int) -> bytes | None:
+        """What has come; an error is the end, as a FIN is."""
+        try:
+            return self._sock.recv(limit)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def unsent(self) -> int:
+        """Octets in the kernel's send buffer."""
+        try:
+            raw = fcntl.ioctl(self._sock, SIOCOUTQ, bytes(_INT.size))
+        except OSError:
+            return 0
+        return int(_INT.unpack(raw)[0])
+
+    async def wait_readable(self) -> None:
+        """Park until readable."""
+        if self._sock.fileno() >= 0:
+            await trio.lowlevel.wait_readable(self._sock)
+
+    async def wait_writable(self) -> None:
+        """Park until writable."""
+        if self._sock.fileno() >= 0:
+            await trio.lowlevel.wait_writable(self._sock)
+
+    def close(self) -> None:
+        """Close and wake whoever waits."""
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+
+async def receive(wire: Wire, limit: int = RECEIVE_MAX) -> bytes:
+    """Return the next octets, b"" at the end; tries first and waits only then."""
+    while True:
+        data = wire.try_receive(limit)
+        if data is not None:
+            return data
+        try:
+            await wire.wait_readable()
+        except trio.ClosedResourceError:
+            return b""
+
+
+async def receive_exactly(wire: Wire, length: int) -> bytes | None:
+    """Return just so many octets and leave what follows unread; None: they never came."""
+    parts = []
+    while length > 0:
+        data = await receive(wire, min(length, RECEIVE_MAX))
+        if not data:
+            return None
+        parts.append(data)
+        length -= len(data)
+    return b"".join(parts)
+
+
+class Outlet:
+    """The sending side of a wire for those without a clock."""
+
+    def __init__(self, wire: Wire, on_room: Callable[[], None] = lambda: None) -> None:
+        self._wire = wire
+        self._on_room = on_room
+        self._rest = bytearray()
+        self._parking = Parking()
+
+    @property
+    def waiting(self) -> int:
+        """Octets that the kernel has not taken."""
+        return len(self._rest)
+
+    @property
+    def full(self) -> bool:
+        """The owner should stop adding until `on_room` is called."""
+        return len(self._rest) >= OUTLET_MAX
+
+    def send(self, data: bytes) -> None:
+        """Send at once what fits; keep the rest in order."""
+        if not self._rest:
+            sent = self._wire.try_send(data)
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self._rest += data
+        self._parking.wake()
+
+    async def flush_forever(self) -> None:
+        """Send the rest when the kernel has room: a task beside the reader's."""
+        while True:
+            if not self._rest:
+                await self._parking.park()
+                continue
+            try:
+                await self._wire.wait_writable()
+            except trio.ClosedResourceError:
+                return
+            was_full = self.full
+            del self._rest[: self._wire.try_send(bytes(self._rest[:FLUSH_MAX]))]
+            if was_full and not self.full:
+                self._on_room()
