@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+r"""The octets of a message, and the three forms in which they travel.
+
+    form      line end   a leading dot   the end            where
+    counted   CR LF      as it is        a count            spool, BDAT, between nodes
+    stuffed   CR LF      doubled         CR LF . CR LF      DATA (RFC 5321 4.5.2)
+    files     LF         as it is        the file's         Maildir, pipe
+
+Invariant: a message holds no CR and no LF outside CR LF (else two programs may see
+two messages where we saw one: "smuggling"); is_lawful is asked at every door where a
+message comes in.  Under that law each conversion is undone by its opposite, but for
+one thing: stuffed content ends with CR LF, so a last line without one gets one.
+
+NUL and 8-bit octets are octets like any other.  Nothing here looks at headers.
+"""
+
+from typing import Final
+
+from mesh.errors import LocalProtocolError
+
+# Stuffing at its worst, lines of one dot: 3 octets (CR LF .) become 4.
+STUFFED_MAX_NUMERATOR: Final = 4
+STUFFED_MAX_DENOMINATOR: Final = 3
+
+
+def is_lawful(content: bytes | bytearray) -> bool:
+    """True when every CR stands before an LF and every LF behind a CR.
+
+    Three counts instead of a search: 15 us for 10 kB, where `re` takes 190.
+    """
+    pairs = content.count(b"\r\n")
+    return content.count(b"\n") == pairs and content.count(b"\r") == pairs
+
+
+def stuffed_limit(length: int) -> int:
+    """The greatest number of octets that `length` octets have when stuffed."""
+    return length * STUFFED_MAX_NUMERATOR // STUFFED_MAX_DENOMINATOR + 1
+
+
+def unstuff(content: bytes) -> bytes:
+    """The content of DATA without its stuffing; the final dot's line is gone already.
+
+    RFC 5321 4.5.2: a line that begins with a dot loses it.
+    """
+    if b"\r\n." in content:
+        content = content.replace(b"\r\n.", b"\r\n")
+    return content[1:] if content.startswith(b".") else content
+
+
+def to_stuffed(content: bytes) -> bytes:
+    """The octets that follow a 354, with the final dot.
+
+    Raises LocalProtocolError for unlawful content: it was to be refused at the door,
+    and a bare LF sent out here could end the message early at the other side.
+    """
+    if not is_lawful(content):
+        raise LocalProtocolError("content with a bare CR or LF on its way out")
+    if b"\r\n." in content:
+        content = content.replace(b"\r\n.", b"\r\n..")
+    first = b"." if content.startswith(b".") else b""
+    last = b".\r\n" if content.endswith(b"\r\n") or not content else b"\r\n.\r\n"
+    return b"".join((first, content, last))
+
+
+def to_lf(content: bytes) -> bytes:
+    """The content with LF line ends, for files and pipes; from_lf undoes it."""
+    return content.replace(b"\r\n", b"\n")
+
+
+def from_lf(text: bytes) -> bytes:
+    """The content of a text whose lines end with LF.
+
+    A CR in the text stays and makes the content unlawful: ask is_lawful.
+    """
+    return text.replace(b"\n", b"\r\n")
