@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""One key and the count of what it sealed: Noise's CipherState (rev 34, 5.1).
+
+    nonce    12 octets: the count of boxes before this one, big-endian, from 0
+    box      ciphertext || tag 16: ChaCha20-Poly1305 over the plaintext and `ad`
+    rekey    k = BLAKE2b-256(key=k, "mesh/1 rekey"), the count 0 again, old k wiped
+
+Invariant: no nonce is used twice with a key.  The count grows with every box that
+was sealed, or that opened, and REJECT_AFTER is an error, never a wrap.
+A box that does not open leaves the count where it was; what then becomes of the
+connection is decided above (cellstream.py, handshake.py: it ends).
+"""
+
+from typing import Final
+
+from mesh.core.crypto import (
+    NONCE_LEN,
+    Key,
+    Octets,
+    derive_key,
+    open_untrusted,
+    seal,
+)
+from mesh.errors import LocalProtocolError
+
+REJECT_AFTER: Final = 1024
+"""Boxes under one key.  A handshake seals 2 with one and a cell stream 64 before it
+rekeys, so a count that comes here is a forgotten rekey: a bug, and it ends there."""
+REKEY_LABEL: Final = b"mesh/1 rekey"
+
+
+class CipherState:
+    """Seals, or opens, boxes in order under one key, which it owns and wipes."""
+
+    __slots__ = ("_count", "_key")
+
+    def __init__(self, key: Key) -> None:
+        """Take a key of 32 octets over; the caller does not use it again."""
+        self._key = key
+        self._count = 0
+
+    @property
+    def count(self) -> int:
+        """Boxes sealed, or opened, under the present key."""
+        return self._count
+
+    def encrypt_with_ad(self, ad: Octets, plaintext: Octets) -> bytes:
+        """Seal the next box: len(plaintext) + 16 octets."""
+        box = seal(self._key, self._nonce(), plaintext, ad)
+        self._count += 1
+        return box
+
+    def decrypt_with_ad_untrusted(self, ad: Octets, box: Octets) -> bytes:
+        """Open the next box; CryptoError, and no step onward, for anything else."""
+        plaintext = open_untrusted(self._key, self._nonce(), box, ad)
+        self._count += 1
+        return plaintext
+
+    def rekey(self) -> None:
+        """Step to the next key, from which this one cannot be found again."""
+        following = derive_key(self._key, REKEY_LABEL)
+        self._key.wipe()
+        self._key = following
+        self._count = 0
+
+    def wipe(self) -> None:
+        """Zero the key; using this object after that is our bug."""
+        self._key.wipe()
+
+    def _nonce(self) -> bytes:
+        if self._count >= REJECT_AFTER:
+            raise LocalProtocolError("a key has sealed all it may: rekey was forgotten")
+        return self._count.to_bytes(NONCE_LEN, "big")

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""The counter and the key: against another library, and where each must stop."""
+
+import hashlib
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from mesh.core.cipherstate import REJECT_AFTER, CipherState
+from mesh.core.crypto import Key
+from mesh.errors import CryptoError, LocalProtocolError
+
+SECRET = bytes(range(32))
+
+
+def make() -> CipherState:
+    return CipherState(Key.from_bytes(SECRET))
+
+
+def test_nonces_count_from_zero_big_endian() -> None:
+    ours, theirs = make(), ChaCha20Poly1305(SECRET)
+    for count in range(300):
+        assert ours.count == count
+        box = ours.encrypt_with_ad(b"ad", b"text")
+        assert box == theirs.encrypt(count.to_bytes(12, "big"), b"text", b"ad")
+
+
+def test_opens_in_order_and_stays_where_a_box_does_not_open() -> None:
+    sealer, opener = make(), make()
+    first, second = (sealer.encrypt_with_ad(b"", text) for text in (b"one", b"two"))
+    with pytest.raises(CryptoError):
+        opener.decrypt_with_ad_untrusted(b"", second)
+    assert opener.count == 0
+    with pytest.raises(CryptoError):
+        opener.decrypt_with_ad_untrusted(b"another ad", first)
+    assert opener.decrypt_with_ad_untrusted(b"", first) == b"one"
+    with pytest.raises(CryptoError):
+        opener.decrypt_with_ad_untrusted(b"", first)
+    assert opener.decrypt_with_ad_untrusted(b"", bytearray(second)) == b"two"
+
+
+def test_rekey_is_the_keyed_hash_and_starts_the_count_again() -> None:
+    key = Key.from_bytes(SECRET)
+    state = CipherState(key)
+    state.encrypt_with_ad(b"", b"")
+    state.rekey()
+    with pytest.raises(LocalProtocolError):
+        key.unsafe_bytes()  # the old key is gone
+    assert state.count == 0
+    following = hashlib.blake2b(b"mesh/1 rekey", key=SECRET, digest_size=32).digest()
+    box = ChaCha20Poly1305(following).encrypt(bytes(12), b"text", b"")
+    assert state.encrypt_with_ad(b"", b"text") == box
+
+
+def test_refuses_to_go_on_past_its_limit() -> None:
+    sealer, opener = make(), make()
+    for _ in range(REJECT_AFTER):
+        opener.decrypt_with_ad_untrusted(b"", sealer.encrypt_with_ad(b"", b""))
+    with pytest.raises(LocalProtocolError):
+        sealer.encrypt_with_ad(b"", b"")
+    with pytest.raises(LocalProtocolError):
+        opener.decrypt_with_ad_untrusted(b"", bytes(16))
+    assert sealer.count == REJECT_AFTER
+    sealer.rekey()
+    assert len(sealer.encrypt_with_ad(b"", b"")) == 16
+
+
+def test_wiped_is_the_end() -> None:
+    key = Key.from_bytes(SECRET)
+    state = CipherState(key)
+    state.wipe()
+    state.wipe()
+    for use in (
+        key.unsafe_bytes,
+        lambda: state.encrypt_with_ad(b"", b""),
+        lambda: state.decrypt_with_ad_untrusted(b"", bytes(16)),
+        state.rekey,
+    ):
+        with pytest.raises(LocalProtocolError):
+            use()
