@@ -60,7 +60,7 @@ _new_raw: Final[Any] = ffi.new_allocator(should_clear_after_alloc=False)
 _ZEROS: Final = bytes(SLOT_LEN)
 
 
-def _new_locked(length: int) -> Any:
+def new_locked(length: int) -> Any:
     """Anonymous zeroed memory: locked, not dumped, not inherited by a fork."""
     region = mmap.mmap(-1, length)
     region.madvise(mmap.MADV_DONTDUMP)
@@ -81,7 +81,7 @@ class _Slab:
 
     def take(self) -> Any:
         if not self._free:
-            region = _new_locked(SLAB_LEN)
+            region = new_locked(SLAB_LEN)
             self._regions.append(region)
             self._free = [region + at for at in range(0, SLAB_LEN, SLOT_LEN)]
         return self._free.pop()
@@ -92,7 +92,7 @@ class _Slab:
 
 
 _slab: Final = _Slab()
-_scratch: Final[Any] = _new_locked(4096)
+_scratch: Final[Any] = new_locked(4096)
 
 
 class Key:
