@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""Who serves an address: us, one peer, nobody, or more than one claims it.
+
+A peer's claim to an address counts when
+
+    the address lies at the host of an endpoint in its own descriptor, or
+    the operator typed the pair (`confirmed`).
+
+Other claims are as if not made, so a peer cannot block an address by naming it.  Our
+own addresses are the operator's word.  A lookup is two table look-ups:
+
+    address exact   its @domain      answer
+    one owner       - or the same    the owner
+    -               one owner        the owner
+    one owner       another          Conflict
+    two owners      any              Conflict
+    -               two owners       Conflict
+    -               -                None
+
+Conflict: mail waits, nothing is given to either, and `conflicts` tells the operator.
+Our own remailers are one owner here: among them the exact address wins.
+
+Expired peers still own their addresses: their mail waits rather than leaks elsewhere.
+Nothing here reads a clock or a file; the shared directory's signatures come later.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from mesh.core.descriptor import Descriptor
+from mesh.core.names import domain_of, is_at_host
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """One of our remailers, by its place in node.toml."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class ToPeer:
+    """One peer, by its name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """More than one claims it: wait."""
+
+
+Route: TypeAlias = Local | ToPeer | Conflict
+
+_CONFLICT: Final = Conflict()
+_OURS: Final = ""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A descriptor and what the operator confirmed of its addresses."""
+
+    descriptor: Descriptor
+    confirmed: frozenset[str] = frozenset()
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The addresses that it serves as far as we are concerned."""
+        return tuple(a for a in self.descriptor.serves if self._counts(a))
+
+    @property
+    def not_counted(self) -> tuple[str, ...]:
+        """The addresses that it only says it serves."""
+        return tuple(a for a in self.descriptor.serves if not self._counts(a))
+
+    def _counts(self, address: str) -> bool:
+        return address in self.confirmed or speaks_for(self.descriptor, address)
+
+
+def speaks_for(descriptor: Descriptor, address: str) -> bool:
+    """Whether the address lies at the descriptor's own host."""
+    return any(is_at_host(address, endpoint) for endpoint in descriptor.addresses)
+
+
+class Directory:
+    """The table of all addresses; never changes, a new one takes its place."""
+
+    def __init__(self, ours: Mapping[str, int], peers: Iterable[Listed]) -> None:
+        self._routes: dict[str, Route] = {a: Local(i) for a, i in ours.items()}
+        self._claims: dict[str, set[str]] = {a: {_OURS} for a in ours}
+        for peer in peers:
+            name = peer.descriptor.name
+            for address in peer.counted:
+                self._claims.setdefault(address, set()).add(name)
+                self._routes.setdefault(address, ToPeer(name))
+        for address, names in self._claims.items():
+            if len(names) > 1:
+                self._routes[address] = _CONFLICT
+
+    def route(self, address: str) -> Route | None:
+        """Where mail for a canonical address goes; None where nobody serves it."""
+        exact = self._routes.get(address)
+        domain = self._routes.get("@" + domain_of(address))
+        if exact is None or domain is None:
+            return exact or domain
+        if exact == domain or (isinstance(exact, Local) and isinstance(domain, Local)):
+            return exact
+        return _CONFLICT
+
+    def owners(self, address: str) -> frozenset[str]:
+        """Names of the peers that a claim to this address would contradict; "" is us."""
+        return frozenset(self._overlapping(address))
+
+    @property
+    def conflicts(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Each address with two owners, and their names sorted; "" is us."""
+        found = {a: tuple(sorted(self._overlapping(a))) for a in self._claims}
+        return tuple(sorted((a, names) for a, names in found.items() if len(names) > 1))
+
+    def _overlapping(self, address: str) -> set[str]:
+        """Owners of the address and of the domain that contains it."""
+        return self._claims.get(address, set()) | self._claims.get(
+            "@" + domain_of(address), set()
+        )

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+"""Checks of single values of node.toml: a good one, canonical, or a ValueError.
+
+A check passes on what is of another type than it expects, untouched, because the
+model (config.py) says that in its own words.  A word that a later version brings is
+known and refused.  No pydantic here: `mesh init` checks its flags with the same rules.
+"""
+
+import pwd
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from mesh.core.clock import Clock, class_of
+from mesh.core.names import normalize_address, normalize_endpoint, parse_endpoint
+from mesh.mistakes import suggest
+
+LATER: Final = "comes with a later version of mesh"
+
+
+@dataclass(frozen=True)
+class Maildir:
+    """Deliver by writing a file into a Maildir."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class LmtpSocket:
+    """Deliver by LMTP over a UNIX socket."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class LmtpHost:
+    """Deliver by LMTP over TCP; an IPv6 host stands without brackets."""
+
+    host: str
+    port: int
+
+
+Target: TypeAlias = Maildir | LmtpSocket | LmtpHost
+"""Where a remailer's mail goes."""
+
+
+def resolve(value: object, base: Path) -> object:
+    """Resolve a path relative to the folder of the file that names it."""
+    if not isinstance(value, str | Path):
+        return value
+    if value == "" or not str(value).isprintable():
+        raise ValueError(f"{value!a} is no path: write one, relative to this file")
+    return base / value
+
+
+def _choice(value: object, what: str, known: list[str], here: list[str]) -> object:
+    """Refuse a word that is not known, or known but not built yet."""
+    if not isinstance(value, str):
+        return value
+    if value not in known:
+        raise ValueError(f"no {what} {value!a}: {suggest(value, known)}")
+    if value not in here:
+        raise ValueError(f'"{value}" {LATER}: write "{here[0]}"')
+    return value
+
+
+def check_clock(value: object) -> object:
+    """Turn a clock's name into a Clock; only those that are built pass."""
+    if isinstance(value, Clock):
+        return value
+    word = _choice(
+        value, "clock", [clock.name.lower() for clock in Clock], ["renewal", "greedy"]
+    )
+    return Clock[word.upper()] if isinstance(word, str) else value
+
+
+def check_pool(value: object) -> object:
+    """Let pass the kinds of pool that are built."""
+    return _choice(value, "pool", ["none", "timed", "binomial", "poisson"], ["none"])
+
+
+def check_rate(value: float) -> float:
+    """Let pass the rates that are a class."""
+    try:
+        class_of(value)
+    except ValueError:
+        raise ValueError(
+            f"{value:g} is no rate: write a power of two from 0.125 to 4096"
+        ) from None
+    return value
+
+
+def refuse_smtp(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse a loopback port until submission has one."""
+    if value:
+        raise ValueError(f"a loopback port {LATER}: write smtp = []")
+    return value
+
+
+def parse_deliver(value: str, base: Path) -> Target:
+    """Read a `deliver` value, paths relative to `base`; raises ValueError."""
+    scheme, colon, rest = value.partition(":")
+    if scheme == "pipe" and colon:
+        raise ValueError(f"pipe: {LATER}: write maildir:PATH or lmtp:PATH")
+    if scheme not in {"maildir", "lmtp"} or not rest.strip() or not rest.isprintable():
+        raise ValueError(
+            f"{value!a} is no delivery: write maildir:PATH, lmtp:/PATH "
+            "or lmtp:HOST:PORT"
+        )
+    if scheme == "maildir":
+        return Maildir(base / rest)
+    if "/" in rest:
+        return LmtpSocket(base / rest)
+    return LmtpHost(*parse_endpoint(rest))
+
+
+def check_user(value: str) -> str:
+    """Let pass a user that this machine has, or none."""
+    if value:
+        try:
+            pwd.getpwnam(value)
+        except KeyError:
+            raise ValueError(
+                f"this machine has no user {value!a}: create it, or leave it empty"
+            ) from None
+    return value
+
+
+def optional_endpoint(value: str) -> str:
+    """Give the canonical HOST:PORT, or nothing."""
+    return value and normalize_endpoint(value)
+
+
+def optional_mailbox(value: str) -> str:
+    """Give a canonical address of one mailbox, or nothing."""
+    address = value and normalize_address(value)
+    if address.startswith("@"):
+        raise ValueError("must be one mailbox: write user@example.net")
+    return address
