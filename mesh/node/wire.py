@@ -149,6 +149,7 @@ class Outlet:
         self._on_room = on_room
         self._rest = bytearray()
         self._parking = Parking()
+        self._drained = Parking()
 
     @property
     def waiting(self) -> int:
@@ -184,3 +185,10 @@ class Outlet:
             del self._rest[: self._wire.try_send(bytes(self._rest[:FLUSH_MAX]))]
             if was_full and not self.full:
                 self._on_room()
+            if not self._rest:
+                self._drained.wake()
+
+    async def drained(self) -> None:
+        """Wait until the kernel has taken everything (one task may wait)."""
+        while self._rest:
+            await self._drained.park()

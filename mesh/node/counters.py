@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""The two counts of the handshake that must survive a restart, in two small files.
+
+    state/counter    the greatest counter that we may have used as initiator; reserved
+                     ahead in one block a start, so a dial writes nothing
+    state/counters   the last counter of each peer's link key, as responder: without it
+                     a recorded hello would draw one more answer after a restart
+
+Each file is one canonical statement (encoding.py), replaced whole: written beside,
+fsynced, renamed, its directory fsynced.  Blocking; the shell calls `save` in a thread.
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from mesh.core.encoding import decode_untrusted, encode
+from mesh.core.handshake import next_counter
+from mesh.errors import ConfigError, EncodingError
+
+BLOCK: Final = 2**40
+"""Counters reserved a start: one a nanosecond for 18 minutes; a node uses a handful."""
+FILE_MAX: Final = 16_777_216
+"""Octets: 300,000 peers' link keys."""
+
+
+def _read(path: Path) -> object:
+    try:
+        return decode_untrusted(path.read_bytes(), max_len=FILE_MAX)
+    except FileNotFoundError:
+        return None
+    except EncodingError as error:
+        raise ConfigError(
+            f"{path}: not what this node wrote; restore it or remove it"
+        ) from error
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a whole new file in the place of an old one, durably, mode 0600."""
+    beside = path.with_name(path.name + ".new")
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.write(fd, content)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    beside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class OwnCounter:
+    """Counters for our message 1: each greater than any before, restarts included."""
+
+    def __init__(self, path: Path, unix_ns: int) -> None:
+        last = _read(path)
+        self._next = next_counter(last if type(last) is int else 0, unix_ns)
+        replace_file(path, encode(self._next + BLOCK))
+
+    def next(self) -> int:
+        """Return the next counter."""
+        self._next += 1
+        return self._next
+
+
+class PeerCounters:
+    """The last counter of each link key that proved itself to us."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.last: dict[bytes, int] = {}
+        self._durable: dict[bytes, int] = {}
+        rows = _read(path)
+        for row in rows if isinstance(rows, list) else []:
+            if isinstance(row, list) and len(row) == 2:
+                key, counter = row
+                if type(key) is bytes and type(counter) is int:
+                    self._durable[key] = counter
+        self.last.update(self._durable)
+
+    def prove(self, link_key: bytes, counter: int) -> bytes:
+        """Note a counter whose handshake was proven; returns what `save` writes."""
+        self._durable[link_key] = max(counter, self._durable.get(link_key, 0))
+        return encode([[key, value] for key, value in sorted(self._durable.items())])
+
+    def save(self, statement: bytes) -> None:
+        """Write what `prove` returned."""
+        replace_file(self._path, statement)

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: MIT
+"""Delivery: what arrived for a remailer of this node goes to its Maildir or LMTP.
+
+    maildir:PATH           groups of up to GROUP_MAX, one thread hop a group, fsynced
+    lmtp:PATH, HOST:PORT   up to CONNECTIONS_MAX kept connections, each with a
+                           message's commands sent ahead behind the last one's octets
+
+Delivered means forgotten: the record's key is overwritten once the Maildir is on the
+disk, or the LMTP server has said 250.  Anything else defers the record; a connection
+that ends gives its records back.  The remailer is an untrusted peer: whatever it
+says, this node goes on.
+"""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from mesh.core.content import to_lf
+from mesh.core.crypto import Entropy
+from mesh.core.record import Record
+from mesh.core.retry import retry_delay
+from mesh.core.smtp import Finished, Outgoing, Sender, SenderClosed, SenderDialect
+from mesh.errors import RemoteProtocolError
+from mesh.node.maildir import Letter, deliver
+from mesh.node.parking import Parking
+from mesh.node.qmgr import Queue, QueueManager
+from mesh.node.spool import Ref
+from mesh.node.wire import Outlet, SocketWire, Wire, receive
+
+GROUP_MAX: Final = 64
+"""Messages of one hop to the thread: as many as one commit of the spool."""
+GROUP_LEN_MAX: Final = 16_777_216
+"""Octets of one group, but for a single larger message."""
+CONNECTIONS_MAX: Final = 20
+"""Connections kept to one LMTP server (DESIGN, the contract)."""
+SHARE: Final = 4
+"""Records that wait for each connection before another one is made: below that one
+connection, with its commands sent ahead, wakes both sides less often."""
+READ_MAX: Final = 65_536
+IDLE_SECONDS: Final = 60.0
+"""A connection without work is ended after this long."""
+REPLY_SECONDS: Final = 600.0
+"""For the reply to a final dot: RFC 5321 4.5.3.2.6."""
+
+
+class _Records:
+    """A queue's records with their contents, whether still in memory or not."""
+
+    def __init__(self, qmgr: QueueManager, queue: Queue) -> None:
+        self._qmgr = qmgr
+        self._queue = queue
+
+    def __bool__(self) -> bool:
+        return bool(self._queue.ready)
+
+    async def take(self, count: int) -> list[tuple[Ref, Record]]:
+        """Take the oldest, at most `count` and about GROUP_LEN_MAX octets."""
+        taken: list[tuple[Ref, Record]] = []
+        octets = 0
+        ready, spool = self._queue.ready, self._qmgr.spool
+        while ready and len(taken) < count and octets < GROUP_LEN_MAX:
+            ref = ready.popleft()
+            record = spool.hot(ref)
+            if record is None:
+                try:
+                    record = (await spool.read([ref]))[0]
+                except BaseException:
+                    ready.appendleft(ref)
+                    ready.extendleft(r for r, _ in reversed(taken))
+                    raise
+                if record is None:
+                    self._qmgr.unreadable(ref)
+                    continue
+            taken.append((ref, record))
+            octets += len(record.content)
+        return taken
+
+
+class MaildirDelivery:
+    """One remailer's Maildir."""
+
+    def __init__(
+        self,
+        *,
+        maildir: Path,
+        destination: str,
+        qmgr: QueueManager,
+        name_of: Callable[[bytes], str],
+    ) -> None:
+        self._maildir = maildir
+        self._qmgr = qmgr
+        self._records = _Records(qmgr, qmgr.queue(destination))
+        self._name_of = name_of
+        self._parking = Parking()
+        qmgr.queue(destination).wake = self._parking.wake
+
+    async def run(self) -> None:
+        """Deliver for ever."""
+        while True:
+            if not self._records:
+                await self._parking.park()
+                continue
+            group = await self._records.take(GROUP_MAX)
+            letters = [
+                Letter(
+                    self._name_of(record.id),
+                    to_lf(record.content),
+                    self._qmgr.was_recovered(ref),
+                )
+                for ref, record in group
+            ]
+            try:
+                await trio.to_thread.run_sync(deliver, self._maildir, letters)
+            except OSError:
+                for ref, _ in group:
+                    self._qmgr.defer(ref)
+                continue
+            for ref, _ in group:
+                self._qmgr.delivered(ref)
+
+
+class LmtpDelivery:
+    """One remailer's LMTP server and the connections kept to it."""
+
+    def __init__(
+        self,
+        *,
+        address: str | Path,
+        destination: str,
+        name: str,
+        qmgr: QueueManager,
+        entropy: Entropy,
+    ) -> None:
+        self.name = name
+        self.destination = destination
+        self.qmgr = qmgr
+        self.queue = qmgr.queue(destination)
+        self.queue.wake = self._wake
+        self.records = _Records(qmgr, self.queue)
+        self._address = address
+        self._entropy = entropy
+        self._connections: list[_Connection] = []
+        self._parking = Parking()
+        self._failures = 0
+
+    async def run(self) -> None:
+        """Deliver for ever: makes connections; each of them works by itself."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                if not self._wants_another:
+                    await self._parking.park()
+                    continue
+                wire = await _connect(self._address)
+                if wire is None:
+                    self._failures += 1
+                    await trio.sleep(retry_delay(self._failures, self._entropy))
+                    continue
+                self._failures = 0
+                connection = _Connection(self, wire)
+                self._connections.append(connection)
+                nursery.start_soon(self._work, connection)
+
+    @property
+    def _wants_another(self) -> bool:
+        open_ = len(self._connections)
+        return open_ < CONNECTIONS_MAX and len(self.queue.ready) > open_ * SHARE
+
+    async def _work(self, connection: "_Connection") -> None:
+        try:
+            await connection.run()
+        finally:
+            self._connections.remove(connection)
+            self.qmgr.release(self.destination, connection.flying)
+
+    def _wake(self) -> None:
+        for connection in self._connections:
+            if not self.queue.ready:
+                return
+            connection.fill()
+        if self._wants_another:
+            self._parking.wake()
+
+
+class _Connection:
+    """One connection: reads replies, sends what may be sent, without waiting."""
+
+    def __init__(self, delivery: LmtpDelivery, wire: Wire) -> None:
+        self._delivery = delivery
+        self._wire = wire
+        self._outlet = Outlet(wire, self.fill)
+        self._sender = Sender(dialect=SenderDialect.LMTP, helo=delivery.name)
+        self._fetching = Parking()
+        self.flying: dict[Ref, Record] = {}
+
+    async def run(self) -> None:
+        """Work until the server ends, breaks the protocol, or has nothing to do."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._outlet.flush_forever)
+                nursery.start_soon(self._fetch_forever)
+                await self._read()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._wire.close()
+
+    async def _read(self) -> None:
+        deadline = trio.CancelScope()
+        with deadline:
+            while True:
+                seconds = REPLY_SECONDS if self.flying else IDLE_SECONDS
+                deadline.deadline = trio.current_time() + seconds
+                data = await receive(self._wire, READ_MAX)
+                if not data:
+                    return
+                try:
+                    self._sender.receive_data(data)
+                except RemoteProtocolError:
+                    return
+                if not self._attend():
+                    return
+                self.fill()
+
+    def _attend(self) -> bool:
+        qmgr = self._delivery.qmgr
+        while (event := self._sender.next_event()) is not None:
+            if isinstance(event, SenderClosed):
+                return False
+            if isinstance(event, Finished):
+                ref: Ref = event.token  # type: ignore[assignment]
+                record = self.flying.pop(ref)
+                if qmgr.settle(ref, record, event.replies):
+                    qmgr.delivered(ref)
+        return True
+
+    def fill(self) -> None:
+        """Take records that are in memory and send; wake the reader of the others."""
+        queue, qmgr, sender = self._delivery.queue, self._delivery.qmgr, self._sender
+        while sender.can_send and queue.ready:
+            record = qmgr.spool.hot(queue.ready[0])
+            if record is None:
+                self._fetching.wake()
+                break
+            self._send(queue.ready.popleft(), record)
+        self._push()
+
+    def _send(self, ref: Ref, record: Record) -> None:
+        self.flying[ref] = record
+        self._sender.send(
+            Outgoing(ref, record.reverse_path, record.recipients, record.content, None)
+        )
+
+    def _push(self) -> None:
+        while self._sender.pending and not self._outlet.full:
+            self._outlet.send(self._sender.take(READ_MAX * 4))
+
+    async def _fetch_forever(self) -> None:
+        while True:
+            if not (self._sender.can_send and self._delivery.queue.ready):
+                await self._fetching.park()
+                continue
+            for ref, record in await self._delivery.records.take(1):
+                if self._sender.can_send:
+                    self._send(ref, record)
+                else:
+                    self._delivery.qmgr.release(self._delivery.destination, [ref])
+            self._push()
+
+
+async def _connect(address: str | Path) -> SocketWire | None:
+    """Connect to the server; None: it does not answer now."""
+    try:
+        if isinstance(address, Path):
+            stream = await trio.open_unix_socket(str(address))
+        else:
+            host, _, port = address.rpartition(":")
+            host = host.removeprefix("[").removesuffix("]")
+            stream = await trio.open_tcp_stream(host, int(port))
+    except OSError:
+        return None
+    return SocketWire(socket.socket(fileno=stream.socket.detach()))

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""The dialer: one task a peer keeps a link up, by election.py's rules and no others.
+
+    start      dial at once
+    no link    the smaller ID dials after 0.2 to 1 s, the other after 2 to 4 s
+    failed     again after a drawn, doubling wait, at most 30 s
+
+No dial is ever caused by mail: this task knows none.
+"""
+
+import math
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from mesh.core.cell import CELL_LEN
+from mesh.core.clock import Clock
+from mesh.core.crypto import Entropy, Kem, Key
+from mesh.core.election import Redial, we_are_smaller
+from mesh.core.handshake import (
+    MESSAGE_SECONDS,
+    Initiator,
+    PeerKeys,
+    Session,
+    response_delay,
+    silence_duration,
+)
+from mesh.errors import HandshakeError
+from mesh.node.counters import OwnCounter
+from mesh.node.exchange import Exchange, Peer
+from mesh.node.wire import SocketWire, Wire, receive, receive_exactly
+
+CONNECT_SECONDS: Final = 15.0
+"""For a TCP connection: as long as a message may take."""
+
+
+class Dialer:
+    """Dials peers; what it needs of ourselves."""
+
+    def __init__(
+        self,
+        *,
+        network: str,
+        identity: Key,
+        static: Key,
+        counter: OwnCounter,
+        clock: Clock,
+        klass: int,
+        kem: Kem,
+        exchange: Exchange,
+        entropy: Entropy,
+    ) -> None:
+        self._network = network
+        self._identity, self._static = identity, static
+        self._counter = counter
+        self._clock, self._klass = clock, klass
+        self._kem = kem
+        self._exchange = exchange
+        self._entropy = entropy
+
+    async def keep(
+        self, keys: PeerKeys, addresses: Callable[[], tuple[str, ...]]
+    ) -> None:
+        """Keep one peer linked until cancelled; `addresses` are asked at each dial.
+
+        With no address the peer dials us and this only waits.
+        """
+        peer = self._exchange.peer(keys.name, keys.identity)
+        redial = Redial(smaller=we_are_smaller(self._exchange.identity, keys.identity))
+        async with trio.open_nursery() as nursery:
+            while True:
+                while not peer.ports:
+                    await nursery.start(self._dial, keys, addresses())
+                    if not peer.ports:
+                        wait = redial.after_failure(self._entropy)
+                        await _wait_for_link(peer, wait)
+                redial.link_up()
+                while peer.ports:
+                    await peer.changed.park()
+                await _wait_for_link(peer, redial.after_loss(self._entropy))
+
+    async def _dial(
+        self,
+        keys: PeerKeys,
+        addresses: tuple[str, ...],
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Dial once; `started` when the handshake has succeeded or failed.
+
+        A failed connection is kept, read and thrown away as a listener's is.
+        """
+        with trio.CancelScope() as scope:
+            wire = await _connect(addresses)
+            if wire is None:
+                task_status.started()
+                return
+            now = trio.current_time()
+            scope.deadline = now + silence_duration(self._entropy)
+            session = None
+            try:
+                session = await self._handshake(wire, keys)
+                if session is None:
+                    task_status.started()
+                    while await receive(wire):
+                        pass
+            finally:
+                if session is None:
+                    wire.close()
+            if session is not None:
+                scope.deadline = math.inf
+                await self._exchange.run_link(session, wire, task_status)
+
+    async def _handshake(self, wire: Wire, keys: PeerKeys) -> Session | None:
+        initiator = Initiator(
+            network=self._network,
+            identity=self._identity,
+            static=self._static,
+            peer=keys,
+            counter=self._counter.next(),
+            clock=self._clock,
+            klass=self._klass,
+            kem=self._kem,
+            entropy=self._entropy,
+        )
+        try:
+            wire.try_send(initiator.message_1())
+            with trio.move_on_after(MESSAGE_SECONDS):
+                message_2 = await receive_exactly(wire, CELL_LEN)
+                if message_2 is None:
+                    return None
+                leaves = trio.current_time() + response_delay(self._entropy)
+                message_3 = initiator.receive_message_2_untrusted(message_2)
+                await trio.sleep_until(leaves)
+                wire.try_send(message_3)
+                return initiator.session()
+            return None
+        except HandshakeError:
+            return None
+        finally:
+            initiator.wipe()
+
+
+async def _wait_for_link(peer: Peer, seconds: float) -> None:
+    """Wait until somebody has made a link, at most so long."""
+    with trio.move_on_after(seconds):
+        while not peer.ports:
+            await peer.changed.park()
+
+
+async def _connect(addresses: tuple[str, ...]) -> SocketWire | None:
+    """Connect to the first address that answers; None: none does."""
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        with trio.move_on_after(CONNECT_SECONDS):
+            try:
+                stream = await trio.open_tcp_stream(host, int(port))
+            except OSError:
+                continue
+            sock = socket.socket(fileno=stream.socket.detach())
+            wire = SocketWire(sock)
+            wire.fix_buffers()
+            return wire
+    return None

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: MIT
+"""The exchange: joins each link's events to the queue and the spool, and back.
+
+    their message  -> its id known? the old reply : stored, then 250, then its queue
+    our queue      -> a free stream of the peer's best link -> their replies
+                      250: forgotten here, and when that is durable: DONE=<id>
+                      4yz, 5yz: deferred            link gone: back into the queue
+
+A peer may hand over mail for addresses that this node serves, and `<@me:x@peer>` back
+to itself; anything else is 550, so that no peer uses us as a relay.
+
+An id (128 bits, new for every hop) is stored once: while its first copy is being
+committed later copies wait for that commit; afterwards they get its reply.  Ids are
+kept until DONE or 8 days of running time, at most IDS_MAX a peer, then 452.
+
+Two links to one peer that are up: election.py says which stays, the other is closed.
+Nothing here parses, seals, or decides when a cell leaves.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import trio
+
+from mesh.core.clock import period_of
+from mesh.core.crypto import Entropy
+from mesh.core.election import Candidate, we_are_smaller, winner
+from mesh.core.handshake import Session
+from mesh.core.link import Done, Link, Received
+from mesh.core.record import ID_LEN, NO_ID, Record
+from mesh.core.reply import NO_ROOM, NO_SUCH_RECIPIENT, Reply
+from mesh.core.smtp import Finished, Outgoing
+from mesh.errors import LocalProtocolError
+from mesh.node.pacing import carry
+from mesh.node.parking import Parking
+from mesh.node.qmgr import Queue, QueueManager
+from mesh.node.spool import Ref
+from mesh.node.wire import Wire
+
+IDS_MAX: Final = 65_536
+"""Ids kept a peer: 18 hours of a class-3 link with a message in each cell."""
+FLYING_MAX: Final = 8_388_608
+"""Octets of messages on their way to one peer; one larger message goes alone."""
+FETCH_MAX: Final = 8
+"""Records read from the disk at once for one peer."""
+
+
+class _Port:
+    """One link's inside as its carrier sees it, and the peer that it belongs to."""
+
+    def __init__(self, peer: "Peer", link: Link, session: Session) -> None:
+        self.peer, self.link, self.session = peer, link, session
+        self.flying: dict[Ref, Record] = {}
+        self.scope = trio.CancelScope()
+        self.heard = trio.current_time()
+        self.on_data: Callable[[], None] = lambda: None
+
+    @property
+    def has_data(self) -> bool:
+        return self.link.has_data
+
+    @property
+    def finished(self) -> bool:
+        return self.link.finished or self.link.peer_closed
+
+    def next_body(self) -> bytes:
+        return self.link.next_body()
+
+    def receive_body(self, body: bytes) -> None:
+        was_up = self.link.up
+        self.link.receive_body(body)
+        if not was_up:
+            self.peer.came_up(self)
+
+    def received(self) -> None:
+        self.heard = trio.current_time()
+        while (event := self.link.next_event()) is not None:
+            if isinstance(event, Received):
+                self.peer.take(self, event)
+            elif isinstance(event, Finished):
+                self.peer.finished(self, event)
+            elif isinstance(event, Done):
+                self.peer.ids_done(event.ids)
+        self.peer.fill()
+        if self.link.has_data:
+            self.on_data()
+
+
+class Peer:
+    """One peer: its links, its queue, the ids that it gave us."""
+
+    def __init__(self, exchange: "Exchange", name: str, identity: bytes) -> None:
+        self._exchange = exchange
+        self.name = name
+        self.identity = identity
+        self.fingerprint = identity[:ID_LEN]
+        self.ports: list[_Port] = []
+        self.changed = Parking()
+        """Wakes the dialer when a link came up or ended."""
+        self._qmgr: QueueManager = exchange.qmgr
+        self._queue: Queue = self._qmgr.queue(name)
+        self._queue.wake = self.fill
+        self._flying_octets = 0
+        self._fetched: deque[tuple[Ref, Record]] = deque()
+        self._fetching = Parking()
+        self._done: list[bytes] = []
+        self._pending: dict[bytes, list[Callable[[Reply], None]]] = {}
+
+    @property
+    def up(self) -> bool:
+        """A link of this peer is up at this end."""
+        return any(port.link.up for port in self.ports)
+
+    # links
+
+    def came_up(self, port: _Port) -> None:
+        """Keep the one link that both ends name; close the others."""
+        rivals = [other for other in self.ports if other.link.up]
+        best = rivals[
+            winner(
+                [
+                    Candidate(
+                        dialled_by_smaller=other.session.we_initiated
+                        == we_are_smaller(self._exchange.identity, self.identity),
+                        counter=other.session.counter,
+                        last_heard=other.heard,
+                    )
+                    for other in rivals
+                ],
+                period_of(port.session.klass),
+                trio.current_time(),
+            )
+        ]
+        for other in rivals:
+            if other is not best:
+                other.scope.cancel()
+        self.changed.wake()
+
+    def ended(self, port: _Port) -> None:
+        """Take back what was on its way on a link that is gone."""
+        self.ports.remove(port)
+        self._flying_octets -= sum(len(r.content) for r in port.flying.values())
+        self._qmgr.release(self.name, port.flying)
+        self.changed.wake()
+
+    def close_links(self) -> None:
+        """End all links at once: the peer was removed."""
+        for port in self.ports:
+            port.scope.cancel()
+
+    # ours to them
+
+    def fill(self) -> None:
+        """Give the best link what its free streams take."""
+        port = next((p for p in self.ports if p.link.can_offer), None)
+        if port is None:
+            return
+        if self._done:
+            port.link.done(self._done)
+            self._done = []
+        while port.link.can_offer and self._flying_octets < FLYING_MAX:
+            if self._fetched:
+                ref, record = self._fetched.popleft()
+            elif self._queue.ready:
+                ref = self._queue.ready[0]
+                hot = self._qmgr.spool.hot(ref)
+                if hot is None:
+                    self._fetching.wake()
+                    break
+                self._queue.ready.popleft()
+                record = hot
+            else:
+                break
+            port.flying[ref] = record
+            self._flying_octets += len(record.content)
+            port.link.offer(
+                Outgoing(
+                    ref, record.reverse_path, record.recipients, record.content, record.id
+                )
+            )
+        if port.link.has_data:
+            port.on_data()
+
+    async def fetch_forever(self) -> None:
+        """Read what is not in memory any more, a few records ahead of the link."""
+        while True:
+            if self._fetched or not self._queue.ready or not self.up:
+                await self._fetching.park()
+                continue
+            ready = self._queue.ready
+            refs = [ready.popleft() for _ in range(min(FETCH_MAX, len(ready)))]
+            try:
+                records = await self._qmgr.spool.read(refs)
+            except trio.Cancelled:
+                ready.extendleft(reversed(refs))
+                raise
+            for ref, record in zip(refs, records, strict=True):
+                if record is None:
+                    self._qmgr.unreadable(ref)
+                else:
+                    self._fetched.append((ref, record))
+            self.fill()
+
+    def finished(self, port: _Port, event: Finished) -> None:
+        """Draw the consequence of the peer's replies to one of our messages."""
+        ref = event.token
+        record = port.flying.pop(ref)  # type: ignore[call-overload]
+        self._flying_octets -= len(record.content)
+        if self._qmgr.settle(ref, record, event.replies):  # type: ignore[arg-type]
+
+            def durable() -> None:
+                self._done.append(record.id)
+
+            self._qmgr.delivered(ref, durable)  # type: ignore[arg-type]
+
+    # theirs to us
+
+    def take(self, port: _Port, received: Received) -> None:
+        """Store a message of theirs once, and answer."""
+        stream, message = received
+        spool = self._exchange.qmgr.spool
+
+        def answer(reply: Reply) -> None:
+            if port in self.ports:
+                port.link.answer(stream, reply)
+                port.on_data()
+
+        ident = message.id
+        if ident is None:
+            self._store(message.reverse_path, message.recipients, message.content, answer)
+        elif ident in self._pending:
+            self._pending[ident].append(answer)
+        elif spool.knows(self.fingerprint, ident):
+            answer(STORED_BEFORE)
+        elif spool.known_ids(self.fingerprint) >= IDS_MAX:
+            answer(NO_ROOM)
+        else:
+            waiting = self._pending[ident] = [answer]
+
+            def settled(reply: Reply) -> None:
+                del self._pending[ident]
+                for each in waiting:
+                    each(reply)
+
+            self._store(
+                message.reverse_path,
+                message.recipients,
+                message.content,
+                settled,
+                ident,
+            )
+
+    def _store(
+        self,
+        reverse_path: str,
+        recipients: Sequence[str],
+        content: bytes,
+        answer: Callable[[Reply], None],
+        ident: bytes = NO_ID,
+    ) -> None:
+        self._qmgr.accept(
+            reverse_path=reverse_path,
+            recipients=recipients,
+            content=content,
+            answer=answer,
+            origin=self.fingerprint,
+            origin_id=ident,
+        )
+
+    def ids_done(self, ids: Sequence[bytes]) -> None:
+        """Forget ids that the peer will not offer again."""
+        for ident in ids:
+            self._qmgr.spool.forget_id(self.fingerprint, ident)
+
+    def accepts(self, path: str) -> Reply | None:
+        """Say why this peer may not hand over mail for a path; None: it may."""
+        return self._exchange.accepts(self.name, path)
+
+
+STORED_BEFORE: Final = Reply(250, "ok")
+
+
+class Exchange:
+    """All peers of this node, and the links that come and go."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        identity: bytes,
+        qmgr: QueueManager,
+        max_message: int,
+        entropy: Entropy,
+    ) -> None:
+        self.name = name
+        self.identity = identity
+        self.qmgr = qmgr
+        self.entropy = entropy
+        self._max_message = max_message
+        self.peers: dict[str, Peer] = {}
+        self._nursery: trio.Nursery | None = None
+
+    def accepts(self, peer: str, path: str) -> Reply | None:
+        """Apply the one rule of relaying: what this node serves, or back to its sender."""
+        place = self.qmgr.router(path)
+        if place is not None and place.startswith("local:"):
+            return None
+        return NO_SUCH_RECIPIENT
+
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        """Serve the peers' reading from the disk, for ever."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    def peer(self, name: str, identity: bytes) -> Peer:
+        """Give the peer of this name, made when first asked for."""
+        peer = self.peers.get(name)
+        if peer is None or peer.identity != identity:
+            if self._nursery is None:
+                raise LocalProtocolError("the exchange does not run")
+            peer = self.peers[name] = Peer(self, name, identity)
+            self._nursery.start_soon(peer.fetch_forever)
+        return peer
+
+    async def run_link(
+        self,
+        session: Session,
+        wire: Wire,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> str:
+        """Carry one link until it ends; returns why.  Started: the peer has its port."""
+        peer = self.peer(session.peer.name, session.peer.identity)
+        link = Link(
+            name=self.name,
+            peer=peer.name,
+            accepts=peer.accepts,
+            max_message=self._max_message,
+        )
+        port = _Port(peer, link, session)
+        peer.ports.append(port)
+        peer.changed.wake()
+        task_status.started()
+        reason = "replaced"
+        try:
+            with port.scope:
+                reason = await carry(wire, session, port, self.entropy)
+        finally:
+            peer.ended(port)
+        return reason
+
+    def close(self) -> None:
+        """Let every link say in its next cell that it ends."""
+        for peer in self.peers.values():
+            for port in peer.ports:
+                port.link.close()
+                port.on_data()

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""The listener: the port on which peers are answered and everybody else is not.
+
+    accepted    -> 4,096 octets of M1 within 15 s -> M2 after a drawn delay
+                -> 4,096 octets of M3 within 15 s -> the exchange's link
+    otherwise   -> silence: read and throw away, send nothing; close when the other
+                   side does, or 60 to 180 s after the accept (drawn then)
+
+At most UNPROVEN_MAX connections before their proof; the oldest makes room, so that a
+crowd of silent strangers keeps no peer out.
+"""
+
+import socket
+from typing import Final
+
+import trio
+
+from mesh.core.cell import CELL_LEN
+from mesh.core.crypto import Entropy
+from mesh.core.gate import Gate, Responder
+from mesh.core.handshake import (
+    MESSAGE_SECONDS,
+    Session,
+    response_delay,
+    silence_duration,
+)
+from mesh.errors import CannotCreateError, HandshakeError
+from mesh.node.counters import PeerCounters
+from mesh.node.exchange import Exchange
+from mesh.node.wire import SOCKET_BUFFER, SocketWire, Wire, receive, receive_exactly
+
+UNPROVEN_MAX: Final = 128
+"""Connections before the proof: half a megabyte of kernel memory each at most."""
+BACKLOG: Final = 128
+ACCEPT_PAUSE_SECONDS: Final = 0.1
+"""After an accept that failed for want of descriptors."""
+
+
+def bind(addresses: list[str]) -> list[socket.socket]:
+    """Bind every `host:port`; CannotCreateError names the one that cannot be had."""
+    bound: list[socket.socket] = []
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            bound.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+            sock.bind((host, int(port)))
+            sock.listen(BACKLOG)
+        except OSError as error:
+            for each in bound:
+                each.close()
+            raise CannotCreateError(
+                f"cannot listen on {address}: {error.strerror}; "
+                "is another node running, or is the address not this machine's?"
+            ) from error
+    return bound
+
+
+class Listener:
+    """Answers peers on the bound sockets."""
+
+    def __init__(
+        self, gate: Gate, counters: PeerCounters, exchange: Exchange, entropy: Entropy
+    ) -> None:
+        self._gate = gate
+        self._counters = counters
+        self._exchange = exchange
+        self._entropy = entropy
+        self._unproven: dict[object, trio.CancelScope] = {}
+
+    async def run(self, sock: socket.socket) -> None:
+        """Accept on one socket, for ever."""
+        sock.setblocking(False)  # noqa: FBT003
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.lowlevel.wait_readable(sock)
+                try:
+                    accepted, _ = sock.accept()
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    await trio.sleep(ACCEPT_PAUSE_SECONDS)
+                    continue
+                wire = SocketWire(accepted)
+                wire.fix_buffers()
+                nursery.start_soon(self.serve, wire)
+
+    async def serve(self, wire: Wire) -> None:
+        """Serve one connection from its accept to its end."""
+        until = trio.current_time() + silence_duration(self._entropy)
+        while len(self._unproven) >= UNPROVEN_MAX:
+            self._unproven.pop(next(iter(self._unproven))).cancel()
+        scope = self._unproven[wire] = trio.CancelScope(deadline=until)
+        session = None
+        try:
+            with scope:
+                session = await self._handshake(wire)
+                if session is None:
+                    while await receive(wire):
+                        pass
+        finally:
+            self._unproven.pop(wire, None)
+            if session is None:
+                wire.close()
+        if session is not None:
+            await self._exchange.run_link(session, wire)
+
+    async def _handshake(self, wire: Wire) -> Session | None:
+        """Prove and be proven; None: be silent."""
+        message = None
+        with trio.move_on_after(MESSAGE_SECONDS):
+            message = await receive_exactly(wire, CELL_LEN)
+        return None if message is None else await self._answer(wire, message)
+
+    async def _answer(self, wire: Wire, message_1: bytes) -> Session | None:
+        leaves = trio.current_time() + response_delay(self._entropy)
+        try:
+            responder = self._gate.receive_message_1_untrusted(
+                message_1, trio.current_time()
+            )
+        except HandshakeError:
+            return None
+        try:
+            return await self._prove(wire, responder, leaves)
+        except HandshakeError:
+            return None
+        finally:
+            responder.abandon()
+
+    async def _prove(
+        self, wire: Wire, responder: Responder, leaves: float
+    ) -> Session | None:
+        await trio.sleep_until(leaves)
+        wire.try_send(responder.message_2)
+        message = None
+        with trio.move_on_after(MESSAGE_SECONDS):
+            message = await receive_exactly(wire, CELL_LEN)
+        if message is None:
+            return None
+        session = responder.receive_message_3_untrusted(message, trio.current_time())
+        statement = self._counters.prove(session.peer_link_key, session.counter)
+        await trio.to_thread.run_sync(self._counters.save, statement)
+        return session

@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: MIT
+"""The node: composes all parts, starts them in order, ends them in order.
+
+    start   lock the state -> keys -> spool (recover) -> peers -> bind the port
+            -> links, deliveries -> *last* the local socket -> READY=1
+    peers   peers.d is looked at each second; a change is adopted as a whole: removed
+            peers' links end at once, new ones are dialled, stray mail is routed anew
+    signals SIGHUP looks at peers.d now, SIGTERM and SIGINT end
+    end     no new sessions -> every link says in its next cell that it ends (whatever
+            waits: the count of cells does not depend on it) -> the spool commits what
+            it has; at most STOP_SECONDS; what was accepted stays in the spool
+
+A disk that fails ends the process with 74: it recovers at its next start, and never
+syncs again in the hope of success.  Nothing here logs.
+"""
+
+import fcntl
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from mesh.config import Config
+from mesh.core.crypto import (
+    Entropy,
+    MlKem768,
+    SystemEntropy,
+    derive_key,
+    keyed_hash,
+    signing_public,
+)
+from mesh.core.directory import Conflict, Local, ToPeer
+from mesh.core.gate import Gate
+from mesh.core.handshake import PeerKeys
+from mesh.core.names import normalize_address
+from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
+from mesh.errors import CannotCreateError, IoError, UnavailableError
+from mesh.node import keys as key_files
+from mesh.node.counters import OwnCounter, PeerCounters
+from mesh.node.delivery import LmtpDelivery, MaildirDelivery
+from mesh.node.dialer import Dialer
+from mesh.node.exchange import Exchange
+from mesh.node.listener import Listener, bind
+from mesh.node.peers import Peers
+from mesh.node.qmgr import UNROUTED, QueueManager
+from mesh.node.spool import Spool
+from mesh.node.submission import Submission, allowed_uids, bind_unix
+
+PEERS_SECONDS: Final = 1.0
+"""Between two looks at peers.d: a change counts within 2 s."""
+STOP_SECONDS: Final = 8.0
+"""For the last cells; the contract gives 10 s for everything."""
+ANSWER_SECONDS: Final = 2.0
+"""For replies to messages that are being committed when the node is told to end."""
+
+
+def lock_state(state: Path) -> int:
+    """Take the state directory for this process; the lock dies with it.
+
+    UnavailableError when another node has it.
+    """
+    try:
+        fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CannotCreateError(
+            f"{state}: {error.strerror}; make it with `mesh init`"
+        ) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise UnavailableError(
+            f"{state}: in use by another node; stop that one first"
+        ) from error
+    return fd
+
+
+def notify(state: str) -> None:
+    """Tell systemd, if it is there, by sd_notify(3)'s datagram."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if path:
+        address = "\0" + path[1:] if path.startswith("@") else path
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(state.encode(), address)
+
+
+class Node:
+    """One node from its start to its end; `run` is all that is called."""
+
+    def __init__(self, config: Config, entropy: Entropy | None = None) -> None:
+        self._config = config
+        self._entropy = entropy or SystemEntropy()
+        self._failure: BaseException | None = None
+        self._scope = trio.CancelScope()
+        self._keeping: dict[str, tuple[PeerKeys, trio.CancelScope]] = {}
+        lock = lock_state(config.state_dir)
+        try:
+            self._open()
+        except BaseException:
+            os.close(lock)
+            raise
+        self._lock = lock
+
+    def _open(self) -> None:
+        """Read keys and peers, recover the spool; blocking."""
+        config, entropy = self._config, self._entropy
+        state = config.state_dir
+        identity = key_files.load_identity(state)
+        statics = key_files.load_link_keys(state)
+        spool_key = key_files.load_spool_key(state)
+        self._names = derive_key(spool_key, b"mesh/1 maildir names")
+        self._uids = allowed_uids([remailer.user for remailer in config.remailer])
+        own = OwnCounter(state / "counter", time.time_ns())
+        counters = PeerCounters(state / "counters")
+        self._peers = Peers(config)
+        self._peers.load()
+        self._spool = Spool.open(
+            state / "spool", spool_key, entropy, fatal=self._fail
+        )
+        self._qmgr = QueueManager(self._spool, self._route, entropy)
+        self._exchange = Exchange(
+            name=config.node.name,
+            identity=signing_public(identity),
+            qmgr=self._qmgr,
+            max_message=config.local.message_bytes,
+            entropy=entropy,
+        )
+        kem = MlKem768()
+        terms = {"clock": config.link.clock, "klass": config.link.klass}
+        self._gate = Gate(
+            network=config.node.network,
+            identity=identity,
+            statics=statics,
+            find_peer=self._find_peer,
+            counters=counters.last,
+            kem=kem,
+            entropy=entropy,
+            **terms,
+        )
+        self._listener = Listener(self._gate, counters, self._exchange, entropy)
+        self._dialer = Dialer(
+            network=config.node.network,
+            identity=identity,
+            static=statics[0],
+            counter=own,
+            kem=kem,
+            exchange=self._exchange,
+            entropy=entropy,
+            **terms,
+        )
+        self._submission = Submission(
+            name=config.node.name,
+            qmgr=self._qmgr,
+            accepts=self._accepts,
+            max_message=config.local.message_bytes,
+            uids=self._uids,
+        )
+
+    # what the parts ask
+
+    def _route(self, address: str) -> str | None:
+        """Name the place of an address: a peer, `local:N`, UNROUTED, or None."""
+        try:
+            canonical = normalize_address(address)
+        except ValueError:
+            canonical = address.lower()  # bare postmaster, and what nobody serves
+        route = self._peers.directory.route(canonical)
+        if isinstance(route, Local):
+            return f"local:{route.index}"
+        if isinstance(route, ToPeer):
+            return route.name
+        return UNROUTED if isinstance(route, Conflict) else None
+
+    def _accepts(self, path: str) -> Reply | None:
+        """Refuse what no node serves; port 25 comes later, so `exit` does not matter."""
+        return None if self._route(path) is not None else NO_SUCH_RECIPIENT
+
+    def _find_peer(self, link_key: bytes) -> PeerKeys | None:
+        return self._peers.find(link_key, time.time())
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        self._scope.cancel()
+
+    # life
+
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Run until a signal ends it; IoError when the disk failed."""
+        sockets = bind(list(self._config.node.listen))
+        try:
+            with self._scope:
+                await self._run(sockets, ready)
+        finally:
+            for sock in sockets:
+                sock.close()
+            self._gate.wipe()
+            os.close(self._lock)
+        if self._failure is not None:
+            raise IoError(
+                f"{self._config.state_dir}: the disk failed; "
+                "repair it and start again: what was accepted is in the spool"
+            ) from self._failure
+
+    async def _run(
+        self, sockets: list[socket.socket], ready: Callable[[], None]
+    ) -> None:
+        with trio.open_signal_receiver(
+            signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+        ) as signals:
+            async with trio.open_nursery() as spool_nursery:
+                await spool_nursery.start(self._spool.run)
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self._exchange.run)
+                    self._qmgr.recover()
+                    nursery.start_soon(self._qmgr.run)
+                    for sock in sockets:
+                        nursery.start_soon(self._listener.run, sock)
+                    self._start_deliveries(nursery)
+                    self._adopt(nursery)
+                    nursery.start_soon(self._watch_peers, nursery)
+                    await self._serve(nursery, signals, ready)
+                    nursery.cancel_scope.cancel()
+                spool_nursery.cancel_scope.cancel()
+
+    async def _serve(
+        self,
+        nursery: trio.Nursery,
+        signals: "trio.MemoryReceiveChannel[int]",
+        ready: Callable[[], None],
+    ) -> None:
+        """Hold the local socket open until a signal; then end in order."""
+        path = self._config.socket_path
+        local = bind_unix(path)
+        submitting = trio.CancelScope()
+
+        async def submit() -> None:
+            with submitting:
+                await self._submission.run(local)
+
+        try:
+            nursery.start_soon(submit)
+            ready()
+            notify("READY=1")
+            async for number in signals:
+                if number != signal.SIGHUP:
+                    break
+                self._adopt(nursery)
+            notify("STOPPING=1")
+            local.close()
+            path.unlink(missing_ok=True)
+            await self._end(submitting)
+        finally:
+            local.close()
+
+    async def _end(self, submitting: trio.CancelScope) -> None:
+        with trio.move_on_after(ANSWER_SECONDS):
+            while self._submission.unanswered:
+                await trio.sleep(0.01)
+        self._submission.end()
+        submitting.cancel()
+        self._exchange.close()
+        with trio.move_on_after(STOP_SECONDS):
+            while any(peer.ports for peer in self._exchange.peers.values()):
+                await trio.sleep(0.01)
+
+    def _start_deliveries(self, nursery: trio.Nursery) -> None:
+        for index, remailer in enumerate(self._config.remailer):
+            destination = f"local:{index}"
+            target = remailer.deliver
+            if target.kind == "maildir":
+                nursery.start_soon(
+                    MaildirDelivery(
+                        maildir=target.path,
+                        destination=destination,
+                        qmgr=self._qmgr,
+                        name_of=self._letter_name,
+                    ).run
+                )
+            else:
+                nursery.start_soon(
+                    LmtpDelivery(
+                        address=target.address,
+                        destination=destination,
+                        name=self._config.node.name,
+                        qmgr=self._qmgr,
+                        entropy=self._entropy,
+                    ).run
+                )
+
+    def _letter_name(self, ident: bytes) -> str:
+        return keyed_hash(self._names, ident, 16).hex()
+
+    # peers
+
+    async def _watch_peers(self, nursery: trio.Nursery) -> None:
+        while True:
+            await trio.sleep(PEERS_SECONDS)
+            self._adopt(nursery)
+
+    def _adopt(self, nursery: trio.Nursery) -> None:
+        """Take up what peers.d says now."""
+        first = not self._keeping
+        if not self._peers.poll() and not first:
+            return
+        listed = {keys.name: keys for keys in self._peers.keys()}
+        for name, (keys, scope) in list(self._keeping.items()):
+            if listed.get(name) != keys:
+                scope.cancel()
+                del self._keeping[name]
+                for link_key in keys.link_keys:
+                    self._gate.forget(link_key)
+                if name in self._exchange.peers:
+                    self._exchange.peers[name].close_links()
+        for name, keys in listed.items():
+            if name not in self._keeping:
+                scope = trio.CancelScope()
+                self._keeping[name] = keys, scope
+                nursery.start_soon(self._keep, keys, scope)
+        self._qmgr.reroute(
+            lambda place: place.startswith("local:") or place in listed
+        )
+
+    async def _keep(self, keys: PeerKeys, scope: trio.CancelScope) -> None:
+        with scope:
+            await self._dialer.keep(keys, lambda: self._peers.endpoints(keys.name))
+
+
+async def run(config: Config, ready: Callable[[], None] = lambda: None) -> None:
+    """Run a node until a signal ends it."""
+    await Node(config).run(ready)

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: MIT
+"""Submission: the local socket on which remailers hand messages over.
+
+ESMTP, or LMTP after LHLO, by core/dialogue.py.  Who may speak is decided by the
+socket's mode and, where node.toml names a `user`, by the kernel's word about who is
+at the other end (SO_PEERCRED).  The remailer is an untrusted peer too: it can hurt
+nobody but its own messages.
+
+A session is one task that reads.  When a message is whole it goes to the queue manager
+and the session goes on reading; the reply is sent by the commit itself, with no task
+woken.  A session that sends ahead more than AHEAD_MAX is not read until its reply.
+
+Octets of large messages in arrival are bounded for all sessions together: past
+SMALL_MESSAGE_LEN a session needs one of LARGE_MAX places and waits, unread, until one
+is free; so a reply comes late, never as 4yz.
+"""
+
+import os
+import pwd
+import socket
+import stat
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from mesh.core.dialogue import Dialogue, DialogueKind, MessageReceived
+from mesh.core.reply import SHUTTING_DOWN, Reply
+from mesh.errors import CannotCreateError, ConfigError, RemoteProtocolError
+from mesh.node.parking import Parking
+from mesh.node.qmgr import QueueManager
+from mesh.node.wire import Outlet, SocketWire, receive
+
+READ_MAX: Final = 262_144
+"""Octets of one read: a 28 kB remailer packet comes in one."""
+AHEAD_MAX: Final = 131_072
+"""Octets that may wait behind an unanswered message before reading stops."""
+SMALL_MESSAGE_LEN: Final = 1_048_576
+"""Octets of a message in arrival past which it needs a place among the large ones."""
+LARGE_MAX: Final = 4
+"""Large messages in arrival at once: with 20 MiB each, 80 MiB of memory."""
+SESSIONS_MAX: Final = 1_000
+"""Sessions at once; a thousand small messages in arrival are a gigabyte at most."""
+BACKLOG: Final = 512
+SOCKET_MODE: Final = 0o660
+"""The owner and the group that the operator gave the folder."""
+_PEERCRED: Final = struct.Struct("3i")
+NOT_PERMITTED: Final = Reply(554, "this user may not submit here")
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """Bind the local socket, in the place of a stale one.
+
+    CannotCreateError when something else lies there or the folder refuses.
+    """
+    try:
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()
+    except FileNotFoundError:
+        pass
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o777 & ~SOCKET_MODE)
+    try:
+        sock.bind(str(path))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise CannotCreateError(
+            f"cannot bind the local socket {path}: {error.strerror}; "
+            "is the folder there, and the path below 108 octets?"
+        ) from error
+    finally:
+        os.umask(before)
+    return sock
+
+
+def allowed_uids(users: Sequence[str]) -> frozenset[int] | None:
+    """Look up who may submit; None: whoever can open the socket.
+
+    Root and the node's own user may always: they own the spool anyway.
+    """
+    if not all(users):
+        return None
+    uids = {0, os.geteuid()}
+    for user in users:
+        try:
+            uids.add(pwd.getpwnam(user).pw_uid)
+        except KeyError as error:
+            raise ConfigError(f"[[remailer]] user = {user!r}: no such user here") from error
+    return frozenset(uids)
+
+
+class Submission:
+    """Serves the local socket."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        qmgr: QueueManager,
+        accepts: Callable[[str], Reply | None],
+        max_message: int,
+        uids: frozenset[int] | None,
+    ) -> None:
+        self._name = name
+        self._qmgr = qmgr
+        self._accepts = accepts
+        self._max_message = max_message
+        self._uids = uids
+        self._large = trio.Semaphore(LARGE_MAX)
+        self._places = trio.Semaphore(SESSIONS_MAX)
+        self._sessions: set[_Session] = set()
+
+    async def run(self, sock: socket.socket) -> None:
+        """Accept on a listening socket, for ever."""
+        sock.setblocking(False)  # noqa: FBT003
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._places.acquire()
+                try:
+                    accepted = await _accept(sock)
+                except BaseException:
+                    self._places.release()
+                    raise
+                nursery.start_soon(self._serve, accepted)
+
+    async def _serve(self, accepted: socket.socket) -> None:
+        session = _Session(self, SocketWire(accepted))
+        self._sessions.add(session)
+        try:
+            await session.run(permitted=self._permitted(accepted))
+        finally:
+            self._sessions.discard(session)
+            self._places.release()
+
+    def _permitted(self, accepted: socket.socket) -> bool:
+        if self._uids is None or accepted.family != socket.AF_UNIX:
+            return True
+        raw = accepted.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size
+        )
+        return _PEERCRED.unpack(raw)[1] in self._uids
+
+    @property
+    def unanswered(self) -> bool:
+        """A message is with the spool and its reply has not gone out."""
+        return any(session.dialogue.awaiting_answer for session in self._sessions)
+
+    def end(self) -> None:
+        """Tell every idle session that this node ends."""
+        for session in self._sessions:
+            session.outlet.send(SHUTTING_DOWN.encode())
+
+
+async def _accept(sock: socket.socket) -> socket.socket:
+    while True:
+        await trio.lowlevel.wait_readable(sock)
+        try:
+            return sock.accept()[0]
+        except BlockingIOError:
+            continue
+        except OSError:
+            await trio.sleep(0.1)  # no descriptors left: some session will end
+
+
+class _Session:
+    """One remailer's conversation."""
+
+    def __init__(self, submission: Submission, wire: SocketWire) -> None:
+        self._submission = submission
+        self._wire = wire
+        self._answered = Parking()
+        self._has_place = False
+        self.outlet = Outlet(wire)
+        self.dialogue = Dialogue(
+            name=submission._name,
+            kind=DialogueKind.LOCAL,
+            accepts=submission._accepts,
+            max_message=submission._max_message,
+        )
+
+    async def run(self, *, permitted: bool) -> None:
+        """Serve until either side ends."""
+        try:
+            if not permitted:
+                self.outlet.send(NOT_PERMITTED.encode())
+                return
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.outlet.flush_forever)
+                await self._converse()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._give_place_back()
+            self._wire.close()
+
+    async def _converse(self) -> None:
+        dialogue, outlet = self.dialogue, self.outlet
+        outlet.send(dialogue.data_to_send())
+        while data := await receive(self._wire, READ_MAX):
+            try:
+                dialogue.receive_data(data)
+            except RemoteProtocolError:
+                return
+            if not self._attend():
+                return
+            while dialogue.awaiting_answer and dialogue.buffered > AHEAD_MAX:
+                await self._answered.park()
+            if outlet.waiting:
+                await outlet.drained()
+            await self._wait_for_place()
+
+    def _attend(self) -> bool:
+        """Take the dialogue's events and send its replies; False when it has ended."""
+        dialogue = self.dialogue
+        going_on = True
+        while (event := dialogue.next_event()) is not None:
+            if isinstance(event, MessageReceived):
+                self._submission._qmgr.accept(
+                    reverse_path=event.reverse_path,
+                    recipients=event.recipients,
+                    content=event.content,
+                    answer=self._answer,
+                )
+            else:
+                going_on = False
+        if replies := dialogue.data_to_send():
+            self.outlet.send(replies)
+        return going_on
+
+    def _answer(self, reply: Reply) -> None:
+        """Send the commit's reply, and take up what was sent ahead of it."""
+        self.dialogue.answer(reply)
+        if not self._attend():
+            self._wire.close()
+        self._answered.wake()
+
+    async def _wait_for_place(self) -> None:
+        """Hold a place among the large messages while this one is large."""
+        large = self.dialogue.content_octets > SMALL_MESSAGE_LEN
+        if large and not self._has_place:
+            await self._submission._large.acquire()
+            self._has_place = True
+        elif not large:
+            self._give_place_back()
+
+    def _give_place_back(self) -> None:
+        if self._has_place:
+            self._submission._large.release()
+            self._has_place = False
