@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Handshakes whose every value is known: runs, and parties that repeat them."""
 
+import gc
 import hashlib
 import random
 import struct
@@ -194,10 +195,16 @@ def gate(
 
 
 def live_keys() -> int:
-    """Keys that lie in the slab at this instant."""
+    """Keys that lie in the slab at this instant, also in a forgotten frame."""
     slab = crypto._slab
     slots = len(slab._regions) * (crypto.SLAB_LEN // crypto.SLOT_LEN)
     return slots - len(slab._free)
+
+
+def settled_keys() -> int:
+    """Keys in the slab when what earlier tests left behind is gone."""
+    gc.collect()
+    return live_keys()
 
 
 def vector() -> tuple[Values, Run]:
@@ -213,7 +220,20 @@ def vector() -> tuple[Values, Run]:
         k_i=kem_public(octets["k_i seed"]),
         **{
             name: octets[name]
-            for name in ["s_i", "s_r", "n1", "e_i", "hello", "n2", "e_r", "ct", "ss", "answer", "n3", "directory"]
+            for name in [
+                "s_i",
+                "s_r",
+                "n1",
+                "e_i",
+                "hello",
+                "n2",
+                "e_r",
+                "ct",
+                "ss",
+                "answer",
+                "n3",
+                "directory",
+            ]
         },
     )
     wires = octets["message 1"], octets["message 2"], octets["message 3"]

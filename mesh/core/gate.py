@@ -65,7 +65,7 @@ from mesh.core.handshake import (
     hello_key,
     terms_untrusted,
 )
-from mesh.core.symmetric import SymmetricState, open_outer_untrusted, seal_outer
+from mesh.core.symmetric import SymmetricState, open_outer_untrusted, seal_outer, wiping
 from mesh.errors import (
     CryptoError,
     HandshakeError,
@@ -330,17 +330,19 @@ class Responder:
         self._state.wipe()
 
     def _message_2_untrusted(self, hello: _Hello) -> bytes:
-        gate, state = self._gate, self._state
-        outer = state.derive(b"outer 2")
-        nonce = gate.entropy.octets(XNONCE_LEN)
+        gate, outer = self._gate, self._state.derive(b"outer 2")
         ephemeral = gate.entropy.key()
+        with wiping(outer, ephemeral):
+            nonce = gate.entropy.octets(XNONCE_LEN)
+            payload = self._answer_untrusted(hello, nonce, ephemeral)
+            return seal_outer(outer, nonce, b"2", payload)
+
+    def _answer_untrusted(self, hello: _Hello, nonce: bytes, ephemeral: Key) -> bytes:
+        gate, state = self._gate, self._state
         public = x25519_public(ephemeral)
         state.mix_hash(nonce)
         state.mix_hash(public)
-        try:
-            state.mix_key(x25519(ephemeral, hello.ephemeral))
-        finally:
-            ephemeral.wipe()
+        state.mix_key(x25519(ephemeral, hello.ephemeral))
         secret, ciphertext = gate.kem.encapsulate(hello.kem_public)
         state.mix_hash(ciphertext)
         state.mix_key(secret)
@@ -349,7 +351,7 @@ class Responder:
         c3 = state.encrypt_and_hash(
             ANSWER.pack(signature, terms.klass, terms.clock, b"")
         )
-        return seal_outer(outer, nonce, b"2", MESSAGE_2.pack(public, ciphertext, c3))
+        return MESSAGE_2.pack(public, ciphertext, c3)
 
     def _read_message_3_untrusted(self, wire: Octets, now: float) -> tuple[int, bytes]:
         if now > self.started + PENDING_SECONDS:

@@ -20,6 +20,8 @@ Invariant: every secret that goes in is wiped here, and `wipe` leaves none behin
 Nothing is ever sent in clear: without a MixKey there is no EncryptAndHash.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from mesh.core.cell import CELL_LEN
@@ -111,13 +113,22 @@ class SymmetricState:
         return self._cipher
 
 
+@contextmanager
+def wiping(*keys: Key) -> Iterator[None]:
+    """Zero these keys at the end of a block, however it ends."""
+    try:
+        yield
+    finally:
+        for key in keys:
+            key.wipe()
+
+
 def seal_outer(key: Key, nonce: bytes, number: bytes, payload: bytes) -> bytes:
     """XS: a handshake message of exactly 4,096 octets; wipes the key."""
     if len(payload) > FILLED_LEN:
         raise LocalProtocolError("a handshake message does not fit")
-    box = xseal(key, nonce, payload.ljust(FILLED_LEN, b"\0"), number)
-    key.wipe()
-    return nonce + box
+    with wiping(key):
+        return nonce + xseal(key, nonce, payload.ljust(FILLED_LEN, b"\0"), number)
 
 
 def open_outer_untrusted(
@@ -127,13 +138,11 @@ def open_outer_untrusted(
 
     CryptoError for anything else, also for a filling that is not zeros.
     """
-    try:
+    with wiping(key):
         if len(wire) != MESSAGE_LEN:
             raise CryptoError("a handshake message has 4,096 octets")
         nonce = bytes(wire[:XNONCE_LEN])
         filled = xopen_untrusted(key, nonce, wire[XNONCE_LEN:], number)
-    finally:
-        key.wipe()
     if filled.count(0, length) != FILLED_LEN - length:
         raise CryptoError("a handshake message has something in its filling")
     return nonce, filled[:length]

@@ -16,7 +16,7 @@ from mesh.core.symmetric import (
     seal_outer,
 )
 from mesh.errors import CryptoError, LocalProtocolError
-from tests.handshakes import live_keys
+from tests.handshakes import live_keys, settled_keys
 from tests.straightline import Transcript, xs
 
 SECRETS = [hashlib.sha256(b"%d" % number).digest() for number in range(3)]
@@ -64,7 +64,7 @@ def test_nothing_is_sealed_or_opened_without_a_key() -> None:
 
 
 def test_every_secret_is_wiped() -> None:
-    before = live_keys()
+    before = settled_keys()
     secret = Key.from_bytes(SECRETS[0])
     state = SymmetricState()
     state.mix_key(secret)
