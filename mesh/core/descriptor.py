@@ -344,10 +344,11 @@ def _headers(descriptor: Descriptor) -> list[str]:
         f"Link-Versions: {' '.join(map(str, d.versions))}",
         *(f"Insecure: {why}" for why in d.insecure),
         f"Serial: {d.serial}",
-        f"Valid-From: {_date(d.not_before)}",
-        f"Valid-Until: {_date(d.not_after)}",
+        f"Valid-From: {date(d.not_before)}",
+        f"Valid-Until: {date(d.not_after)}",
     ]
 
 
-def _date(seconds: int) -> str:
+def date(seconds: int) -> str:
+    """Write UNIX seconds as a date and time of UTC."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}Z"

@@ -110,7 +110,12 @@ class Directory:
 
     def owners(self, address: str) -> frozenset[str]:
         """Names of the peers that a claim to this address would contradict; "" is us."""
-        return frozenset(self._overlapping(address))
+        if not address.startswith("@"):
+            return self._overlapping(address)
+        inside = (
+            self._claims[a] for a in self._claims if "@" + domain_of(a) == address
+        )
+        return frozenset().union(*inside)
 
     @property
     def conflicts(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -118,8 +123,7 @@ class Directory:
         found = {a: tuple(sorted(self._overlapping(a))) for a in self._claims}
         return tuple(sorted((a, names) for a, names in found.items() if len(names) > 1))
 
-    def _overlapping(self, address: str) -> set[str]:
+    def _overlapping(self, address: str) -> frozenset[str]:
         """Owners of the address and of the domain that contains it."""
-        return self._claims.get(address, set()) | self._claims.get(
-            "@" + domain_of(address), set()
-        )
+        places = (address, "@" + domain_of(address))
+        return frozenset(name for at in places for name in self._claims.get(at, ()))

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""The node.toml that `mesh init` writes: every key, its default, and what it costs.
+
+Values go in as TOML basic strings.  A JSON string is one, but for DEL, which the
+checks of the flags refuse with all other control characters.
+"""
+
+import json
+from collections.abc import Sequence
+from string import Template
+from typing import Final
+
+from mesh.core.names import parse_endpoint
+
+_TEMPLATE: Final = Template("""\
+# The configuration of a mesh node.  Paths are relative to this file.
+# After a change: restart the node, or send it SIGHUP; when [node], [[remailer]] or
+# [link] changed, `mesh export` again and give the new descriptor to your peers.
+#
+# Back up, apart from this machine and where nobody reads it: state/identity.key (who
+# this node is: without it all peers must list you anew) and this file.  Do not back up
+# state/spool: a copy of it is a copy of mail that should be forgotten.
+
+[node]
+name = $name
+network = $network
+listen = $listen
+address = $address  # what peers dial; "": this node dials only
+state = "state"
+peers = "peers.d"
+postmaster = ""  # where postmaster@ goes; empty: the first remailer
+
+[local]
+socket = "local.sock"  # remailers hand mail over here: SMTP or LMTP
+smtp = []
+drop = "drop"
+message_bytes = 20971520
+
+# One table a remailer: whose mail is it, and where is it delivered?
+$remailers
+[link]
+clock = "renewal"  # "greedy": fast and NOT covered, only for a trusted network
+# Cover costs the same with mail and without.  For each link, each way:
+#   cells_per_second   0.125    1       8       64      512
+#   GB a day           0.05     0.36    2.9     23      182
+#   a 30 kB message    1 min    8 s     1 s     0.1 s   at once
+cells_per_second = 1  # a power of two, 0.125 to 4096; a link takes the lower of two
+
+[delivery]
+exit = true  # false: middleman, nothing leaves by port 25
+smarthost = ""
+routes = {}
+
+[pool]
+kind = "none"
+tick_seconds = 10
+""")
+
+_EXAMPLE: Final = """\
+#[[remailer]]
+#address = "mix@example.net"  # or a list; "@example.net" for a whole domain
+#deliver = "maildir:Maildir"  # or "lmtp:/path/to.sock", "lmtp:HOST:PORT"
+#user = ""  # who may submit as it; empty: whoever can open the socket
+"""
+
+_REMAILER: Final = Template("""\
+[[remailer]]
+address = $address
+deliver = $deliver
+user = ""
+""")
+
+
+def render(
+    name: str, network: str, address: str, remailers: Sequence[tuple[str, str]]
+) -> str:
+    """Write the file; `remailers` are (address, deliver) pairs, checked already."""
+    port = parse_endpoint(address)[1] if address else 0
+    listen = [f"0.0.0.0:{port}", f"[::]:{port}"] if port else []
+    tables = [
+        _REMAILER.substitute(address=_text(who), deliver=_text(deliver))
+        for who, deliver in remailers
+    ]
+    return _TEMPLATE.substitute(
+        name=_text(name),
+        network=_text(network),
+        listen=_text(listen),
+        address=_text(address),
+        remailers="\n".join(tables or [_EXAMPLE]),
+    )
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

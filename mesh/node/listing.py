@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: MIT
+"""Changing the list of peers: all or none, one command at a time.
+
+    peers.d/.lock            held (flock) while a command changes the folder
+    peers.d/.NAME.mesh.new   written and synced, before it takes its name
+
+`add` checks all descriptors, each against those before it, and writes all aside before
+the first takes its name.  A crash between two renames leaves some added, each whole.
+The node may run or not: it watches the folder (peers.py).
+
+A claim to an address that we or another peer serve is refused even where it would not
+count, since no honest peer makes it.  A name belongs to one identity until it is removed.
+"""
+
+import fcntl
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mesh.core.descriptor import Descriptor, fingerprint
+from mesh.core.directory import Directory, Listed
+from mesh.core.names import check_name
+from mesh.errors import CannotCreateError, DescriptorError, IoError, NoInputError
+from mesh.node.keys import sync_directory
+from mesh.node.peers import Peers, Us, check_is_other, format_file, keys_of, path_of
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of one descriptor: `change` is added, updated or unchanged."""
+
+    listed: Listed
+    change: str
+
+
+def add(
+    folder: Path,
+    us: Us,
+    offered: Sequence[tuple[str, Descriptor]],
+    serves: Collection[str],
+    now: float,
+) -> list[Added]:
+    """List the offered (where, descriptor) pairs, all or none.
+
+    `serves` are canonical addresses that the operator confirms.  Raises
+    DescriptorError with a line a mistake, CannotCreateError, IoError.
+    """
+    with _locked(folder):
+        peers = Peers(folder, us)
+        peers.poll()
+        known = dict(peers.snapshot.by_name)
+        added: dict[str, Added] = {}
+        mistakes = _unclaimed(offered, serves)
+        for where, descriptor in offered:
+            found = list(_objections(descriptor, known, us, now))
+            mistakes += [f"{where}: {descriptor.name}: {what}" for what in found]
+            if not found:
+                one = _join(known.get(descriptor.name), descriptor, serves)
+                known[descriptor.name] = one.listed
+                added.setdefault(descriptor.name, one)
+                if one.change != "unchanged":
+                    added[descriptor.name] = one
+        if mistakes:
+            raise DescriptorError("\n".join(mistakes))
+        _write(folder, [o.listed for o in added.values() if o.change != "unchanged"])
+    return list(added.values())
+
+
+def remove(folder: Path, name: str) -> None:
+    """Take a peer off the list; NoInputError when it is not on it."""
+    try:
+        path = path_of(folder, check_name(name))
+    except ValueError as error:
+        raise NoInputError(str(error)) from error
+    with _locked(folder):
+        try:
+            path.unlink()
+            sync_directory(folder)
+        except FileNotFoundError as error:
+            raise NoInputError(
+                f"{path}: not there: `mesh peers list` shows who is listed"
+            ) from error
+        except OSError as error:
+            raise IoError(f"{path}: {error.strerror}") from error
+
+
+def _unclaimed(
+    offered: Sequence[tuple[str, Descriptor]], serves: Collection[str]
+) -> list[str]:
+    claimed = {address for _, descriptor in offered for address in descriptor.serves}
+    return [
+        f"--serves {address}: no FILE claims it: compare its Serves: lines"
+        for address in sorted(set(serves) - claimed)
+    ]
+
+
+def _join(old: Listed | None, new: Descriptor, serves: Collection[str]) -> Added:
+    """Keep what was confirmed before of the addresses that are still claimed."""
+    before = old.confirmed if old else frozenset()
+    listed = Listed(new, (before | frozenset(serves)) & frozenset(new.serves))
+    if old is None:
+        return Added(listed, "added")
+    return Added(listed, "unchanged" if listed == old else "updated")
+
+
+def _objections(
+    descriptor: Descriptor, known: Mapping[str, Listed], us: Us, now: float
+) -> Iterator[str]:
+    """Say everything that speaks against listing a good descriptor."""
+    try:
+        check_is_other(descriptor, us)
+    except DescriptorError as error:
+        yield str(error)
+        return
+    if now > descriptor.not_after:
+        yield f"expired {_day(descriptor.not_after)}: ask for a fresh `mesh export`"
+    if now < descriptor.not_before:
+        yield f"valid from {_day(descriptor.not_before)} only: compare the clocks"
+    old = known.get(descriptor.name)
+    if old:
+        yield from _contradictions(old.descriptor, descriptor)
+    others = [one for name, one in known.items() if name != descriptor.name]
+    for one in others:
+        if set(keys_of(one.descriptor)) & set(keys_of(descriptor)):
+            name = one.descriptor.name
+            yield f"{name} has one of its keys: `mesh peers remove {name}` first"
+    directory = Directory(us.serves, others)
+    for address in descriptor.serves:
+        for owner in sorted(directory.owners(address)):
+            yield f"{address}: {owner or 'this node'} serves it: one must give it up"
+
+
+def _contradictions(old: Descriptor, new: Descriptor) -> Iterator[str]:
+    if new.identity != old.identity:
+        yield (
+            f"another key ({fingerprint(new.identity)}) than the one listed "
+            f"({fingerprint(old.identity)}): when its operator says so, "
+            f"`mesh peers remove {old.name}` first"
+        )
+    elif new.serial < old.serial:
+        yield f"serial {new.serial} is older than {old.serial}: ask for the latest"
+    elif new.serial == old.serial and new != old:
+        yield f"two statements with serial {new.serial}: ask for a fresh `mesh export`"
+
+
+def _day(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One command at a time; the kernel frees the lock of one that was killed."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise CannotCreateError(f"{folder}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _write(folder: Path, changed: Sequence[Listed]) -> None:
+    """Write all aside, then give all their names."""
+    pairs = []
+    try:
+        for listed in changed:
+            path = path_of(folder, listed.descriptor.name)
+            aside = path.with_name(f".{path.name}.new")
+            pairs.append((aside, path))
+            aside.unlink(missing_ok=True)
+            with aside.open("x", encoding="ascii") as file:
+                os.fchmod(file.fileno(), 0o600)
+                file.write(format_file(listed))
+                file.flush()
+                os.fsync(file.fileno())
+        for aside, path in pairs:
+            aside.replace(path)
+        if pairs:
+            sync_directory(folder)
+    except (IsADirectoryError, PermissionError) as error:
+        raise CannotCreateError(f"{folder}: {error.strerror}") from error
+    except OSError as error:
+        raise IoError(f"{folder}: {error.strerror}") from error
+    finally:
+        for aside, _ in pairs:
+            with suppress(OSError):
+                aside.unlink()
