@@ -1,0 +1,415 @@
+# SPDX-License-Identifier: MIT
+"""The key arena: where each record's key lives, and where it is made to die.
+
+    slot         seen from outside   what it is
+    FREE         a box               a random key that nobody has used; may be taken
+    HELD         a box               the key of a record
+    TOMBSTONE    a box               an unused key, and the id of a record that is gone
+    SPENT        a box               renewed in memory; free when both copies have it
+    DAMAGED      does not open       never taken again, never believed to be free
+
+    take      FREE -> HELD           writes nothing
+    renew     HELD, TOMBSTONE -> SPENT or TOMBSTONE: next generation, new key, new box
+    flushed   SPENT -> FREE
+
+All slots are sealed in one image in memory.  Changing one marks its page of 4 KiB
+dirty; `begin_flush` takes a copy of the dirty pages for the writer thread, which
+writes them to one file and then to the other (copies.py); `end_flush` frees what that
+made durable.  A key that lies on no disk yet is never given out: a crash would leave
+accepted mail that nobody can open.
+
+At open, slot by slot: what opens in one copy only is taken from there; of two that
+open the greater generation counts; what opens in neither is DAMAGED.  Then the copies
+are made equal.
+
+The arena key lives an hour.  `begin_rewrap` makes a new one, `rewrap` seals a page
+after the other under it, and until the old one is destroyed each slot opens under
+either.  So a crash at any step leaves nothing that does not open.
+
+Slots are taken from a page drawn at random, in random order, until it has none: a group
+touches few pages and the order of arrival is not the order of slots.
+
+Trio thread only, except `open_arena`, which blocks.
+"""
+
+from array import array
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Any, Final
+
+from mesh.core.crypto import XNONCE_LEN, Entropy, Key
+from mesh.core.slot import (
+    EMPTY,
+    KEYS_LEN,
+    SLOT_LEN,
+    ArenaKeys,
+    Tombstone,
+    open_keys_untrusted,
+    open_slot_untrusted,
+    parse_filling_untrusted,
+    seal_keys,
+    seal_slot,
+)
+from mesh.errors import (
+    CryptoError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    SpoolCorruptError,
+)
+from mesh.node.copies import Copies
+
+PAGE_LEN: Final = 4096
+"""Octets of a page: the unit of a disk's write."""
+PAGE_SLOTS: Final = PAGE_LEN // SLOT_LEN
+SLOTS_MIN: Final = 4096
+"""Slots of a new arena: 512 KiB a copy; a second of traffic at full speed."""
+SLOTS_MAX: Final = 1 << 21
+"""Slots at most: 256 MiB of memory, twice the million records of the design."""
+GAP_PAGES: Final = 8
+"""Clean pages that a write goes over rather than begin anew: 32 KiB cost the disk
+less than a system call with its two changes of the interpreter's lock."""
+
+
+class State(IntEnum):
+    """What a slot is used for."""
+
+    FREE = 0
+    HELD = 1
+    TOMBSTONE = 2
+    SPENT = 3
+    DAMAGED = 4
+
+
+@dataclass(slots=True)
+class Flush:
+    """Pages on their way to the disk, and the slots that are free once there."""
+
+    pieces: list[tuple[int, bytes]]
+    spent: list[int]
+
+
+@dataclass(slots=True)
+class _Pool:
+    """Free slots, by page."""
+
+    pages: list[int] = field(default_factory=list)
+    slots: dict[int, list[int]] = field(default_factory=dict)
+    hand: list[int] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, number: int) -> None:
+        page = number // PAGE_SLOTS
+        there = self.slots.get(page)
+        if there is None:
+            self.slots[page] = [number]
+            self.pages.append(page)
+        else:
+            there.append(number)
+        self.count += 1
+
+    def take(self, entropy: Entropy) -> int:
+        if not self.hand:
+            self.hand = self._deal(entropy)
+        self.count -= 1
+        return self.hand.pop()
+
+    def _deal(self, entropy: Entropy) -> list[int]:
+        """Draw a page, and an order for its slots."""
+        draw = int.from_bytes(entropy.octets(8), "big") % len(self.pages)
+        self.pages[draw], self.pages[-1] = self.pages[-1], self.pages[draw]
+        slots = self.slots.pop(self.pages.pop())
+        order = memoryview(entropy.octets(4 * len(slots))).cast("I")
+        return [slot for _, slot in sorted(zip(order, slots, strict=True))]
+
+
+class Arena:
+    """All slots, sealed in memory, with what is known of each."""
+
+    def __init__(
+        self, spool_key: Key, keys: ArenaKeys, image: bytes, entropy: Entropy
+    ) -> None:
+        self.keys = keys
+        self.image = bytearray(image)
+        self._spool_key = spool_key
+        self.generations = array("Q", bytes(8 * keys.slots))
+        self.states = bytearray(keys.slots)
+        self._entropy = entropy
+        self._pool = _Pool()
+        self._dirty: set[int] = set()
+        self._spent: list[int] = []
+        self._rewrapped = 0
+
+    # what the spool asks
+
+    @property
+    def free(self) -> int:
+        """Slots that may be taken now."""
+        return self._pool.count
+
+    @property
+    def dirty(self) -> bool:
+        """Something waits for a flush."""
+        return bool(self._dirty)
+
+    @property
+    def capacity(self) -> int:
+        """Slots that the arena has on the disk."""
+        return self.keys.slots
+
+    def count(self, state: State) -> int:
+        """Count the slots in a state."""
+        return self.states.count(state)
+
+    def is_held(self, number: int, generation: int) -> bool:
+        """Say whether this slot still holds the key of that generation's record."""
+        return (
+            number < len(self.states)
+            and self.states[number] == State.HELD
+            and self.generations[number] == generation
+        )
+
+    def take(self) -> tuple[int, int, Key]:
+        """Give a free slot away: its number, generation and key.
+
+        LocalProtocolError when none is free: the caller looks at `free` first.
+        """
+        if not self._pool.count:
+            raise LocalProtocolError("no slot is free")
+        number = self._pool.take(self._entropy)
+        self.states[number] = State.HELD
+        generation, key, _ = self._open(number)
+        return number, generation, key
+
+    def key(self, number: int) -> Key:
+        """Open a slot for its key."""
+        return self._open(number)[1]
+
+    def renew(self, number: int, filling: bytes = EMPTY) -> None:
+        """Destroy a slot's key: next generation, a random key, a new box."""
+        generation = self.generations[number] + 1
+        self.generations[number] = generation
+        if filling == EMPTY:
+            self.states[number] = State.SPENT
+            self._spent.append(number)
+        else:
+            self.states[number] = State.TOMBSTONE
+        self._put(number, generation, self._entropy.key(), filling)
+
+    # recovery
+
+    def claim(self, number: int, generation: int) -> State:
+        """Say what became of a row's record: HELD, SPENT (moved on) or DAMAGED.
+
+        A row younger than its slot, or a second row for one slot, was never written
+        by us: damage, never delivery.
+        """
+        if number >= len(self.states) or self.states[number] == State.DAMAGED:
+            return State.DAMAGED
+        if self.generations[number] > generation:
+            return State.SPENT
+        if self.generations[number] < generation or self.states[number] != State.FREE:
+            return State.DAMAGED
+        self.states[number] = State.HELD
+        return State.HELD
+
+    def claimed(self) -> None:
+        """Every row has claimed its slots: what is left may be taken."""
+        for number, state in enumerate(self.states):
+            if state == State.FREE:
+                self._pool.add(number)
+
+    # to the disk
+
+    def begin_flush(self) -> Flush:
+        """Copy the dirty pages, near ones in one piece, for the writer thread."""
+        pages = sorted(self._dirty)
+        pieces: list[tuple[int, bytes]] = []
+        start = 0
+        for index, page in enumerate(pages):
+            last = index + 1 == len(pages)
+            if last or pages[index + 1] - page > GAP_PAGES:
+                offset, end = pages[start] * PAGE_LEN, (page + 1) * PAGE_LEN
+                pieces.append((offset, bytes(self.image[offset:end])))
+                start = index + 1
+        self._dirty = set()
+        spent, self._spent = self._spent, []
+        return Flush(pieces, spent)
+
+    def end_flush(self, flush: Flush) -> None:
+        """Free the slots whose renewal is now in both copies."""
+        for number in flush.spent:
+            self.states[number] = State.FREE
+            self._pool.add(number)
+
+    # more slots, other keys: the caller writes the box, then calls `adopt`
+
+    def grow(self, count: int) -> None:
+        """Seal `count` more slots behind the last one; `adopt` gives them out."""
+        first = len(self.states)
+        self.image += bytes(count * SLOT_LEN)
+        for number in range(first, first + count):
+            self.generations.append(1)
+            self.states.append(State.SPENT)
+            self._put(number, 1, self._entropy.key(), EMPTY)
+
+    def grown_keys(self, running: int) -> ArenaKeys:
+        """Give the keys with the new count of slots, all of which are on the disk."""
+        return self._next(running, slots=len(self.states))
+
+    def fresh_keys(self, running: int) -> ArenaKeys:
+        """Give the keys for a re-wrap: a new one, and the present one as previous."""
+        if self.keys.previous is not None:
+            raise LocalProtocolError("a re-wrap is under way")
+        return self._next(
+            running, current=self._entropy.key(), previous=self.keys.current
+        )
+
+    def bare_keys(self, running: int) -> ArenaKeys:
+        """Give the keys for the end of a re-wrap: without the previous one."""
+        return self._next(running, previous=None)
+
+    def timed_keys(self, running: int) -> ArenaKeys:
+        """Give the same keys with a later time."""
+        return self._next(running)
+
+    def _next(self, running: int, **changes: Any) -> ArenaKeys:
+        return replace(
+            self.keys, sequence=self.keys.sequence + 1, running=running, **changes
+        )
+
+    def box(self, keys: ArenaKeys) -> bytes:
+        """Seal keys for their file."""
+        draw = self._entropy.octets(2 * XNONCE_LEN)
+        return seal_keys(self._spool_key, (draw[:XNONCE_LEN], draw[XNONCE_LEN:]), keys)
+
+    def adopt(self, keys: ArenaKeys) -> None:
+        """Use keys whose box is in both places of its file."""
+        known, self.keys = self.keys, keys
+        if keys.previous is None and known.previous is not None:
+            known.previous.wipe()
+        if known.current != keys.current:
+            self._rewrapped = 0
+        for number in range(known.slots, keys.slots):
+            self.states[number] = State.FREE
+            self._pool.add(number)
+
+    def rewrap(self, pages: int) -> bool:
+        """Seal the next pages anew under the current key; True: that was the last."""
+        first = self._rewrapped * PAGE_SLOTS
+        end = min(first + pages * PAGE_SLOTS, len(self.states))
+        for number in range(first, end):
+            if self.states[number] != State.DAMAGED:
+                generation, key, filling = self._open(number)
+                self._put(number, generation, key, filling)
+        self._rewrapped += pages
+        return end == len(self.states)
+
+    # boxes
+
+    def _open(self, number: int) -> tuple[int, Key, bytes]:
+        offset = number * SLOT_LEN
+        slot = bytes(self.image[offset : offset + SLOT_LEN])
+        return _open_either(self.keys, number, slot)
+
+    def _put(self, number: int, generation: int, key: Key, filling: bytes) -> None:
+        nonce = self._entropy.octets(XNONCE_LEN)
+        offset = number * SLOT_LEN
+        self.image[offset : offset + SLOT_LEN] = seal_slot(
+            self.keys.current, nonce, number, generation, key, filling
+        )
+        key.wipe()
+        self._dirty.add(number // PAGE_SLOTS)
+
+
+def _open_either(keys: ArenaKeys, number: int, slot: bytes) -> tuple[int, Key, bytes]:
+    try:
+        return open_slot_untrusted(keys.current, number, slot)
+    except CryptoError:
+        if keys.previous is None:
+            raise
+        return open_slot_untrusted(keys.previous, number, slot)
+
+
+def create_arena(copies: Copies, spool_key: Key, entropy: Entropy) -> None:
+    """Write an arena of SLOTS_MIN free slots; its key file is written last."""
+    arena = Arena(spool_key, ArenaKeys(0, 0, 0, entropy.key(), None), b"", entropy)
+    arena.grow(SLOTS_MIN)
+    copies.write(arena.begin_flush().pieces)
+    copies.write_keys(arena.box(arena.grown_keys(0)))
+
+
+def open_arena(
+    copies: Copies, spool_key: Key, entropy: Entropy
+) -> tuple[Arena, list[tuple[int, Tombstone]]]:
+    """Read both copies and make them equal: the arena, and its tombstones.
+
+    Every slot that opens and is no tombstone is FREE until a row claims it.
+    SpoolCorruptError when the arena key opens in neither place.
+    """
+    keys = _open_keys(copies, spool_key)
+    first, second = copies.read(keys.slots * SLOT_LEN)
+    arena = Arena(spool_key, keys, first, entropy)
+    tombstones: list[tuple[int, Tombstone]] = []
+    for number in range(keys.slots):
+        offset = number * SLOT_LEN
+        one, two = first[offset : offset + SLOT_LEN], second[offset : offset + SLOT_LEN]
+        found = _read_slot(keys, number, one)
+        if one != two:
+            other = _read_slot(keys, number, two)
+            if other is not None and (found is None or other[0] > found[0]):
+                found = other
+                arena.image[offset : offset + SLOT_LEN] = two
+        if found is None:
+            arena.states[number] = State.DAMAGED
+            continue
+        arena.generations[number], tombstone = found
+        if tombstone is not None:
+            arena.states[number] = State.TOMBSTONE
+            tombstones.append((number, tombstone))
+    _mend(copies, arena.image, first, second)
+    return arena, tombstones
+
+
+def _read_slot(
+    keys: ArenaKeys, number: int, slot: bytes
+) -> tuple[int, Tombstone | None] | None:
+    try:
+        generation, _, filling = _open_either(keys, number, slot)
+        return generation, parse_filling_untrusted(filling)
+    except RemoteProtocolError:
+        return None
+
+
+def _mend(copies: Copies, image: bytearray, first: bytes, second: bytes) -> None:
+    """Write the pages in which a copy differs from what was made of both."""
+    if first == second:
+        return
+    pieces = [
+        [
+            (at, bytes(image[at : at + PAGE_LEN]))
+            for at in range(0, len(image), PAGE_LEN)
+            if image[at : at + PAGE_LEN] != copy[at : at + PAGE_LEN]
+        ]
+        for copy in (first, second)
+    ]
+    copies.mend(*pieces)
+
+
+def _open_keys(copies: Copies, spool_key: Key) -> ArenaKeys:
+    """Open the arena key, and write it where it is missing or behind."""
+    boxes = copies.read_keys(KEYS_LEN)
+    found: list[tuple[int, int, ArenaKeys]] = []
+    for place, box in enumerate(boxes):
+        try:
+            keys = open_keys_untrusted(spool_key, box)
+        except RemoteProtocolError:
+            continue
+        found.append((keys.sequence, -place, keys))
+    if not found:
+        raise SpoolCorruptError(
+            "arena.key does not open: it is damaged or this is another spool.key"
+        )
+    _, place, keys = max(found, key=lambda entry: entry[:2])
+    if boxes[0] != boxes[1]:
+        copies.write_keys(boxes[-place], (1 + place,))
+    return keys

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: MIT
+"""Groups of sealed records in SQLite: one row, one statement, one commit a group.
+
+    groups   id      the group's number, counted up
+             salt    11 octets of the records' nonces
+             slots   slot u32, generation u64, body's length u32: 16 octets a record
+             heads   1,024 octets a record
+             bodies  one after the other, each a multiple of 4,096 octets
+
+Nothing else in the program knows that this is SQLite.  What a seized disk shows here:
+slot numbers, lengths in steps of 4,096, and boxes whose keys are in the arena.
+
+WAL with synchronous=FULL: a commit that returned is on the disk; one that did not is
+wholly there or not at all.  Exclusive locking: nobody else has the file open, so the
+WAL's index needs no shared memory.  Deleted rows are not overwritten: their keys are.
+
+SQLite's own checkpoints are off, at a commit as at the close: they swallow the error of
+a failed fsync and try again, and the second fsync succeeds over pages that are lost.
+`checkpoint` is called by the spool, and its failure ends the process.
+
+Blocking; one thread at a time.  No room is SpoolFullError, which costs one group; any
+other error is apsw's own and ends the process.
+"""
+
+import json
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import apsw
+
+from mesh.core.record import HEAD_LEN, SALT_LEN
+from mesh.errors import SpoolCorruptError, SpoolFullError
+from mesh.node.copies import open_private, sync_folder
+
+_SETUP: Final = """
+pragma page_size = 16384;
+pragma locking_mode = exclusive;
+pragma journal_mode = wal;
+pragma synchronous = full;
+pragma wal_autocheckpoint = 0;
+pragma journal_size_limit = 67108864;
+pragma secure_delete = off;
+pragma temp_store = memory;
+pragma cache_size = -8192;
+create table if not exists groups (
+    id integer primary key, salt blob, slots blob, heads blob, bodies blob
+);
+"""
+_INSERT: Final = "insert into groups values (?, ?, ?, ?, ?)"
+_DELETE: Final = "delete from groups where id in (select value from json_each(?))"
+_SCAN: Final = (
+    "select id, salt, slots, length(heads), length(bodies) from groups order by id"
+)
+_ONE: Final = "select salt, slots, heads, length(bodies) from groups where id = ?"
+
+DISK_ERRORS: Final = (OSError, apsw.Error)
+"""What a failing disk raises here."""
+
+ENTRY: Final = struct.Struct(">IQI")
+"""Slot, generation, length of the sealed body: what a row says of a record in clear."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A group without its bodies, and in a scan without its heads."""
+
+    id: int
+    salt: bytes
+    entries: tuple[tuple[int, int, int], ...]
+    """Slot, generation, length of the sealed body."""
+    heads: bytes
+    sound: bool
+    """The parts agree with each other in length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """One record as it lies in its group; the body is empty where not asked for."""
+
+    salt: bytes
+    head: bytes
+    body: bytes
+
+
+class Groups:
+    """The database, open."""
+
+    def __init__(self, path: Path) -> None:
+        """Open, recover and, when it is new, create; SpoolCorruptError if it is none."""
+        os.close(open_private(path))
+        self._db = apsw.Connection(str(path))
+        try:
+            for _ in self._db.execute(_SETUP):
+                pass
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            self._db.close()
+            raise SpoolCorruptError(f"{path}: not a spool, or damaged") from error
+        self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        sync_folder(path.parent)
+
+    def close(self) -> None:
+        """Close the database; nothing is written."""
+        self._db.close()
+
+    def next_id(self) -> int:
+        """Give a number greater than that of any row."""
+        found = self._db.execute("select max(id) from groups").fetchone()
+        return (cast(tuple[int | None], found)[0] or 0) + 1
+
+    def insert(
+        self, number: int, salt: bytes, slots: bytes, heads: bytes, bodies: bytes
+    ) -> None:
+        """Commit a group; SpoolFullError when the disk has no room for it."""
+        try:
+            self._db.execute(_INSERT, (number, salt, slots, heads, bodies))
+        except apsw.FullError as error:
+            raise SpoolFullError("the disk is full") from error
+
+    def delete(self, numbers: Sequence[int]) -> None:
+        """Delete groups that hold nothing any more; SpoolFullError changes nothing."""
+        try:
+            self._db.execute(_DELETE, (json.dumps(numbers),))
+        except apsw.FullError as error:
+            raise SpoolFullError("the disk is full") from error
+
+    def checkpoint(self) -> None:
+        """Fold the WAL into the database; SpoolFullError leaves it as it was."""
+        try:
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.FullError as error:
+            raise SpoolFullError("the disk is full") from error
+
+    def scan(self) -> Iterator[Row]:
+        """All groups in the order of their numbers, without their heads."""
+        try:
+            for number, salt, slots, heads, bodies in self._db.execute(_SCAN):
+                yield _row(number, salt, slots, b"", heads, bodies)
+        except apsw.CorruptError as error:
+            raise SpoolCorruptError("the spool's database is damaged") from error
+
+    def fetch(
+        self, places: Sequence[tuple[int, int]], *, bodies: bool
+    ) -> list[Sealed | None]:
+        """Read records by (group, place in it); None where there is no such place."""
+        rows: dict[int, Row | None] = {}
+        found: list[Sealed | None] = []
+        for number, index in places:
+            if number not in rows:
+                rows[number] = self.row(number)
+            row = rows[number]
+            if row is None or index >= len(row.entries):
+                found.append(None)
+                continue
+            head = row.heads[index * HEAD_LEN : (index + 1) * HEAD_LEN]
+            body = self._body(row, index) if bodies else b""
+            found.append(Sealed(row.salt, head, body))
+        return found
+
+    def row(self, number: int) -> Row | None:
+        """One group, with its heads."""
+        found = self._db.execute(_ONE, (number,)).fetchone()
+        if found is None:
+            return None
+        salt, slots, heads, bodies = cast(tuple[Any, Any, Any, Any], found)
+        length = len(heads) if isinstance(heads, bytes) else None
+        return _row(number, salt, slots, heads, length, bodies)
+
+    def _body(self, row: Row, index: int) -> bytes:
+        offset = sum(entry[2] for entry in row.entries[:index])
+        length = row.entries[index][2]
+        with closing(
+            self._db.blob_open("main", "groups", "bodies", row.id, False)
+        ) as blob:
+            if offset + length > blob.length():
+                return b""
+            blob.seek(offset)
+            return blob.read(length)
+
+
+def _row(
+    number: int, salt: object, slots: object, heads: bytes, head: object, body: object
+) -> Row:
+    """Judge a row by its lengths; what is in the boxes is not known here."""
+    if (
+        not isinstance(salt, bytes)
+        or len(salt) != SALT_LEN
+        or not isinstance(slots, bytes)
+        or len(slots) % ENTRY.size
+    ):
+        return Row(number, b"", (), b"", sound=False)
+    entries = tuple(ENTRY.iter_unpack(slots))
+    sound = head == HEAD_LEN * len(entries) and body == sum(
+        entry[2] for entry in entries
+    )
+    return Row(number, salt, entries, heads, sound)

@@ -1,0 +1,515 @@
+# SPDX-License-Identifier: MIT
+"""The durable spool: what has been accepted is not lost, what was delivered is gone.
+
+A record is a place in the row of its group (groups.py) and a slot of the key arena
+(arena.py).  + yes, - no, ? either:
+
+         row   slot opens   slot's generation
+    S0    -        +          free              nothing
+    S1    ?        +          the row's         incoming: sealed, its commit not done
+    S2    +        +          the row's         accepted: `done` was called
+    S3    +        +          old on some copy  forgotten, its overwrite not on the disk
+    S4    ?        +          moved on          delivered and gone; the row is rubbish
+    S5    +        -          -                 corrupt: set aside for the operator
+    S6    +        +          the row's         corrupt: its head or body does not open
+
+    event                         from to     what a crash there leaves behind
+    accept                        S0   S1     S0: no 250 went out; or S2, when the commit
+                                              was whole: the sender sends again, and a
+                                              peer's ID= is known
+    commit returns, `done`        S1   S2     S2: the record is found at the next start
+    forget                        S2   S3     S2: delivered again, by the same id
+    both copies of the arena      S3   S4     S4, or S2 when neither copy had it yet;
+                                              where they differ the newer one counts
+    row deleted                   S4   S0     S4: the row is deleted at the next start
+    damage                        any  S5/S6  counted in `corrupt`, never delivered, and
+                                              never taken for delivered
+
+A record that came from a peer leaves its id in its slot, in the same overwrite that
+destroys its key, until the peer says DONE or 8 days of running time are over (ids.py).
+
+What gathers while a commit runs is the next group: one row, one statement, one commit,
+one wake-up of the Trio thread, then each caller's `done`.  Nobody waits for company.
+The slots of a group whose commit failed are renewed like delivered ones: what it wrote
+may lie on the disk.  Once a second what was forgotten is written to the arena; once an
+hour the arena gets a new key and the old one is destroyed.  When a write or an fsync
+fails `run` raises IoError (74): nothing is tried again on a disk in doubt.
+
+Trio thread only, and it never waits for the disk: `open` and `recovered`, which block,
+come before `run`.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from mesh.core.crypto import Entropy, Key
+from mesh.core.record import (
+    HEAD_LEN,
+    SALT_LEN,
+    Record,
+    open_head_untrusted,
+    open_record_untrusted,
+    seal_record,
+    sealed_len,
+)
+from mesh.core.slot import EMPTY, pack_tombstone
+from mesh.errors import (
+    IoError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    SpoolFullError,
+)
+from mesh.node.arena import Arena, State, create_arena, open_arena
+from mesh.node.copies import Copies, sync_folder
+from mesh.node.groups import ENTRY, Groups, Row, Sealed
+from mesh.node.ids import Ids
+from mesh.node.index import Hot, Index, Ref, ref_of, slot_of
+from mesh.node.parking import Parking
+from mesh.node.upkeep import Upkeep
+from mesh.node.writer import Writer
+
+__all__ = ["Accepted", "Ref", "Spool"]
+
+GROUP_RECORDS: Final = 64
+"""Records of a group: 256 are no faster and make a commit take 17 ms instead of 5."""
+GROUP_OCTETS: Final = 16_777_216
+"""Sealed octets of a group: what a slow disk writes in a fifth of a second."""
+FLUSH_SECONDS: Final = 1.0
+"""Time for which a delivered record's key may outlive it."""
+DELETE_GROUPS: Final = 64
+"""Rows deleted in one statement, once a turn."""
+CHECKPOINT_OCTETS: Final = 65_536_000
+"""Octets committed between two checkpoints: 4,000 pages of the WAL."""
+
+Accepted = Callable[[Sequence[Ref] | None], None]
+"""Hears the references, in the order of the records, or None: no room, try later."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """What goes into one row."""
+
+    row: int
+    salt: bytes
+    entries: list[bytes] = field(default_factory=list)
+    heads: list[bytes] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    refs: list[Ref] = field(default_factory=list)
+    calls: list[tuple[Accepted, int]] = field(default_factory=list)
+    octets: int = 0
+
+
+class Spool:
+    """Accepts, gives back, forgets.  Made by `open`; nothing moves before `run`."""
+
+    def __init__(
+        self,
+        copies: Copies,
+        arena: Arena,
+        groups: Groups,
+        entropy: Entropy,
+        clock: Callable[[], float],
+    ) -> None:
+        self._copies = copies
+        self._arena = arena
+        self._groups = groups
+        self._entropy = entropy
+        self._writer = Writer()
+        self._upkeep = Upkeep(arena, copies, self._writer, clock)
+        self._parking = Parking()
+        self._failure: BaseException | None = None
+        self._ids = Ids()
+        self._index = Index()
+        self._hot = Hot()
+        self._next_row = groups.next_id()
+        self._unread: deque[int] = deque()
+        self._gathering: deque[_Group] = deque()
+        self._committing = False
+        self._starving: deque[tuple[Sequence[Record], Accepted]] = deque()
+        self._forgotten: list[Callable[[], None]] = []
+        self._dead: list[int] = []
+        self._corrupt: set[Ref] = set()
+        self._corrupt_rows = 0
+        self._uncheckpointed = 0
+        self._at_last_turn = 0
+        self._is_open = False
+
+    # start
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        key: Key,
+        entropy: Entropy,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> "Spool":
+        """Open the spool in this folder, made when absent.  Blocks.
+
+        SpoolCorruptError: it is damaged as a whole, or `key` is another spool's.
+        OSError: the folder or a file cannot be made or read.
+        """
+        path.mkdir(mode=0o700, exist_ok=True)
+        path.chmod(0o700)
+        sync_folder(path.parent)
+        database = path / "spool.db"
+        # The database is made last: without it nothing was ever accepted.
+        is_new = not database.exists() or not database.stat().st_size
+        copies = Copies(path)
+        if is_new:
+            create_arena(copies, key, entropy)
+        arena, tombstones = open_arena(copies, key, entropy)
+        spool = cls(copies, arena, Groups(database), entropy, clock)
+        for slot, tombstone in tombstones:
+            spool._ids.add_tombstone(slot, tombstone)
+        spool._ids.sort()
+        for row in spool._groups.scan():
+            spool._claim(row)
+        arena.claimed()
+        return spool
+
+    def _claim(self, row: Row) -> None:
+        """See what became of each record of a row."""
+        alive: list[tuple[int, int]] = []
+        corrupt = int(not row.sound and not row.entries)
+        for place, (slot, generation, _) in enumerate(row.entries):
+            state = self._arena.claim(slot, generation)
+            if state == State.HELD and row.sound:
+                alive.append((slot, place))
+            elif state != State.SPENT:
+                corrupt += 1
+        self._corrupt_rows += corrupt
+        if alive:
+            self._index.add(row.id, alive)
+            self._unread.append(row.id)
+            if corrupt:
+                self._index.keep(row.id)
+        elif not corrupt:
+            self._dead.append(row.id)
+
+    def recovered(self) -> Iterator[tuple[Ref, Record]]:
+        """Give what waited at the start, oldest first, without contents.  Blocks.
+
+        It must be read to its end before `run`.
+        """
+        while self._unread:
+            row = self._groups.row(self._unread.popleft())
+            if row is None:
+                raise LocalProtocolError("a row was deleted before it was read")
+            for place, (slot, generation, length) in enumerate(row.entries):
+                ref = ref_of(slot, generation)
+                if not self._index.is_at(slot, row.id, place):
+                    continue
+                head = self._recover(row, place, slot, length)
+                if head is None:
+                    self._corrupt.add(ref)
+                    continue
+                self._ids.add(slot, head.origin, head.origin_id)
+                yield ref, head
+
+    def _recover(self, row: Row, place: int, slot: int, length: int) -> Record | None:
+        box = row.heads[place * HEAD_LEN : (place + 1) * HEAD_LEN]
+        try:
+            head, content = open_head_untrusted(self._arena.key(slot), row.salt, box)
+        except RemoteProtocolError:
+            return None
+        return head if sealed_len(content) == length else None
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Work until cancelled; then commit what was accepted, and close.
+
+        IoError when the disk failed: what it holds is in doubt, and the process must
+        end and recover at its next start.  LocalProtocolError when `recovered` was not
+        read: what nobody knows of would never be sent.
+        """
+        if self._unread:
+            raise LocalProtocolError("read recovered() before run()")
+        self._writer.start()
+        self._is_open = True
+        task_status.started()
+        try:
+            while self._failure is None:
+                await self._turn()
+                with trio.move_on_after(FLUSH_SECONDS):
+                    await self._parking.park()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._close()
+        raise IoError(f"the spool's disk failed: {self._failure}") from self._failure
+
+    async def _close(self) -> None:
+        """Commit what was accepted, forget what was delivered, end the thread."""
+        while self._failure is None and (self._committing or self._gathering):
+            await self._writer.call(_nothing)
+        self._is_open = False
+        if self._failure is None:
+            await self._flush()
+            await self._upkeep.write_clock()
+            await self._writer.call(self._groups.checkpoint)
+        await self._writer.stop()
+        self._groups.close()
+        self._copies.close()
+
+    # what the node asks
+
+    @property
+    def running_seconds(self) -> int:
+        """Seconds for which nodes on this spool have run: the clock of ages."""
+        return self._upkeep.running_seconds
+
+    @property
+    def waiting(self) -> int:
+        """Records that are accepted and not forgotten, corrupt ones left out."""
+        return self._index.waiting - len(self._corrupt)
+
+    @property
+    def corrupt(self) -> int:
+        """Records set aside because they do not open."""
+        return self._corrupt_rows + len(self._corrupt)
+
+    def knows(self, origin: bytes, origin_id: bytes) -> bool:
+        """Say whether this peer's message is on the disk, or was: it earns its 250."""
+        return self._ids.knows(origin, origin_id)
+
+    def known_ids(self, origin: bytes) -> int:
+        """Count the ids remembered for a peer; ids.PER_PEER_MAX is its quota."""
+        return self._ids.count(origin)
+
+    # in
+
+    def accept(self, records: Sequence[Record], done: Accepted) -> None:
+        """Seal these records into one group; `done` hears when it is on the disk.
+
+        Never blocks.  `done` runs on the Trio thread, never within this call.
+        """
+        if not self._is_open:
+            raise LocalProtocolError("the spool is not running")
+        if self._starving or self._arena.free < len(records):
+            self._starving.append((records, done))
+            self._parking.wake()
+            return
+        self._seal(records, done)
+        if not self._committing:
+            self._commit()
+
+    def _seal(self, records: Sequence[Record], done: Accepted) -> None:
+        group = self._group(len(records))
+        for record in records:
+            slot, generation, key = self._arena.take()
+            head, body = seal_record(record, key, group.salt)
+            key.wipe()
+            group.entries.append(ENTRY.pack(slot, generation, len(body)))
+            group.heads.append(head)
+            group.bodies.append(body)
+            group.octets += len(body)
+            group.refs.append(ref_of(slot, generation))
+        group.records += records
+        group.calls.append((done, len(records)))
+
+    def _group(self, more: int) -> _Group:
+        """Give the group that so many more records go into."""
+        if self._gathering:
+            group = self._gathering[-1]
+            if len(group.refs) + more <= GROUP_RECORDS and group.octets < GROUP_OCTETS:
+                return group
+        group = _Group(self._next_row, self._entropy.octets(SALT_LEN))
+        self._next_row += 1
+        self._gathering.append(group)
+        return group
+
+    def _commit(self) -> None:
+        """Hand the oldest group to the writer, if there is one."""
+        if not self._gathering:
+            self._committing = False
+            return
+        self._committing = True
+        group = self._gathering.popleft()
+        self._writer.submit(
+            partial(
+                self._groups.insert,
+                group.row,
+                group.salt,
+                b"".join(group.entries),
+                b"".join(group.heads),
+                b"".join(group.bodies),
+            ),
+            partial(self._committed, group),
+        )
+
+    def _committed(
+        self, group: _Group, _result: None, error: BaseException | None
+    ) -> None:
+        """The group is on the disk, or was refused: tell its callers."""
+        if error is not None and not isinstance(error, SpoolFullError):
+            self._fail(error)
+            return
+        self._uncheckpointed += group.octets
+        if self._uncheckpointed > CHECKPOINT_OCTETS:
+            self._checkpoint()
+        self._commit()
+        if error is None:
+            self._store(group)
+        else:
+            for ref in group.refs:
+                self._arena.renew(slot_of(ref)[0])
+        at = 0
+        for done, count in group.calls:
+            done(group.refs[at : at + count] if error is None else None)
+            at += count
+
+    def _store(self, group: _Group) -> None:
+        places: list[tuple[int, int]] = []
+        for place, (ref, record) in enumerate(
+            zip(group.refs, group.records, strict=True)
+        ):
+            slot = slot_of(ref)[0]
+            places.append((slot, place))
+            self._ids.add(slot, record.origin, record.origin_id)
+            self._hot.add(ref, record)
+        self._index.add(group.row, places)
+
+    # out
+
+    def hot(self, ref: Ref) -> Record | None:
+        """Give a record if it is still in memory, without waiting for anything."""
+        return self._hot.get(ref)
+
+    async def read(self, refs: Sequence[Ref]) -> list[Record | None]:
+        """Give records whole, from memory or in one hop from the disk.
+
+        None: that one does not open; it is counted in `corrupt` from now on.
+        """
+        return await self._read(refs, bodies=True)
+
+    async def heads(self, refs: Sequence[Ref]) -> list[Record | None]:
+        """Give records, those that come from the disk without their contents."""
+        return await self._read(refs, bodies=False)
+
+    async def _read(self, refs: Sequence[Ref], *, bodies: bool) -> list[Record | None]:
+        found: list[Record | None] = [self._hot.get(ref) for ref in refs]
+        missing = [at for at, record in enumerate(found) if record is None]
+        if not missing:
+            return found
+        places = [self._index.place(self._held(refs[at])) for at in missing]
+        boxes = await self._writer.call(
+            partial(self._groups.fetch, places, bodies=bodies)
+        )
+        for at, sealed in zip(missing, boxes, strict=True):
+            found[at] = self._open(refs[at], sealed, bodies=bodies)
+        return found
+
+    def _open(self, ref: Ref, sealed: Sealed | None, *, bodies: bool) -> Record | None:
+        slot = self._held(ref)
+        if sealed is not None:
+            key, salt = self._arena.key(slot), sealed.salt
+            try:
+                if bodies:
+                    return open_record_untrusted(key, salt, sealed.head, sealed.body)
+                return open_head_untrusted(key, salt, sealed.head)[0]
+            except RemoteProtocolError:
+                pass
+        self._corrupt.add(ref)
+        return None
+
+    def _held(self, ref: Ref) -> int:
+        slot, generation = slot_of(ref)
+        if not self._arena.is_held(slot, generation):
+            raise LocalProtocolError("this record was forgotten")
+        return slot
+
+    def forget(self, ref: Ref, *, done: Callable[[], None] | None = None) -> None:
+        """Destroy a record's key; `done` hears when both copies have that.
+
+        A record that came from a peer leaves its id behind until `forget_id`.
+        """
+        slot = self._held(ref)
+        tombstone = self._ids.bury(slot, self._upkeep.running_seconds)
+        self._arena.renew(slot, pack_tombstone(tombstone) if tombstone else EMPTY)
+        self._hot.drop(ref)
+        self._corrupt.discard(ref)
+        row = self._index.drop(slot)
+        if row is not None:
+            self._dead.append(row)
+        if done is not None:
+            self._forgotten.append(done)
+
+    def forget_id(self, origin: bytes, origin_id: bytes) -> None:
+        """The peer will not offer this id again; an unknown one is nothing."""
+        for slot in self._ids.done(origin, origin_id):
+            self._arena.renew(slot)
+
+    # upkeep
+
+    async def _turn(self) -> None:
+        """Once a second, and when slots run out: the arena's turn."""
+        for slot in self._ids.expired(self._upkeep.running_seconds):
+            self._arena.renew(slot)
+        try:
+            await self._flush()
+            await self._upkeep.turn()
+        except IoError as error:
+            self._fail(error)
+            return
+        self._feed()
+        if self._uncheckpointed and self._uncheckpointed == self._at_last_turn:
+            self._checkpoint()
+        self._at_last_turn = self._uncheckpointed
+
+    async def _flush(self) -> None:
+        """Make forgetting durable, and delete rows that this leaves empty."""
+        if not (self._arena.dirty or self._forgotten or self._dead):
+            return
+        calls, self._forgotten = self._forgotten, []
+        dead, self._dead = self._dead[:DELETE_GROUPS], self._dead[DELETE_GROUPS:]
+        await self._upkeep.flush()
+        for call in calls:
+            call()
+        if dead:
+            try:
+                await self._writer.call(partial(self._groups.delete, dead))
+            except SpoolFullError:
+                self._dead += dead
+
+    def _feed(self) -> None:
+        """Seal what waited for free slots; where none can come, refuse it."""
+        while self._starving:
+            records, done = self._starving[0]
+            if self._arena.free >= len(records):
+                self._starving.popleft()
+                self._seal(records, done)
+            elif self._upkeep.is_low or self._arena.dirty:
+                self._parking.wake()
+                break
+            else:
+                self._starving.popleft()
+                done(None)
+        if not self._committing:
+            self._commit()
+
+    def _checkpoint(self) -> None:
+        self._uncheckpointed = 0
+        self._writer.submit(self._groups.checkpoint, self._checkpointed)
+
+    def _checkpointed(self, _result: None, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, SpoolFullError):
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """The disk failed: nothing is promised any more, and `run` ends."""
+        self._failure = self._failure or error
+        self._is_open = False
+        self._parking.wake()
+
+
+def _nothing() -> None:
+    """Let the writer finish what came before."""
