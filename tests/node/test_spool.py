@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The spool as the node sees it: what was accepted is there again, what was not is not."""
 
-import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -101,7 +100,7 @@ async def test_what_was_accepted_is_found_again(tmp_path: Path) -> None:
         await nursery.start(again.run)
         assert again.hot(refs[0]) is None
         assert await again.read(refs[::-1]) == records[::-1]
-        assert [head for head in await again.heads(refs)] == [h for _, h in found]
+        assert list(await again.heads(refs)) == [h for _, h in found]
         nursery.cancel_scope.cancel()
 
 
