@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+import re
+
+import pytest
+from hypothesis import given
+
+from mesh.core.content import (
+    from_lf,
+    is_lawful,
+    stuffed_limit,
+    to_lf,
+    to_stuffed,
+    unstuff,
+)
+from mesh.errors import LocalProtocolError
+from tests import strategies
+
+
+@given(strategies.hostile)
+def test_the_law_is_the_grammar(octets: bytes) -> None:
+    lawful = re.fullmatch(rb"(?:[^\r\n]|\r\n)*", octets) is not None
+    assert is_lawful(octets) is lawful
+    assert is_lawful(bytearray(octets)) is lawful
+
+
+@pytest.mark.parametrize(
+    "octets", [b"\r", b"\n", b"\n\r", b"\r\r\n", b"\r\n\n", b"a\nb\rc"]
+)
+def test_bare_ends_are_unlawful(octets: bytes) -> None:
+    assert not is_lawful(octets)
+    with pytest.raises(LocalProtocolError):
+        to_stuffed(octets)
+
+
+@given(strategies.contents)
+def test_stuffing_is_undone(content: bytes) -> None:
+    stuffed = to_stuffed(content)
+    assert stuffed.endswith(b".\r\n")
+    if content and not content.endswith(b"\r\n"):
+        content += b"\r\n"
+    assert unstuff(stuffed[:-3]) == content
+
+
+@given(strategies.contents)
+def test_a_stuffed_text_ends_once_and_only_at_its_end(content: bytes) -> None:
+    stuffed = b"\r\n" + to_stuffed(content)
+    assert stuffed.find(b"\r\n.\r\n") == len(stuffed) - 5
+
+
+@given(strategies.contents)
+def test_stuffing_keeps_to_its_limit(content: bytes) -> None:
+    for text in (content, b"\r\n." * 100, b".\r\n" * 100, b"."):
+        doubled = len(to_stuffed(text)) - len(b".\r\n")
+        if not text.endswith(b"\r\n"):
+            doubled -= 2 if text else 0
+        assert doubled <= stuffed_limit(len(text))
+
+
+@given(strategies.contents)
+def test_lf_form_is_undone(content: bytes) -> None:
+    assert from_lf(to_lf(content)) == content
+
+
+def test_known_answers() -> None:
+    assert to_stuffed(b"") == b".\r\n"
+    assert to_stuffed(b".") == b"..\r\n.\r\n"
+    assert to_stuffed(b"a\r\n.b\r\n") == b"a\r\n..b\r\n.\r\n"
+    assert unstuff(b"..\r\n.x\r\n...\r\n") == b".\r\nx\r\n..\r\n"
+    assert to_lf(b"a\r\n\r\nb") == b"a\n\nb"

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.core.reply import (
+    BYE,
+    OK,
+    REPLY_LINE_MAX,
+    REPLY_LINES_MAX,
+    START_MAIL,
+    Reply,
+    ReplyReader,
+    Severity,
+)
+from mesh.errors import LocalProtocolError, RemoteProtocolError
+from tests import strategies
+
+
+def read(reader: ReplyReader, *pieces: bytes) -> list[Reply]:
+    found = []
+    for piece in pieces:
+        reader.receive_data(piece)
+        while (reply := reader.next_reply()) is not None:
+            found.append(reply)
+    return found
+
+
+@given(st.data(), st.lists(strategies.replies, max_size=4))
+def test_any_split_of_encoded_replies_reads_back(
+    data: st.DataObject, replies: list[Reply]
+) -> None:
+    octets = b"".join([reply.encode() for reply in replies])
+    assert read(ReplyReader(), *data.draw(strategies.splits(octets))) == replies
+
+
+@given(strategies.hostile | st.binary())
+def test_garbage_raises_its_own_error_only(octets: bytes) -> None:
+    reader = ReplyReader()
+    try:
+        read(reader, octets)
+    except RemoteProtocolError:
+        with pytest.raises(RemoteProtocolError):
+            reader.next_reply()
+
+
+def test_a_constant_is_not_made_anew() -> None:
+    octets = OK.encode() + START_MAIL.encode() + BYE.encode()
+    assert [id(reply) for reply in read(ReplyReader(), octets)] == [
+        id(OK),
+        id(START_MAIL),
+        id(BYE),
+    ]
+
+
+def test_a_constant_line_inside_a_longer_reply_is_its_last_line() -> None:
+    assert read(ReplyReader(), b"250-first\r\n" + OK.encode()) == [
+        Reply(250, "first\nok")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("octets", "text"),
+    [
+        (b"250\r\n", ""),
+        (b"250 \r\n", ""),
+        (b"250 a\tb\x00\xff\r\n", "a?b??"),
+    ],
+)
+def test_text_that_is_missing_or_not_printable(octets: bytes, text: str) -> None:
+    assert read(ReplyReader(), octets) == [Reply(250, text)]
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"hello\r\n",
+        b"250 bare line feed\n",
+        b"250 a\rb\r\n",
+        b"\r\n",
+        b"25 x\r\n",
+        b"2500 x\r\n",
+        b"150 preliminary\r\n",
+        b"650 beyond\r\n",
+        b"250-one\r\n251 other code\r\n",
+        b"250-x\r\n" * REPLY_LINES_MAX + b"250 x\r\n",
+        b"250 " + b"x" * (REPLY_LINE_MAX - 5) + b"\r\n",
+        b"250 " + b"x" * REPLY_LINE_MAX,
+    ],
+)
+def test_no_reply(octets: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        read(ReplyReader(), octets)
+
+
+def test_the_longest_line_and_the_most_lines_pass() -> None:
+    line = b"250 " + b"x" * (REPLY_LINE_MAX - 6) + b"\r\n"
+    lines = b"250-x\r\n" * (REPLY_LINES_MAX - 1) + b"250 x\r\n"
+    assert len(read(ReplyReader(), line + lines)) == 2
+
+
+def test_a_reply_before_garbage_is_not_lost() -> None:
+    reader = ReplyReader()
+    reader.receive_data(b"250 ok\r\nnonsense\r\n")
+    assert reader.next_reply() is OK
+    with pytest.raises(RemoteProtocolError):
+        reader.next_reply()
+
+
+@pytest.mark.parametrize(
+    ("code", "severity", "positive", "transient", "permanent"),
+    [
+        (250, Severity.POSITIVE, True, False, False),
+        (354, Severity.INTERMEDIATE, False, False, False),
+        (452, Severity.TRANSIENT, False, True, False),
+        (550, Severity.PERMANENT, False, False, True),
+    ],
+)
+def test_severity(
+    code: int, severity: Severity, positive: bool, transient: bool, permanent: bool
+) -> None:
+    reply = Reply(code, "x")
+    assert reply.severity is severity
+    assert (reply.positive, reply.transient, reply.permanent) == (
+        positive,
+        transient,
+        permanent,
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "text"), [(199, ""), (600, ""), (250, "a\rb"), (250, "é"), (250, "\x7f")]
+)
+def test_what_cannot_be_sent_is_our_bug(code: int, text: str) -> None:
+    with pytest.raises(LocalProtocolError):
+        Reply(code, text)
