@@ -11,7 +11,7 @@ Credit: a stream starts with WINDOW octets of commands; the receiver of them gra
 more (kind 3) as it takes them in.  Flow control is inside the cells and never TCP's
 window, which a snooper sees.  While a message on a stream is larger than
 SMALL_MESSAGE_LEN its stream gets credit only when it is the link's one large stream, so
-that a peer holds at most 32 x WINDOW + one message of our memory.
+that a peer holds at most 32 x (WINDOW + SMALL_MESSAGE_LEN) + one message of memory.
 
 A stream that says QUIT may be used again: its next octet begins a new dialogue.
 
@@ -48,7 +48,7 @@ WINDOW: Final = 4 * 65_536 + 4_096
 """Octets of credit: four chunks that may be unreplied, and the commands beside them."""
 GRANT_STEP: Final = 65_536
 """Credit is granted in steps of a chunk: 9 octets of a cell in 64 KiB."""
-SMALL_MESSAGE_LEN: Final = 262_144
+SMALL_MESSAGE_LEN: Final = 65_536
 """Octets of a message in arrival past which it must be the link's one large one."""
 REPLIES_MAX: Final = 65_536
 """Octets of replies that may wait on one stream: an honest sender has one transaction

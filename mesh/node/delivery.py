@@ -128,7 +128,7 @@ class LmtpDelivery:
     def __init__(
         self,
         *,
-        address: str | Path,
+        address: Path | tuple[str, int],
         destination: str,
         name: str,
         qmgr: QueueManager,
@@ -269,15 +269,14 @@ class _Connection:
             self._push()
 
 
-async def _connect(address: str | Path) -> SocketWire | None:
+async def _connect(address: Path | tuple[str, int]) -> SocketWire | None:
     """Connect to the server; None: it does not answer now."""
     try:
+        stream: trio.SocketStream
         if isinstance(address, Path):
             stream = await trio.open_unix_socket(str(address))
         else:
-            host, _, port = address.rpartition(":")
-            host = host.removeprefix("[").removesuffix("]")
-            stream = await trio.open_tcp_stream(host, int(port))
+            stream = await trio.open_tcp_stream(*address)
     except OSError:
         return None
     return SocketWire(socket.socket(fileno=stream.socket.detach()))

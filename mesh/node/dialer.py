@@ -27,6 +27,7 @@ from mesh.core.handshake import (
     response_delay,
     silence_duration,
 )
+from mesh.core.names import parse_endpoint
 from mesh.errors import HandshakeError
 from mesh.node.counters import OwnCounter
 from mesh.node.exchange import Exchange, Peer
@@ -126,16 +127,16 @@ class Dialer:
         )
         try:
             wire.try_send(initiator.message_1())
+            message_2 = None
             with trio.move_on_after(MESSAGE_SECONDS):
                 message_2 = await receive_exactly(wire, CELL_LEN)
-                if message_2 is None:
-                    return None
-                leaves = trio.current_time() + response_delay(self._entropy)
-                message_3 = initiator.receive_message_2_untrusted(message_2)
-                await trio.sleep_until(leaves)
-                wire.try_send(message_3)
-                return initiator.session()
-            return None
+            if message_2 is None:
+                return None
+            leaves = trio.current_time() + response_delay(self._entropy)
+            message_3 = initiator.receive_message_2_untrusted(message_2)
+            await trio.sleep_until(leaves)
+            wire.try_send(message_3)
+            return initiator.session()
         except HandshakeError:
             return None
         finally:
@@ -152,11 +153,9 @@ async def _wait_for_link(peer: Peer, seconds: float) -> None:
 async def _connect(addresses: tuple[str, ...]) -> SocketWire | None:
     """Connect to the first address that answers; None: none does."""
     for address in addresses:
-        host, _, port = address.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
         with trio.move_on_after(CONNECT_SECONDS):
             try:
-                stream = await trio.open_tcp_stream(host, int(port))
+                stream = await trio.open_tcp_stream(*parse_endpoint(address))
             except OSError:
                 continue
             sock = socket.socket(fileno=stream.socket.detach())

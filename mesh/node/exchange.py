@@ -11,7 +11,7 @@ to itself; anything else is 550, so that no peer uses us as a relay.
 
 An id (128 bits, new for every hop) is stored once: while its first copy is being
 committed later copies wait for that commit; afterwards they get its reply.  Ids are
-kept until DONE or 8 days of running time, at most IDS_MAX a peer, then 452.
+kept until DONE or 8 days of running time, at most PER_PEER_MAX a peer (ids.py), then 452.
 
 Two links to one peer that are up: election.py says which stays, the other is closed.
 Nothing here parses, seals, or decides when a cell leaves.
@@ -25,21 +25,21 @@ import trio
 
 from mesh.core.clock import period_of
 from mesh.core.crypto import Entropy
+from mesh.core.dialogue import MessageReceived
 from mesh.core.election import Candidate, we_are_smaller, winner
 from mesh.core.handshake import Session
 from mesh.core.link import Done, Link, Received
 from mesh.core.record import ID_LEN, NO_ID, Record
-from mesh.core.reply import NO_ROOM, NO_SUCH_RECIPIENT, Reply
+from mesh.core.reply import NO_ROOM, NO_SUCH_RECIPIENT, OK, Reply
 from mesh.core.smtp import Finished, Outgoing
 from mesh.errors import LocalProtocolError
 from mesh.node.pacing import carry
 from mesh.node.parking import Parking
 from mesh.node.qmgr import Queue, QueueManager
+from mesh.node.ids import PER_PEER_MAX
 from mesh.node.spool import Ref
 from mesh.node.wire import Wire
 
-IDS_MAX: Final = 65_536
-"""Ids kept a peer: 18 hours of a class-3 link with a message in each cell."""
 FLYING_MAX: Final = 8_388_608
 """Octets of messages on their way to one peer; one larger message goes alone."""
 FETCH_MAX: Final = 8
@@ -176,7 +176,11 @@ class Peer:
             self._flying_octets += len(record.content)
             port.link.offer(
                 Outgoing(
-                    ref, record.reverse_path, record.recipients, record.content, record.id
+                    ref,
+                    record.reverse_path,
+                    record.recipients,
+                    record.content,
+                    record.id,
                 )
             )
         if port.link.has_data:
@@ -228,44 +232,32 @@ class Peer:
 
         ident = message.id
         if ident is None:
-            self._store(message.reverse_path, message.recipients, message.content, answer)
-        elif ident in self._pending:
-            self._pending[ident].append(answer)
+            self._store(message, answer)
+            return
+        waiting = self._pending.get(ident)
+        if waiting is not None:
+            waiting.append(answer)
         elif spool.knows(self.fingerprint, ident):
-            answer(STORED_BEFORE)
-        elif spool.known_ids(self.fingerprint) >= IDS_MAX:
+            answer(OK)
+        elif spool.known_ids(self.fingerprint) >= PER_PEER_MAX:
             answer(NO_ROOM)
         else:
             waiting = self._pending[ident] = [answer]
 
             def settled(reply: Reply) -> None:
-                del self._pending[ident]
-                for each in waiting:
+                for each in self._pending.pop(ident):
                     each(reply)
 
-            self._store(
-                message.reverse_path,
-                message.recipients,
-                message.content,
-                settled,
-                ident,
-            )
+            self._store(message, settled)
 
-    def _store(
-        self,
-        reverse_path: str,
-        recipients: Sequence[str],
-        content: bytes,
-        answer: Callable[[Reply], None],
-        ident: bytes = NO_ID,
-    ) -> None:
+    def _store(self, message: MessageReceived, answer: Callable[[Reply], None]) -> None:
         self._qmgr.accept(
-            reverse_path=reverse_path,
-            recipients=recipients,
-            content=content,
+            reverse_path=message.reverse_path,
+            recipients=[_without_route(path) for path in message.recipients],
+            content=message.content,
             answer=answer,
             origin=self.fingerprint,
-            origin_id=ident,
+            origin_id=message.id or NO_ID,
         )
 
     def ids_done(self, ids: Sequence[bytes]) -> None:
@@ -278,7 +270,9 @@ class Peer:
         return self._exchange.accepts(self.name, path)
 
 
-STORED_BEFORE: Final = Reply(250, "ok")
+def _without_route(path: str) -> str:
+    """Take the source route off a forward-path: `@me:x@peer` is `x@peer`."""
+    return path.partition(":")[2] if path.startswith("@") else path
 
 
 class Exchange:
@@ -303,8 +297,10 @@ class Exchange:
 
     def accepts(self, peer: str, path: str) -> Reply | None:
         """Apply the one rule of relaying: what this node serves, or back to its sender."""
-        place = self.qmgr.router(path)
+        place = self.qmgr.router(_without_route(path))
         if place is not None and place.startswith("local:"):
+            return None
+        if place == peer and path.startswith(f"@{self.name}:"):
             return None
         return NO_SUCH_RECIPIENT
 

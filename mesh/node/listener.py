@@ -11,6 +11,7 @@ crowd of silent strangers keeps no peer out.
 """
 
 import socket
+from collections.abc import Sequence
 from typing import Final
 
 import trio
@@ -24,6 +25,7 @@ from mesh.core.handshake import (
     response_delay,
     silence_duration,
 )
+from mesh.core.names import parse_endpoint
 from mesh.errors import CannotCreateError, HandshakeError
 from mesh.node.counters import PeerCounters
 from mesh.node.exchange import Exchange
@@ -36,12 +38,11 @@ ACCEPT_PAUSE_SECONDS: Final = 0.1
 """After an accept that failed for want of descriptors."""
 
 
-def bind(addresses: list[str]) -> list[socket.socket]:
+def bind(addresses: Sequence[str]) -> list[socket.socket]:
     """Bind every `host:port`; CannotCreateError names the one that cannot be had."""
     bound: list[socket.socket] = []
     for address in addresses:
-        host, _, port = address.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
+        host, port = parse_endpoint(address)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
@@ -51,7 +52,7 @@ def bind(addresses: list[str]) -> list[socket.socket]:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
-            sock.bind((host, int(port)))
+            sock.bind((host, port))
             sock.listen(BACKLOG)
         except OSError as error:
             for each in bound:
@@ -77,7 +78,7 @@ class Listener:
 
     async def run(self, sock: socket.socket) -> None:
         """Accept on one socket, for ever."""
-        sock.setblocking(False)  # noqa: FBT003
+        sock.setblocking(False)
         async with trio.open_nursery() as nursery:
             while True:
                 await trio.lowlevel.wait_readable(sock)

@@ -19,7 +19,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -35,22 +35,23 @@ from mesh.core.crypto import (
     keyed_hash,
     signing_public,
 )
-from mesh.core.directory import Conflict, Local, ToPeer
+from mesh.core.directory import Conflict, Listed, Local, ToPeer
 from mesh.core.gate import Gate
 from mesh.core.handshake import PeerKeys
 from mesh.core.names import normalize_address
 from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
-from mesh.errors import CannotCreateError, IoError, UnavailableError
+from mesh.errors import CannotCreateError, UnavailableError
 from mesh.node import keys as key_files
 from mesh.node.counters import OwnCounter, PeerCounters
 from mesh.node.delivery import LmtpDelivery, MaildirDelivery
 from mesh.node.dialer import Dialer
 from mesh.node.exchange import Exchange
 from mesh.node.listener import Listener, bind
-from mesh.node.peers import Peers
+from mesh.node.peers import Peers, Us
 from mesh.node.qmgr import UNROUTED, QueueManager
 from mesh.node.spool import Spool
 from mesh.node.submission import Submission, allowed_uids, bind_unix
+from mesh.values import LmtpSocket, Maildir, Target
 
 PEERS_SECONDS: Final = 1.0
 """Between two looks at peers.d: a change counts within 2 s."""
@@ -86,7 +87,10 @@ def notify(state: str) -> None:
     path = os.environ.get("NOTIFY_SOCKET", "")
     if path:
         address = "\0" + path[1:] if path.startswith("@") else path
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        with (
+            suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
+        ):
             sock.sendto(state.encode(), address)
 
 
@@ -96,8 +100,7 @@ class Node:
     def __init__(self, config: Config, entropy: Entropy | None = None) -> None:
         self._config = config
         self._entropy = entropy or SystemEntropy()
-        self._failure: BaseException | None = None
-        self._scope = trio.CancelScope()
+        self._adopted = False
         self._keeping: dict[str, tuple[PeerKeys, trio.CancelScope]] = {}
         lock = lock_state(config.state_dir)
         try:
@@ -118,11 +121,10 @@ class Node:
         self._uids = allowed_uids([remailer.user for remailer in config.remailer])
         own = OwnCounter(state / "counter", time.time_ns())
         counters = PeerCounters(state / "counters")
-        self._peers = Peers(config)
-        self._peers.load()
-        self._spool = Spool.open(
-            state / "spool", spool_key, entropy, fatal=self._fail
-        )
+        us = Us(config.node.name, config.node.network, config.own_addresses())
+        self._peers = Peers(config.peers_dir, us)
+        self._peers.poll()
+        self._spool = Spool.open(state / "spool", spool_key, entropy)
         self._qmgr = QueueManager(self._spool, self._route, entropy)
         self._exchange = Exchange(
             name=config.node.name,
@@ -132,7 +134,6 @@ class Node:
             entropy=entropy,
         )
         kem = MlKem768()
-        terms = {"clock": config.link.clock, "klass": config.link.klass}
         self._gate = Gate(
             network=config.node.network,
             identity=identity,
@@ -141,7 +142,8 @@ class Node:
             counters=counters.last,
             kem=kem,
             entropy=entropy,
-            **terms,
+            clock=config.link.clock,
+            klass=config.link.klass,
         )
         self._listener = Listener(self._gate, counters, self._exchange, entropy)
         self._dialer = Dialer(
@@ -152,7 +154,8 @@ class Node:
             kem=kem,
             exchange=self._exchange,
             entropy=entropy,
-            **terms,
+            clock=config.link.clock,
+            klass=config.link.klass,
         )
         self._submission = Submission(
             name=config.node.name,
@@ -170,7 +173,7 @@ class Node:
             canonical = normalize_address(address)
         except ValueError:
             canonical = address.lower()  # bare postmaster, and what nobody serves
-        route = self._peers.directory.route(canonical)
+        route = self._peers.snapshot.directory.route(canonical)
         if isinstance(route, Local):
             return f"local:{route.index}"
         if isinstance(route, ToPeer):
@@ -182,34 +185,27 @@ class Node:
         return None if self._route(path) is not None else NO_SUCH_RECIPIENT
 
     def _find_peer(self, link_key: bytes) -> PeerKeys | None:
-        return self._peers.find(link_key, time.time())
-
-    def _fail(self, error: BaseException) -> None:
-        self._failure = error
-        self._scope.cancel()
+        listed = self._peers.snapshot.find(link_key, time.time())
+        return None if listed is None else _keys_of(listed)
 
     # life
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Run until a signal ends it; IoError when the disk failed."""
-        sockets = bind(list(self._config.node.listen))
+        sockets: list[socket.socket] = []
         try:
-            with self._scope:
-                await self._run(sockets, ready)
+            sockets = bind(self._config.node.listen)
+            await self._run(sockets, ready)
         finally:
             for sock in sockets:
                 sock.close()
             self._gate.wipe()
             os.close(self._lock)
-        if self._failure is not None:
-            raise IoError(
-                f"{self._config.state_dir}: the disk failed; "
-                "repair it and start again: what was accepted is in the spool"
-            ) from self._failure
 
     async def _run(
         self, sockets: list[socket.socket], ready: Callable[[], None]
     ) -> None:
+        self._qmgr.recover()
         with trio.open_signal_receiver(
             signal.SIGTERM, signal.SIGINT, signal.SIGHUP
         ) as signals:
@@ -217,7 +213,6 @@ class Node:
                 await spool_nursery.start(self._spool.run)
                 async with trio.open_nursery() as nursery:
                     await nursery.start(self._exchange.run)
-                    self._qmgr.recover()
                     nursery.start_soon(self._qmgr.run)
                     for sock in sockets:
                         nursery.start_soon(self._listener.run, sock)
@@ -231,7 +226,7 @@ class Node:
     async def _serve(
         self,
         nursery: trio.Nursery,
-        signals: "trio.MemoryReceiveChannel[int]",
+        signals: AsyncIterator[int],
         ready: Callable[[], None],
     ) -> None:
         """Hold the local socket open until a signal; then end in order."""
@@ -260,38 +255,40 @@ class Node:
 
     async def _end(self, submitting: trio.CancelScope) -> None:
         with trio.move_on_after(ANSWER_SECONDS):
-            while self._submission.unanswered:
+            while self._submission.unanswered:  # noqa: ASYNC110  # once in a life
                 await trio.sleep(0.01)
         self._submission.end()
         submitting.cancel()
         self._exchange.close()
         with trio.move_on_after(STOP_SECONDS):
-            while any(peer.ports for peer in self._exchange.peers.values()):
+            while any(  # noqa: ASYNC110  # once in a life
+                peer.ports for peer in self._exchange.peers.values()
+            ):
                 await trio.sleep(0.01)
 
     def _start_deliveries(self, nursery: trio.Nursery) -> None:
         for index, remailer in enumerate(self._config.remailer):
-            destination = f"local:{index}"
-            target = remailer.deliver
-            if target.kind == "maildir":
-                nursery.start_soon(
-                    MaildirDelivery(
-                        maildir=target.path,
-                        destination=destination,
-                        qmgr=self._qmgr,
-                        name_of=self._letter_name,
-                    ).run
-                )
-            else:
-                nursery.start_soon(
-                    LmtpDelivery(
-                        address=target.address,
-                        destination=destination,
-                        name=self._config.node.name,
-                        qmgr=self._qmgr,
-                        entropy=self._entropy,
-                    ).run
-                )
+            nursery.start_soon(self._delivery(f"local:{index}", remailer.deliver).run)
+
+    def _delivery(
+        self, destination: str, target: Target
+    ) -> MaildirDelivery | LmtpDelivery:
+        if isinstance(target, Maildir):
+            return MaildirDelivery(
+                maildir=target.path,
+                destination=destination,
+                qmgr=self._qmgr,
+                name_of=self._letter_name,
+            )
+        return LmtpDelivery(
+            address=target.path
+            if isinstance(target, LmtpSocket)
+            else (target.host, target.port),
+            destination=destination,
+            name=self._config.node.name,
+            qmgr=self._qmgr,
+            entropy=self._entropy,
+        )
 
     def _letter_name(self, ident: bytes) -> str:
         return keyed_hash(self._names, ident, 16).hex()
@@ -305,10 +302,13 @@ class Node:
 
     def _adopt(self, nursery: trio.Nursery) -> None:
         """Take up what peers.d says now."""
-        first = not self._keeping
-        if not self._peers.poll() and not first:
+        changed = self._peers.poll()
+        if not changed and self._adopted:
             return
-        listed = {keys.name: keys for keys in self._peers.keys()}
+        self._adopted = True
+        listed = {
+            name: _keys_of(peer) for name, peer in self._peers.snapshot.by_name.items()
+        }
         for name, (keys, scope) in list(self._keeping.items()):
             if listed.get(name) != keys:
                 scope.cancel()
@@ -322,13 +322,23 @@ class Node:
                 scope = trio.CancelScope()
                 self._keeping[name] = keys, scope
                 nursery.start_soon(self._keep, keys, scope)
-        self._qmgr.reroute(
-            lambda place: place.startswith("local:") or place in listed
-        )
+        self._qmgr.reroute(lambda place: place.startswith("local:") or place in listed)
 
     async def _keep(self, keys: PeerKeys, scope: trio.CancelScope) -> None:
         with scope:
-            await self._dialer.keep(keys, lambda: self._peers.endpoints(keys.name))
+            await self._dialer.keep(keys, lambda: self._endpoints(keys.name))
+
+    def _endpoints(self, name: str) -> tuple[str, ...]:
+        """Give what a peer may be dialled at now; nothing when it has expired."""
+        listed = self._peers.snapshot.by_name.get(name)
+        if listed is None or not listed.descriptor.valid_at(time.time()):
+            return ()
+        return listed.descriptor.addresses
+
+
+def _keys_of(listed: Listed) -> PeerKeys:
+    descriptor = listed.descriptor
+    return PeerKeys(descriptor.name, descriptor.identity, descriptor.link_keys)
 
 
 async def run(config: Config, ready: Callable[[], None] = lambda: None) -> None:

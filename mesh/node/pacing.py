@@ -174,7 +174,7 @@ class _GreedySender:
         while not port.finished:
             if port.has_data and not outlet.full:
                 cells = [seal(port.next_body())]
-                while port.has_data and len(cells) < GREEDY_CELLS:
+                while len(cells) < GREEDY_CELLS and port.has_data:
                     cells.append(seal(port.next_body()))
                 outlet.send(b"".join(cells))
                 continue

@@ -88,7 +88,9 @@ def allowed_uids(users: Sequence[str]) -> frozenset[int] | None:
         try:
             uids.add(pwd.getpwnam(user).pw_uid)
         except KeyError as error:
-            raise ConfigError(f"[[remailer]] user = {user!r}: no such user here") from error
+            raise ConfigError(
+                f"[[remailer]] user = {user!r}: no such user here"
+            ) from error
     return frozenset(uids)
 
 
@@ -104,18 +106,18 @@ class Submission:
         max_message: int,
         uids: frozenset[int] | None,
     ) -> None:
-        self._name = name
-        self._qmgr = qmgr
-        self._accepts = accepts
-        self._max_message = max_message
+        self.name = name
+        self.qmgr = qmgr
+        self.accepts = accepts
+        self.max_message = max_message
         self._uids = uids
-        self._large = trio.Semaphore(LARGE_MAX)
+        self.large = trio.Semaphore(LARGE_MAX)
         self._places = trio.Semaphore(SESSIONS_MAX)
         self._sessions: set[_Session] = set()
 
     async def run(self, sock: socket.socket) -> None:
         """Accept on a listening socket, for ever."""
-        sock.setblocking(False)  # noqa: FBT003
+        sock.setblocking(False)
         async with trio.open_nursery() as nursery:
             while True:
                 await self._places.acquire()
@@ -138,9 +140,7 @@ class Submission:
     def _permitted(self, accepted: socket.socket) -> bool:
         if self._uids is None or accepted.family != socket.AF_UNIX:
             return True
-        raw = accepted.getsockopt(
-            socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size
-        )
+        raw = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
         return _PEERCRED.unpack(raw)[1] in self._uids
 
     @property
@@ -175,10 +175,10 @@ class _Session:
         self._has_place = False
         self.outlet = Outlet(wire)
         self.dialogue = Dialogue(
-            name=submission._name,
+            name=submission.name,
             kind=DialogueKind.LOCAL,
-            accepts=submission._accepts,
-            max_message=submission._max_message,
+            accepts=submission.accepts,
+            max_message=submission.max_message,
         )
 
     async def run(self, *, permitted: bool) -> None:
@@ -217,7 +217,7 @@ class _Session:
         going_on = True
         while (event := dialogue.next_event()) is not None:
             if isinstance(event, MessageReceived):
-                self._submission._qmgr.accept(
+                self._submission.qmgr.accept(
                     reverse_path=event.reverse_path,
                     recipients=event.recipients,
                     content=event.content,
@@ -240,12 +240,12 @@ class _Session:
         """Hold a place among the large messages while this one is large."""
         large = self.dialogue.content_octets > SMALL_MESSAGE_LEN
         if large and not self._has_place:
-            await self._submission._large.acquire()
+            await self._submission.large.acquire()
             self._has_place = True
         elif not large:
             self._give_place_back()
 
     def _give_place_back(self) -> None:
         if self._has_place:
-            self._submission._large.release()
+            self._submission.large.release()
             self._has_place = False

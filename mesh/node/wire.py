@@ -59,7 +59,7 @@ class SocketWire:
     """A Wire over a stream socket, TCP or UNIX; takes the socket over."""
 
     def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)  # noqa: FBT003  # the standard library's signature
+        sock.setblocking(False)  # the standard library's signature
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock = sock

@@ -76,7 +76,8 @@ def test_what_has_no_form_is_our_own_mistake(value: Any) -> None:
         encode(value)
 
 
-def test_tuples_and_lists_are_one(value: Any = (1, (b"a", None))) -> None:
+def test_tuples_and_lists_are_one() -> None:
+    value: Any = (1, (b"a", None))
     assert (
         encode(value) == encode([1, [b"a", None]]) == msgpack.packb([1, [b"a", None]])
     )

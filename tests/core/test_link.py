@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: MIT
+"""Two links, a fake wire of bodies between them: streams, credit, fairness, ends."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.core.cell import BODY_LEN, CREDIT, PADDING, STREAMS_MAX, BodyWriter, Kind
+from mesh.core.link import (
+    DONE_IDS_MAX,
+    SMALL_MESSAGE_LEN,
+    WINDOW,
+    Done,
+    Link,
+    Received,
+)
+from mesh.core.reply import NO_SUCH_RECIPIENT, OK, Reply
+from mesh.core.smtp import Finished, Outgoing
+from mesh.errors import CellError, LocalProtocolError
+
+MAX_MESSAGE = 2_000_000
+MINE = "mix@bravo.test"
+
+
+def accepts(path: str) -> Reply | None:
+    return None if path == MINE else NO_SUCH_RECIPIENT
+
+
+def make(name: str, peer: str) -> Link:
+    return Link(name=name, peer=peer, accepts=accepts, max_message=MAX_MESSAGE)
+
+
+class Pair:
+    """alpha and bravo; what each said, and what bravo's messages were answered."""
+
+    def __init__(self, answer: Callable[[Received], Reply] = lambda _: OK) -> None:
+        self.alpha = make("alpha", "bravo")
+        self.bravo = make("bravo", "alpha")
+        self.answer = answer
+        self.received: list[Received] = []
+        self.finished: list[Finished] = []
+        self.done: list[bytes] = []
+        self.bodies = 0
+        for _ in range(2):
+            self.bravo.receive_body(self.alpha.next_body())
+            self.alpha.receive_body(self.bravo.next_body())
+
+    def turn(self) -> None:
+        """One body each way, and what follows from it."""
+        self.bravo.receive_body(self.alpha.next_body())
+        while (event := self.bravo.next_event()) is not None:
+            if isinstance(event, Received):
+                self.received.append(event)
+                self.bravo.answer(event.stream, self.answer(event))
+            elif isinstance(event, Done):
+                self.done += event.ids
+        body = self.bravo.next_body()
+        assert len(body) == BODY_LEN
+        self.alpha.receive_body(body)
+        while (event := self.alpha.next_event()) is not None:
+            assert isinstance(event, Finished)
+            self.finished.append(event)
+        self.bodies += 1
+
+    def run(self, limit: int = 4000) -> None:
+        while self.alpha.has_data or self.bravo.has_data:
+            self.turn()
+            limit -= 1
+            assert limit > 0
+
+
+def message(token: object, content: bytes, to: str = MINE) -> Outgoing:
+    return Outgoing(token, "from@alpha.test", (to,), content, bytes(15) + b"\1")
+
+
+def test_a_message_crosses_and_is_answered() -> None:
+    pair = Pair()
+    content = b"Subject: x\r\n\r\n.dot\r\n\0\xff\r\n"
+    pair.alpha.offer(message("t", content))
+    pair.run()
+    (received,) = pair.received
+    assert received.message.content == content
+    assert received.message.reverse_path == "from@alpha.test"
+    assert received.message.recipients == (MINE,)
+    assert received.message.id == bytes(15) + b"\1"
+    assert pair.finished == [Finished("t", (OK,))]
+
+
+@given(st.lists(st.binary(max_size=9000), min_size=1, max_size=STREAMS_MAX))
+def test_many_at_once_arrive_as_they_were(contents: list[bytes]) -> None:
+    lawful = [c.replace(b"\r", b"").replace(b"\n", b"\r\n") for c in contents]
+    pair = Pair()
+    for number, content in enumerate(lawful):
+        pair.alpha.offer(message(number, content))
+    pair.run()
+    assert sorted(r.message.content for r in pair.received) == sorted(lawful)
+    assert sorted(f.token for f in pair.finished) == list(range(len(lawful)))  # type: ignore[type-var]
+
+
+def test_a_stream_serves_one_message_after_another() -> None:
+    pair = Pair()
+    for number in range(100):
+        pair.alpha.offer(message(number, b"x\r\n"))
+        pair.run()
+    assert [f.token for f in pair.finished] == list(range(100))
+    assert {r.stream for r in pair.received} == {0}
+
+
+def test_a_large_message_needs_and_gets_credit() -> None:
+    pair = Pair()
+    content = b"0123456789abcd\r\n" * (MAX_MESSAGE // 16)
+    pair.alpha.offer(message("large", content))
+    pair.run()
+    assert pair.received[0].message.content == content
+
+
+def test_ten_large_messages_at_once_all_arrive() -> None:
+    pair = Pair()
+    content = b"0123456789abcd\r\n" * (600_000 // 16)
+    for number in range(10):
+        pair.alpha.offer(message(number, content))
+    pair.run()
+    assert sorted(f.token for f in pair.finished) == list(range(10))  # type: ignore[type-var]
+    assert all(f.replies == (OK,) for f in pair.finished)
+
+
+def test_memory_of_messages_in_arrival_is_bounded() -> None:
+    pair = Pair()
+    content = b"0123456789abcd\r\n" * (MAX_MESSAGE // 16)
+    for number in range(STREAMS_MAX):
+        pair.alpha.offer(message(number, content))
+    most = 0
+    for _ in range(3000):
+        pair.turn()
+        held = sum(s.dialogue.buffered for s in pair.bravo._in.values() if s.dialogue)
+        most = max(most, held)
+    assert most <= STREAMS_MAX * (WINDOW + SMALL_MESSAGE_LEN) + MAX_MESSAGE
+
+
+def test_a_large_message_does_not_stop_small_ones() -> None:
+    pair = Pair()
+    pair.alpha.offer(message("large", b"0123456789abcd\r\n" * 60_000))
+    for _ in range(10):
+        pair.turn()
+    before = pair.bodies
+    pair.alpha.offer(message("small", b"x" * 9998 + b"\r\n"))
+    while not any(f.token == "small" for f in pair.finished):
+        pair.turn()
+    assert pair.bodies - before <= 8
+    assert not any(f.token == "large" for f in pair.finished)
+
+
+def test_a_refused_recipient_is_refused_for_that_message_only() -> None:
+    pair = Pair()
+    pair.alpha.offer(message("no", b"x\r\n", to="who@else.test"))
+    pair.run()
+    pair.alpha.offer(message("yes", b"x\r\n"))
+    pair.run()
+    assert [f.replies[0].code for f in pair.finished] == [550, 250]
+
+
+def test_an_answer_may_come_much_later() -> None:
+    pair = Pair()
+    kept: list[Received] = []
+    bravo = pair.bravo
+    pair.alpha.offer(message("t", b"x\r\n"))
+    for _ in range(5):
+        bravo.receive_body(pair.alpha.next_body())
+        while (event := bravo.next_event()) is not None:
+            assert isinstance(event, Received)
+            kept.append(event)
+        pair.alpha.receive_body(bravo.next_body())
+    assert not bravo.has_data
+    bravo.answer(kept[0].stream, Reply(452, "no"))
+    assert bravo.has_data
+    pair.run()
+    assert pair.finished[0].replies[0].code == 452
+
+
+def test_done_ids_travel_with_and_without_mail() -> None:
+    pair = Pair()
+    ids = [bytes([n]) * 16 for n in range(DONE_IDS_MAX + 5)]
+    pair.alpha.done(ids)
+    pair.run()
+    assert pair.done == ids
+    pair.alpha.done(ids[:2])
+    pair.alpha.offer(message("t", b"x\r\n"))
+    pair.run()
+    assert pair.done == ids + ids[:2]
+    assert pair.finished
+
+
+def test_nothing_is_offered_before_the_other_side_is_proven() -> None:
+    alone = make("alpha", "bravo")
+    assert not alone.can_offer
+    with pytest.raises(LocalProtocolError):
+        alone.offer(message("t", b""))
+    alone.done([bytes(16)])
+    assert not alone.has_data
+    assert alone.next_body() == PADDING
+    alone.receive_body(PADDING)
+    assert alone.up
+    assert alone.can_offer
+
+
+def test_no_more_than_the_streams_at_once() -> None:
+    pair = Pair()
+    for number in range(STREAMS_MAX):
+        pair.alpha.offer(message(number, b""))
+    assert not pair.alpha.can_offer
+    pair.run()
+    assert pair.alpha.can_offer
+
+
+def test_a_close_is_said_once_and_ends_offers() -> None:
+    pair = Pair()
+    pair.alpha.close()
+    assert pair.alpha.has_data
+    assert not pair.alpha.finished
+    pair.bravo.receive_body(pair.alpha.next_body())
+    assert pair.alpha.finished
+    assert pair.bravo.peer_closed
+    assert not pair.alpha.can_offer
+    assert not pair.bravo.can_offer
+    assert not pair.alpha.has_data
+    assert pair.alpha.next_body() == PADDING
+
+
+def body(*segments: tuple[int, int, bytes]) -> bytes:
+    writer = BodyWriter()
+    for kind, stream, octets in segments:
+        writer.add(kind, stream, octets)
+    return writer.finish()
+
+
+def test_quit_lets_a_stream_begin_anew() -> None:
+    link = make("bravo", "alpha")
+    link.receive_body(body((Kind.COMMANDS, 4, b"HELO alpha\r\nQUIT\r\n")))
+    link.receive_body(body((Kind.COMMANDS, 4, b"HELO alpha\r\nNOOP\r\n")))
+    said = bytes(link._in[4].replies)
+    assert said.count(b"220 ") == 2
+    assert said.count(b"221 ") == 1
+    with pytest.raises(LocalProtocolError):
+        link.answer(4, OK)
+
+
+def test_an_answer_on_a_stream_that_ended_is_our_mistake() -> None:
+    link = make("bravo", "alpha")
+    link.receive_body(body((Kind.COMMANDS, 4, b"QUIT\r\n")))
+    with pytest.raises(LocalProtocolError):
+        link.answer(4, OK)
+
+
+def flood(link: Any, octets: bytes, times: int) -> None:
+    for _ in range(times):
+        link.receive_body(body((Kind.COMMANDS, 0, octets)))
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        lambda link: link.receive_body(body((Kind.REPLIES, 3, b"250 ok\r\n"))),
+        lambda link: link.receive_body(body((Kind.CREDIT, 3, CREDIT.pack(1)))),
+        lambda link: flood(link, b"NOOP\r\n" * 600, 40),
+        lambda link: link.receive_body(b"\xff" * BODY_LEN),
+    ],
+    ids=["reply", "credit", "noops", "garbage"],
+)
+def test_what_no_honest_peer_does_ends_the_link(attack: Callable[[Link], None]) -> None:
+    link = make("bravo", "alpha")
+    with pytest.raises(CellError):
+        attack(link)
+
+
+def test_octets_past_the_credit_end_the_link() -> None:
+    link = make("bravo", "alpha")
+    link.receive_body(
+        body(
+            (
+                Kind.COMMANDS,
+                0,
+                b"HELO alpha\r\nMAIL FROM:<>\r\nRCPT TO:<%b>\r\nBDAT 2 LAST\r\n\r\n"
+                % MINE.encode(),
+            )
+        )
+    )
+    with pytest.raises(CellError):
+        flood(link, b"NOOP\r\n" * 600, 1 + WINDOW // 3600)
+
+
+def test_credit_past_the_window_ends_the_link() -> None:
+    pair = Pair()
+    pair.alpha.offer(message("t", b"x\r\n"))
+    pair.turn()
+    with pytest.raises(CellError):
+        pair.alpha.receive_body(body((Kind.CREDIT, 0, CREDIT.pack(WINDOW + 1))))
+
+
+def test_a_reply_that_answers_nothing_ends_the_link() -> None:
+    pair = Pair()
+    pair.alpha.offer(message("t", b"x\r\n"))
+    pair.run()
+    with pytest.raises(CellError):
+        pair.alpha.receive_body(body((Kind.REPLIES, 0, b"250 ok\r\n")))
+
+
+def test_busy_or_idle_a_body_has_one_length() -> None:
+    pair = Pair()
+    assert {len(pair.alpha.next_body()) for _ in range(3)} == {BODY_LEN}
+    for number in range(STREAMS_MAX):
+        pair.alpha.offer(message(number, b"x" * 5000 + b"\r\n"))
+    assert {len(pair.alpha.next_body()) for _ in range(60)} == {BODY_LEN}
