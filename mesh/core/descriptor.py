@@ -237,7 +237,7 @@ def _statement(descriptor: Descriptor) -> bytes:
 
 def _from_fields_untrusted(statement: object, signature: bytes) -> Descriptor:
     """Check the types and nothing else."""
-    if not isinstance(statement, list) or not statement or statement[0] != FORM:
+    if not isinstance(statement, list) or not _is_form(statement[:1]):
         raise DescriptorError("of a form that this mesh does not read: upgrade it")
     if len(statement) != len(_SHAPE) + 1:
         raise DescriptorError("damaged: ask for a fresh copy")
@@ -254,6 +254,10 @@ def _from_fields_untrusted(statement: object, signature: bytes) -> Descriptor:
             "names a clock that is not known: upgrade mesh"
         ) from error
     return Descriptor(**fields, signature=signature)
+
+
+def _is_form(first: list[object]) -> bool:
+    return [type(form) for form in first] == [int] and first == [FORM]
 
 
 def _first_mistake(descriptor: Descriptor) -> str | None:

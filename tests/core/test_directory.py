@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""Who serves an address: a table of claims that count, and of what two claims do."""
+
+import pytest
+
+from mesh.core.directory import Conflict, Directory, Listed, Local, ToPeer, speaks_for
+from tests.descriptors import draft
+
+
+def listed(name: str, *serves: str, confirmed: tuple[str, ...] = ()) -> Listed:
+    return Listed(draft(name, serves=tuple(sorted(serves))), frozenset(confirmed))
+
+
+def test_a_claim_counts_at_the_own_host_or_by_the_operators_word() -> None:
+    peer = listed(
+        "bravo",
+        "mix@bravo.test",
+        "@bravo.test",
+        "mix@sub.bravo.test",
+        "mix@else.test",
+        "list@else.test",
+        confirmed=("list@else.test", "never@claimed.test"),
+    )
+    assert peer.counted == ("@bravo.test", "list@else.test", "mix@bravo.test")
+    assert peer.not_counted == ("mix@else.test", "mix@sub.bravo.test")
+
+
+def test_a_node_without_address_speaks_for_nothing() -> None:
+    assert not speaks_for(draft("bravo", addresses=()), "mix@bravo.test")
+    assert speaks_for(draft("bravo", addresses=("a.b:1", "c.d:1")), "mix@c.d")
+
+
+def test_routes() -> None:
+    directory = Directory(
+        {"mix@alpha.test": 0, "@alpha.test": 1, "postmaster": 0},
+        [listed("bravo", "mix@bravo.test"), listed("carol", "@carol.test")],
+    )
+    expected = {
+        "mix@alpha.test": Local(0),
+        "else@alpha.test": Local(1),
+        "postmaster": Local(0),
+        "mix@bravo.test": ToPeer("bravo"),
+        "else@bravo.test": None,
+        "any@carol.test": ToPeer("carol"),
+        "any@nobody.test": None,
+        "nobody": None,
+    }
+    assert {a: directory.route(a) for a in expected} == expected
+    assert directory.conflicts == ()
+
+
+def test_a_claim_that_does_not_count_blocks_nobody() -> None:
+    liar = listed("liar", "mix@bravo.test", "mix@alpha.test")
+    directory = Directory(
+        {"mix@alpha.test": 0}, [liar, listed("bravo", "mix@bravo.test")]
+    )
+    assert directory.route("mix@bravo.test") == ToPeer("bravo")
+    assert directory.route("mix@alpha.test") == Local(0)
+    assert directory.conflicts == ()
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_two_claims_to_one_address_wait(swapped: bool) -> None:
+    one = listed("bravo", "x@else.test", confirmed=("x@else.test",))
+    two = listed("carol", "x@else.test", confirmed=("x@else.test",))
+    directory = Directory({}, [two, one] if swapped else [one, two])
+    assert directory.route("x@else.test") == Conflict()
+    assert directory.conflicts == (("x@else.test", ("bravo", "carol")),)
+
+
+def test_a_peer_that_claims_ours_waits_too() -> None:
+    peer = listed("bravo", "mix@alpha.test", confirmed=("mix@alpha.test",))
+    directory = Directory({"mix@alpha.test": 0}, [peer])
+    assert directory.route("mix@alpha.test") == Conflict()
+    assert directory.conflicts == (("mix@alpha.test", ("", "bravo")),)
+
+
+def test_an_address_within_anothers_domain_waits_and_the_rest_goes() -> None:
+    inner = listed("bravo", "x@carol.test", confirmed=("x@carol.test",))
+    directory = Directory({}, [inner, listed("carol", "@carol.test", "y@carol.test")])
+    assert directory.route("x@carol.test") == Conflict()
+    assert directory.route("y@carol.test") == ToPeer("carol")
+    assert directory.route("z@carol.test") == ToPeer("carol")
+    assert directory.conflicts == (("x@carol.test", ("bravo", "carol")),)
+
+
+def test_two_claims_to_a_domain() -> None:
+    word = ("@else.test",)
+    directory = Directory(
+        {"x@else.test": 0},
+        [
+            listed("bravo", *word, confirmed=word),
+            listed("carol", *word, confirmed=word),
+        ],
+    )
+    assert directory.route("x@else.test") == Conflict()
+    assert directory.route("y@else.test") == Conflict()
+
+
+def test_whom_a_new_claim_would_contradict() -> None:
+    directory = Directory(
+        {"mix@alpha.test": 0, "postmaster": 0},
+        [listed("bravo", "mix@bravo.test"), listed("carol", "@carol.test")],
+    )
+    assert directory.owners("mix@alpha.test") == {""}
+    assert directory.owners("@alpha.test") == {""}
+    assert directory.owners("mix@bravo.test") == {"bravo"}
+    assert directory.owners("@bravo.test") == {"bravo"}
+    assert directory.owners("x@carol.test") == {"carol"}
+    assert directory.owners("x@bravo.test") == frozenset()
+    assert directory.owners("@nobody.test") == frozenset()
