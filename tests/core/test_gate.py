@@ -324,8 +324,11 @@ def test_forgetting_a_peer_drops_its_secret_and_keeps_its_counter() -> None:
     finish(one, COUNTER, 0.0)
     assert live_keys() == before + 1
     del listing.peers[IVY]
+    (kept,) = one._secrets.values()
     one.forget(IVY)
     one.forget(IVY)
+    with pytest.raises(LocalProtocolError):
+        kept.unsafe_bytes()
     assert live_keys() == before
     assert_silent(one, first(COUNTER + 1))
     listing.peers[IVY] = peer("ivy")

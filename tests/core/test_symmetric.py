@@ -70,7 +70,11 @@ def test_every_secret_is_wiped() -> None:
     state.mix_key(secret)
     with pytest.raises(LocalProtocolError):
         secret.unsafe_bytes()
+    past = state._cipher
     state.mix_key(Key.from_bytes(SECRETS[1]))
+    assert past is not None
+    with pytest.raises(LocalProtocolError):
+        past.encrypt_with_ad(b"", b"")
     assert live_keys() == before + 2  # ck and k; those before them are gone
     state.wipe()
     state.wipe()
