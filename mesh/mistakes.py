@@ -33,7 +33,7 @@ _WHAT_IS_WRONG: Final = {
     "tuple_type": "must be a list: write [...]",
     "dict_type": "must be a table: write { key = value }",
     "model_type": "must be a table: write [name] above its keys",
-    "path_type": 'must be a path: write it in quotes, "..."',
+    "is_instance_of": 'must be text: write it in quotes, "..."',
     "missing": "is not there: add it",
     "too_short": "is empty: write at least one",
 }
