@@ -8,7 +8,6 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from mesh.core.cell import BODY_LEN
-from mesh.core.crypto import Key
 from mesh.core.gate import (
     PENDING_SECONDS,
     UNPROVEN_PER_MINUTE,
@@ -17,11 +16,10 @@ from mesh.core.gate import (
     Responder,
 )
 from mesh.core.handshake import REFUSED
-from mesh.errors import CryptoError, HandshakeError, LocalProtocolError
+from mesh.errors import HandshakeError, LocalProtocolError
 from tests.handshakes import (
     COUNTER,
     DIRECTORY,
-    I_TERMS,
     LOW_ORDER,
     R_CLOCK,
     R_KLASS,
@@ -542,12 +540,8 @@ def test_a_handshake_ends_once() -> None:
         wiped.receive_message_3_untrusted(TRUE.wires[2], 1.0)
 
 
-def test_errors_are_of_one_family() -> None:
-    """Even what only an own mistake could bring in does not get past as another."""
+def test_junk_in_any_kind_of_buffer() -> None:
     one = opened()
-    for junk in (b"", b"\0" * 4096, memoryview(bytes(4096)), bytearray(4096)):
-        with pytest.raises(HandshakeError):
+    for junk in (b"", bytes(4096), memoryview(bytes(4096)), bytearray(4096)):
+        with pytest.raises(HandshakeError, match=REFUSED):
             one.receive_message_1_untrusted(junk, 0.0)
-    assert issubclass(CryptoError, HandshakeError.__bases__)
-    assert isinstance(identity("rob"), Key)
-    assert I_TERMS
