@@ -307,6 +307,15 @@ def test_a_hello_is_spent_even_when_its_handshake_is_not_finished() -> None:
     assert_silent(one, first(COUNTER), 1000.0)
 
 
+def test_a_recorded_run_played_to_a_restarted_node_is_no_session() -> None:
+    """Its counter was never durable, so it draws a message 2: a new one, once."""
+    again = gate(V.but(n2=draw("new n2", 24), e_r=draw("new e_r")), "first")
+    responder = again.receive_message_1_untrusted(TRUE.wires[0], 0.0)
+    assert responder.message_2 != TRUE.wires[1]
+    assert_no_session(responder, TRUE.wires[2])
+    assert_silent(again, TRUE.wires[0], 100.0)
+
+
 def test_a_counter_is_one_link_keys_own() -> None:
     counters = {IVY: COUNTER}
     una = run(values("first", initiator="una").but(hello=hello(1)))
