@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: MIT
+"""What is measured, never asserted: one readable module a question."""

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: MIT
 """`mesh run`: the node, in the foreground, until a signal ends it."""
 
+import signal
 import sys
+from typing import Final
 
 import click
 
 from mesh.cli.options import config_option, load_config
+
+SIGNALS: Final = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 
 
 @click.command("run")
@@ -25,7 +29,12 @@ def command() -> None:
     # What was imported lives as long as the process: not to be looked at again.
     gc.collect()
     gc.freeze()
-    trio.run(node.run, _ready)
+
+    async def run() -> None:
+        with trio.open_signal_receiver(*SIGNALS) as signals:
+            await node.run(signals, _ready)
+
+    trio.run(run)
 
 
 def _ready() -> None:

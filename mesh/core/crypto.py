@@ -308,6 +308,7 @@ def x25519(private: Key, public: bytes) -> Key:
         raise CryptoError("a public key has 32 octets")
     shared = Key(KEY_LEN)
     if lib.crypto_scalarmult(shared.address, private.address, public):
+        shared.wipe()
         raise CryptoError("a point of low order")
     return shared
 

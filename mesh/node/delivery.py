@@ -262,11 +262,15 @@ class _Connection:
                 await self._fetching.park()
                 continue
             for ref, record in await self._delivery.records.take(1):
-                if self._sender.can_send:
-                    self._send(ref, record)
-                else:
-                    self._delivery.qmgr.release(self._delivery.destination, [ref])
+                self._send_or_release(ref, record)
             self._push()
+
+    def _send_or_release(self, ref: Ref, record: Record) -> None:
+        """Send what was read from the disk, unless another record was quicker."""
+        if self._sender.can_send:
+            self._send(ref, record)
+        else:
+            self._delivery.qmgr.release(self._delivery.destination, [ref])
 
 
 async def _connect(address: Path | tuple[str, int]) -> SocketWire | None:

@@ -19,6 +19,7 @@ Nothing here parses, seals, or decides when a cell leaves.
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Final
 
 import trio
@@ -33,10 +34,10 @@ from mesh.core.record import ID_LEN, NO_ID, Record
 from mesh.core.reply import NO_ROOM, NO_SUCH_RECIPIENT, OK, Reply
 from mesh.core.smtp import Finished, Outgoing
 from mesh.errors import LocalProtocolError
+from mesh.node.ids import PER_PEER_MAX
 from mesh.node.pacing import carry
 from mesh.node.parking import Parking
 from mesh.node.qmgr import Queue, QueueManager
-from mesh.node.ids import PER_PEER_MAX
 from mesh.node.spool import Ref
 from mesh.node.wire import Wire
 
@@ -54,6 +55,7 @@ class _Port:
         self.flying: dict[Ref, Record] = {}
         self.scope = trio.CancelScope()
         self.heard = trio.current_time()
+        self.came_up = 0
         self.on_data: Callable[[], None] = lambda: None
 
     @property
@@ -96,6 +98,7 @@ class Peer:
         self.identity = identity
         self.fingerprint = identity[:ID_LEN]
         self.ports: list[_Port] = []
+        self._ups = count(1)
         self.changed = Parking()
         """Wakes the dialer when a link came up or ended."""
         self._qmgr: QueueManager = exchange.qmgr
@@ -116,7 +119,11 @@ class Peer:
 
     def came_up(self, port: _Port) -> None:
         """Keep the one link that both ends name; close the others."""
-        rivals = [other for other in self.ports if other.link.up]
+        port.came_up = next(self._ups)
+        rivals = sorted(
+            (other for other in self.ports if other.link.up),
+            key=lambda other: other.came_up,
+        )
         best = rivals[
             winner(
                 [

@@ -5,7 +5,7 @@
             -> links, deliveries -> *last* the local socket -> READY=1
     peers   peers.d is looked at each second; a change is adopted as a whole: removed
             peers' links end at once, new ones are dialled, stray mail is routed anew
-    signals SIGHUP looks at peers.d now, SIGTERM and SIGINT end
+    signals SIGHUP looks at peers.d now, any other ends
     end     no new sessions -> every link says in its next cell that it ends (whatever
             waits: the count of cells does not depend on it) -> the spool commits what
             it has; at most STOP_SECONDS; what was accepted stays in the spool
@@ -190,38 +190,42 @@ class Node:
 
     # life
 
-    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
-        """Run until a signal ends it; IoError when the disk failed."""
+    async def run(
+        self,
+        signals: AsyncIterator[int],
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Run until a signal other than SIGHUP comes; IoError when the disk failed."""
         sockets: list[socket.socket] = []
         try:
+            self._qmgr.recover()
             sockets = bind(self._config.node.listen)
-            await self._run(sockets, ready)
+            async with trio.open_nursery() as spool_nursery:
+                await spool_nursery.start(self._run_spool)
+                async with trio.open_nursery() as nursery:
+                    await self._start(nursery, sockets)
+                    await self._serve(nursery, signals, ready)
+                    nursery.cancel_scope.cancel()
+                spool_nursery.cancel_scope.cancel()
         finally:
             for sock in sockets:
                 sock.close()
             self._gate.wipe()
             os.close(self._lock)
 
-    async def _run(
-        self, sockets: list[socket.socket], ready: Callable[[], None]
-    ) -> None:
-        self._qmgr.recover()
-        with trio.open_signal_receiver(
-            signal.SIGTERM, signal.SIGINT, signal.SIGHUP
-        ) as signals:
-            async with trio.open_nursery() as spool_nursery:
-                await spool_nursery.start(self._spool.run)
-                async with trio.open_nursery() as nursery:
-                    await nursery.start(self._exchange.run)
-                    nursery.start_soon(self._qmgr.run)
-                    for sock in sockets:
-                        nursery.start_soon(self._listener.run, sock)
-                    self._start_deliveries(nursery)
-                    self._adopt(nursery)
-                    nursery.start_soon(self._watch_peers, nursery)
-                    await self._serve(nursery, signals, ready)
-                    nursery.cancel_scope.cancel()
-                spool_nursery.cancel_scope.cancel()
+    async def _run_spool(self, task_status: trio.TaskStatus[None]) -> None:
+        await self._spool.run(task_status=task_status)
+
+    async def _start(self, nursery: trio.Nursery, sockets: list[socket.socket]) -> None:
+        """Start everything but the local socket."""
+        await nursery.start(self._exchange.run)
+        nursery.start_soon(self._qmgr.run)
+        for sock in sockets:
+            nursery.start_soon(self._listener.run, sock)
+        for index, remailer in enumerate(self._config.remailer):
+            nursery.start_soon(self._delivery(f"local:{index}", remailer.deliver).run)
+        self._adopt(nursery)
+        nursery.start_soon(self._watch_peers, nursery)
 
     async def _serve(
         self,
@@ -265,10 +269,6 @@ class Node:
                 peer.ports for peer in self._exchange.peers.values()
             ):
                 await trio.sleep(0.01)
-
-    def _start_deliveries(self, nursery: trio.Nursery) -> None:
-        for index, remailer in enumerate(self._config.remailer):
-            nursery.start_soon(self._delivery(f"local:{index}", remailer.deliver).run)
 
     def _delivery(
         self, destination: str, target: Target
@@ -339,8 +339,3 @@ class Node:
 def _keys_of(listed: Listed) -> PeerKeys:
     descriptor = listed.descriptor
     return PeerKeys(descriptor.name, descriptor.identity, descriptor.link_keys)
-
-
-async def run(config: Config, ready: Callable[[], None] = lambda: None) -> None:
-    """Run a node until a signal ends it."""
-    await Node(config).run(ready)
