@@ -18,10 +18,6 @@ writes them to one file and then to the other (copies.py); `end_flush` frees wha
 made durable.  A key that lies on no disk yet is never given out: a crash would leave
 accepted mail that nobody can open.
 
-At open, slot by slot: what opens in one copy only is taken from there; of two that
-open the greater generation counts; what opens in neither is DAMAGED.  Then the copies
-are made equal.
-
 The arena key lives an hour.  `begin_rewrap` makes a new one, `rewrap` seals a page
 after the other under it, and until the old one is destroyed each slot opens under
 either.  So a crash at any step leaves nothing that does not open.
@@ -29,7 +25,7 @@ either.  So a crash at any step leaves nothing that does not open.
 Slots are taken from a page drawn at random, in random order, until it has none: a group
 touches few pages and the order of arrival is not the order of slots.
 
-Trio thread only, except `open_arena`, which blocks.
+How it comes back from its files is in restore.py.  Trio thread only; nothing blocks.
 """
 
 from array import array
@@ -40,23 +36,13 @@ from typing import Any, Final
 from mesh.core.crypto import XNONCE_LEN, Entropy, Key
 from mesh.core.slot import (
     EMPTY,
-    KEYS_LEN,
     SLOT_LEN,
     ArenaKeys,
-    Tombstone,
-    open_keys_untrusted,
     open_slot_untrusted,
-    parse_filling_untrusted,
     seal_keys,
     seal_slot,
 )
-from mesh.errors import (
-    CryptoError,
-    LocalProtocolError,
-    RemoteProtocolError,
-    SpoolCorruptError,
-)
-from mesh.node.copies import Copies
+from mesh.errors import CryptoError, LocalProtocolError
 
 PAGE_LEN: Final = 4096
 """Octets of a page: the unit of a disk's write."""
@@ -309,7 +295,7 @@ class Arena:
     def _open(self, number: int) -> tuple[int, Key, bytes]:
         offset = number * SLOT_LEN
         slot = bytes(self.image[offset : offset + SLOT_LEN])
-        return _open_either(self.keys, number, slot)
+        return open_either(self.keys, number, slot)
 
     def _put(self, number: int, generation: int, key: Key, filling: bytes) -> None:
         nonce = self._entropy.octets(XNONCE_LEN)
@@ -321,95 +307,11 @@ class Arena:
         self._dirty.add(number // PAGE_SLOTS)
 
 
-def _open_either(keys: ArenaKeys, number: int, slot: bytes) -> tuple[int, Key, bytes]:
+def open_either(keys: ArenaKeys, number: int, slot: bytes) -> tuple[int, Key, bytes]:
+    """Open a slot under the current key or, in a re-wrap, under the previous one."""
     try:
         return open_slot_untrusted(keys.current, number, slot)
     except CryptoError:
         if keys.previous is None:
             raise
         return open_slot_untrusted(keys.previous, number, slot)
-
-
-def create_arena(copies: Copies, spool_key: Key, entropy: Entropy) -> None:
-    """Write an arena of SLOTS_MIN free slots; its key file is written last."""
-    arena = Arena(spool_key, ArenaKeys(0, 0, 0, entropy.key(), None), b"", entropy)
-    arena.grow(SLOTS_MIN)
-    copies.write(arena.begin_flush().pieces)
-    copies.write_keys(arena.box(arena.grown_keys(0)))
-
-
-def open_arena(
-    copies: Copies, spool_key: Key, entropy: Entropy
-) -> tuple[Arena, list[tuple[int, Tombstone]]]:
-    """Read both copies and make them equal: the arena, and its tombstones.
-
-    Every slot that opens and is no tombstone is FREE until a row claims it.
-    SpoolCorruptError when the arena key opens in neither place.
-    """
-    keys = _open_keys(copies, spool_key)
-    first, second = copies.read(keys.slots * SLOT_LEN)
-    arena = Arena(spool_key, keys, first, entropy)
-    tombstones: list[tuple[int, Tombstone]] = []
-    for number in range(keys.slots):
-        offset = number * SLOT_LEN
-        one, two = first[offset : offset + SLOT_LEN], second[offset : offset + SLOT_LEN]
-        found = _read_slot(keys, number, one)
-        if one != two:
-            other = _read_slot(keys, number, two)
-            if other is not None and (found is None or other[0] > found[0]):
-                found = other
-                arena.image[offset : offset + SLOT_LEN] = two
-        if found is None:
-            arena.states[number] = State.DAMAGED
-            continue
-        arena.generations[number], tombstone = found
-        if tombstone is not None:
-            arena.states[number] = State.TOMBSTONE
-            tombstones.append((number, tombstone))
-    _mend(copies, arena.image, first, second)
-    return arena, tombstones
-
-
-def _read_slot(
-    keys: ArenaKeys, number: int, slot: bytes
-) -> tuple[int, Tombstone | None] | None:
-    try:
-        generation, _, filling = _open_either(keys, number, slot)
-        return generation, parse_filling_untrusted(filling)
-    except RemoteProtocolError:
-        return None
-
-
-def _mend(copies: Copies, image: bytearray, first: bytes, second: bytes) -> None:
-    """Write the pages in which a copy differs from what was made of both."""
-    if first == second:
-        return
-    pieces = [
-        [
-            (at, bytes(image[at : at + PAGE_LEN]))
-            for at in range(0, len(image), PAGE_LEN)
-            if image[at : at + PAGE_LEN] != copy[at : at + PAGE_LEN]
-        ]
-        for copy in (first, second)
-    ]
-    copies.mend(*pieces)
-
-
-def _open_keys(copies: Copies, spool_key: Key) -> ArenaKeys:
-    """Open the arena key, and write it where it is missing or behind."""
-    boxes = copies.read_keys(KEYS_LEN)
-    found: list[tuple[int, int, ArenaKeys]] = []
-    for place, box in enumerate(boxes):
-        try:
-            keys = open_keys_untrusted(spool_key, box)
-        except RemoteProtocolError:
-            continue
-        found.append((keys.sequence, -place, keys))
-    if not found:
-        raise SpoolCorruptError(
-            "arena.key does not open: it is damaged or this is another spool.key"
-        )
-    _, place, keys = max(found, key=lambda entry: entry[:2])
-    if boxes[0] != boxes[1]:
-        copies.write_keys(boxes[-place], (1 + place,))
-    return keys

@@ -38,12 +38,12 @@ from mesh.errors import SpoolCorruptError, SpoolFullError
 from mesh.node.copies import open_private, sync_folder
 
 _SETUP: Final = """
-pragma page_size = 16384;
+pragma page_size = 32768;
 pragma locking_mode = exclusive;
 pragma journal_mode = wal;
 pragma synchronous = full;
 pragma wal_autocheckpoint = 0;
-pragma journal_size_limit = 67108864;
+pragma journal_size_limit = 83886080;
 pragma secure_delete = off;
 pragma temp_store = memory;
 pragma cache_size = -8192;

@@ -9,6 +9,7 @@ has no entry of its own, so a spool that filled one by one takes no more.
 """
 
 from array import array
+from collections import OrderedDict
 from typing import Final, NewType
 
 from mesh.core.record import Record
@@ -95,7 +96,8 @@ class Hot:
     """Records that were committed a moment ago, as they were handed in."""
 
     def __init__(self, octets: int = HOT_OCTETS) -> None:
-        self._records: dict[Ref, Record] = {}
+        # An OrderedDict finds its oldest at once; a dict looks through its dead.
+        self._records: OrderedDict[Ref, Record] = OrderedDict()
         self._room = octets
 
     def add(self, ref: Ref, record: Record) -> None:

@@ -87,22 +87,24 @@ def _check(kind: str, secret: bytes) -> bytes:
 def _create(path: Path, line: bytes) -> None:
     """Write aside, then link: whole or not at all, and never over another's."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
-        file = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.fchmod(file, 0o600)  # whatever the umask says
-            os.write(file, line)
-            os.fsync(file)
-        finally:
-            os.close(file)
+        aside.unlink(missing_ok=True)
+        with os.fdopen(os.open(aside, flags, 0o600), "wb") as file:
+            os.fchmod(file.fileno(), 0o600)  # whatever the umask says
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
         with suppress(FileExistsError):  # somebody else was first: theirs counts
             os.link(aside, path)
-        aside.unlink()
         sync_directory(path.parent)
     except PermissionError as error:
         raise CannotCreateError(f"{path}: {error.strerror}") from error
     except OSError as error:
         raise IoError(f"{path}: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            aside.unlink()
 
 
 def sync_directory(path: Path) -> None:

@@ -42,7 +42,9 @@ def _write(maildir: Path, letter: Letter) -> None:
     temporary, final = maildir / "tmp" / letter.name, maildir / "new" / letter.name
     # What a crash left under this name in tmp/ is ours and incomplete.
     temporary.unlink(missing_ok=True)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
+    fd = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE
+    )
     try:
         rest = memoryview(letter.octets)
         while rest:

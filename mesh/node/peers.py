@@ -91,8 +91,13 @@ class Peers:
         """Look at the folder; True when the snapshot is another one."""
         trouble, stamps = self._trouble, None
         try:
-            stamps = _stamps(self._folder)
+            found = _stamps(self._folder)
+            stamps = {name: found[name] for name in sorted(found)[:PEERS_MAX]}
             self._trouble = None
+            if len(found) > PEERS_MAX:
+                self._trouble = (
+                    f"{self._folder}: more than {PEERS_MAX} files: the rest is not read"
+                )
         except OSError as error:
             self._trouble = f"{self._folder}: {error.strerror}: put the folder back"
         changed = stamps is not None and self._read_changed(stamps)
@@ -166,7 +171,7 @@ def _conflict(address: str, names: Sequence[str]) -> str:
 
 def _stamps(folder: Path) -> dict[str, _Stamp]:
     """How each file looks from outside; raises OSError."""
-    stamps = {}
+    stamps: dict[str, _Stamp] = {}
     with os.scandir(folder) as found:
         for item in found:
             if item.name.endswith(SUFFIX) and not item.name.startswith("."):
@@ -180,7 +185,7 @@ def _stamps(folder: Path) -> dict[str, _Stamp]:
                         s.st_ctime_ns,
                     )
                     stamps[item.name] = look
-    return {name: stamps[name] for name in sorted(stamps)[:PEERS_MAX]}
+    return stamps
 
 
 def _read_regular(path: Path) -> bytes:
@@ -194,10 +199,13 @@ def _read_regular(path: Path) -> bytes:
                 "a symbolic link: put the file itself here"
             ) from error
         raise
-    with os.fdopen(file, "rb") as stream:
+    try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             raise DescriptorError("not a regular file: remove it")
-        octets = stream.read(FILE_MAX_LEN + 1)
+        with os.fdopen(file, "rb", closefd=False) as stream:
+            octets = stream.read(FILE_MAX_LEN + 1)
+    finally:
+        os.close(file)
     if len(octets) > FILE_MAX_LEN:
         raise DescriptorError("more than 256 KiB: this is no descriptor")
     return octets

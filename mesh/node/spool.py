@@ -42,7 +42,6 @@ come before `run`.
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -52,11 +51,9 @@ import trio
 from mesh.core.crypto import Entropy, Key
 from mesh.core.record import (
     HEAD_LEN,
-    SALT_LEN,
     Record,
     open_head_untrusted,
     open_record_untrusted,
-    seal_record,
     sealed_len,
 )
 from mesh.core.slot import EMPTY, pack_tombstone
@@ -66,45 +63,25 @@ from mesh.errors import (
     RemoteProtocolError,
     SpoolFullError,
 )
-from mesh.node.arena import Arena, State, create_arena, open_arena
+from mesh.node.arena import Arena, State
 from mesh.node.copies import Copies, sync_folder
-from mesh.node.groups import ENTRY, Groups, Row, Sealed
+from mesh.node.groups import Groups, Row, Sealed
 from mesh.node.ids import Ids
 from mesh.node.index import Hot, Index, Ref, ref_of, slot_of
 from mesh.node.parking import Parking
-from mesh.node.upkeep import Upkeep
+from mesh.node.intake import Accepted, Group, Intake
+from mesh.node.restore import create_arena, open_arena
+from mesh.node.upkeep import STEP_SECONDS, Upkeep
 from mesh.node.writer import Writer
 
 __all__ = ["Accepted", "Ref", "Spool"]
 
-GROUP_RECORDS: Final = 64
-"""Records of a group: 256 are no faster and make a commit take 17 ms instead of 5."""
-GROUP_OCTETS: Final = 16_777_216
-"""Sealed octets of a group: what a slow disk writes in a fifth of a second."""
 FLUSH_SECONDS: Final = 1.0
 """Time for which a delivered record's key may outlive it."""
 DELETE_GROUPS: Final = 64
 """Rows deleted in one statement, once a turn."""
 CHECKPOINT_OCTETS: Final = 65_536_000
 """Octets committed between two checkpoints: 4,000 pages of the WAL."""
-
-Accepted = Callable[[Sequence[Ref] | None], None]
-"""Hears the references, in the order of the records, or None: no room, try later."""
-
-
-@dataclass(slots=True)
-class _Group:
-    """What goes into one row."""
-
-    row: int
-    salt: bytes
-    entries: list[bytes] = field(default_factory=list)
-    heads: list[bytes] = field(default_factory=list)
-    bodies: list[bytes] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
-    refs: list[Ref] = field(default_factory=list)
-    calls: list[tuple[Accepted, int]] = field(default_factory=list)
-    octets: int = 0
 
 
 class Spool:
@@ -129,11 +106,10 @@ class Spool:
         self._ids = Ids()
         self._index = Index()
         self._hot = Hot()
-        self._next_row = groups.next_id()
+        self._intake = Intake(
+            arena, groups, self._writer, entropy, self._store, self._fail
+        )
         self._unread: deque[int] = deque()
-        self._gathering: deque[_Group] = deque()
-        self._committing = False
-        self._starving: deque[tuple[Sequence[Record], Accepted]] = deque()
         self._forgotten: list[Callable[[], None]] = []
         self._dead: list[int] = []
         self._corrupt: set[Ref] = set()
@@ -240,8 +216,11 @@ class Spool:
         try:
             while self._failure is None:
                 await self._turn()
-                with trio.move_on_after(FLUSH_SECONDS):
-                    await self._parking.park()
+                if self._intake.is_starving:
+                    await trio.sleep(STEP_SECONDS)
+                else:
+                    with trio.move_on_after(FLUSH_SECONDS):
+                        await self._parking.park()
         finally:
             with trio.CancelScope(shield=True):
                 await self._close()
@@ -249,7 +228,7 @@ class Spool:
 
     async def _close(self) -> None:
         """Commit what was accepted, forget what was delivered, end the thread."""
-        while self._failure is None and (self._committing or self._gathering):
+        while self._failure is None and self._intake.is_busy:
             await self._writer.call(_nothing)
         self._is_open = False
         if self._failure is None:
@@ -294,80 +273,15 @@ class Spool:
         """
         if not self._is_open:
             raise LocalProtocolError("the spool is not running")
-        if self._starving or self._arena.free < len(records):
-            self._starving.append((records, done))
+        self._intake.accept(records, done)
+        if self._intake.is_starving:
             self._parking.wake()
-            return
-        self._seal(records, done)
-        if not self._committing:
-            self._commit()
 
-    def _seal(self, records: Sequence[Record], done: Accepted) -> None:
-        group = self._group(len(records))
-        for record in records:
-            slot, generation, key = self._arena.take()
-            head, body = seal_record(record, key, group.salt)
-            key.wipe()
-            group.entries.append(ENTRY.pack(slot, generation, len(body)))
-            group.heads.append(head)
-            group.bodies.append(body)
-            group.octets += len(body)
-            group.refs.append(ref_of(slot, generation))
-        group.records += records
-        group.calls.append((done, len(records)))
-
-    def _group(self, more: int) -> _Group:
-        """Give the group that so many more records go into."""
-        if self._gathering:
-            group = self._gathering[-1]
-            if len(group.refs) + more <= GROUP_RECORDS and group.octets < GROUP_OCTETS:
-                return group
-        group = _Group(self._next_row, self._entropy.octets(SALT_LEN))
-        self._next_row += 1
-        self._gathering.append(group)
-        return group
-
-    def _commit(self) -> None:
-        """Hand the oldest group to the writer, if there is one."""
-        if not self._gathering:
-            self._committing = False
-            return
-        self._committing = True
-        group = self._gathering.popleft()
-        self._writer.submit(
-            partial(
-                self._groups.insert,
-                group.row,
-                group.salt,
-                b"".join(group.entries),
-                b"".join(group.heads),
-                b"".join(group.bodies),
-            ),
-            partial(self._committed, group),
-        )
-
-    def _committed(
-        self, group: _Group, _result: None, error: BaseException | None
-    ) -> None:
-        """The group is on the disk, or was refused: tell its callers."""
-        if error is not None and not isinstance(error, SpoolFullError):
-            self._fail(error)
-            return
+    def _store(self, group: Group) -> None:
+        """A group is on the disk: know where its records are."""
         self._uncheckpointed += group.octets
         if self._uncheckpointed > CHECKPOINT_OCTETS:
             self._checkpoint()
-        self._commit()
-        if error is None:
-            self._store(group)
-        else:
-            for ref in group.refs:
-                self._arena.renew(slot_of(ref)[0])
-        at = 0
-        for done, count in group.calls:
-            done(group.refs[at : at + count] if error is None else None)
-            at += count
-
-    def _store(self, group: _Group) -> None:
         places: list[tuple[int, int]] = []
         for place, (ref, record) in enumerate(
             zip(group.refs, group.records, strict=True)
@@ -460,7 +374,7 @@ class Spool:
         except IoError as error:
             self._fail(error)
             return
-        self._feed()
+        self._intake.feed(hope=self._upkeep.is_low or self._arena.dirty)
         if self._uncheckpointed and self._uncheckpointed == self._at_last_turn:
             self._checkpoint()
         self._at_last_turn = self._uncheckpointed
@@ -479,22 +393,6 @@ class Spool:
                 await self._writer.call(partial(self._groups.delete, dead))
             except SpoolFullError:
                 self._dead += dead
-
-    def _feed(self) -> None:
-        """Seal what waited for free slots; where none can come, refuse it."""
-        while self._starving:
-            records, done = self._starving[0]
-            if self._arena.free >= len(records):
-                self._starving.popleft()
-                self._seal(records, done)
-            elif self._upkeep.is_low or self._arena.dirty:
-                self._parking.wake()
-                break
-            else:
-                self._starving.popleft()
-                done(None)
-        if not self._committing:
-            self._commit()
 
     def _checkpoint(self) -> None:
         self._uncheckpointed = 0

@@ -205,10 +205,13 @@ LINES = {
 }
 
 
+IN_THE_TABLE = [
+    verb for verb in Verb if any(verb in row for row in TRANSITIONS.values())
+]
+
+
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize(
-    "verb", {**TRANSITIONS[State.READY], **TRANSITIONS[State.RECIPIENTS]}
-)
+@pytest.mark.parametrize("verb", IN_THE_TABLE)
 def test_the_table_is_obeyed(state: State, verb: Verb) -> None:
     talk = Talk(hello=STATES[state])
     line = encode_command(LINES.get(verb, Command(verb)))
