@@ -40,7 +40,6 @@ come before `run`.
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -50,11 +49,9 @@ import trio
 
 from mesh.core.crypto import Entropy, Key
 from mesh.core.record import (
-    HEAD_LEN,
     Record,
     open_head_untrusted,
     open_record_untrusted,
-    sealed_len,
 )
 from mesh.core.slot import EMPTY, pack_tombstone
 from mesh.errors import (
@@ -63,13 +60,14 @@ from mesh.errors import (
     RemoteProtocolError,
     SpoolFullError,
 )
-from mesh.node.arena import Arena, State
+from mesh.node.arena import Arena
 from mesh.node.copies import Copies, sync_folder
-from mesh.node.groups import Groups, Row, Sealed
+from mesh.node.groups import Groups, Sealed
 from mesh.node.ids import Ids
-from mesh.node.index import Hot, Index, Ref, ref_of, slot_of
-from mesh.node.parking import Parking
+from mesh.node.index import Hot, Index, Ref, slot_of
 from mesh.node.intake import Accepted, Group, Intake
+from mesh.node.parking import Parking
+from mesh.node.recovery import Recovery
 from mesh.node.restore import create_arena, open_arena
 from mesh.node.upkeep import STEP_SECONDS, Upkeep
 from mesh.node.writer import Writer
@@ -109,11 +107,10 @@ class Spool:
         self._intake = Intake(
             arena, groups, self._writer, entropy, self._store, self._fail
         )
-        self._unread: deque[int] = deque()
         self._forgotten: list[Callable[[], None]] = []
         self._dead: list[int] = []
         self._corrupt: set[Ref] = set()
-        self._corrupt_rows = 0
+        self._recovery = Recovery(arena, groups, self._index, self._ids, self._corrupt)
         self._uncheckpointed = 0
         self._at_last_turn = 0
         self._is_open = False
@@ -144,60 +141,20 @@ class Spool:
             create_arena(copies, key, entropy)
         arena, tombstones = open_arena(copies, key, entropy)
         spool = cls(copies, arena, Groups(database), entropy, clock)
-        for slot, tombstone in tombstones:
-            spool._ids.add_tombstone(slot, tombstone)
-        spool._ids.sort()
-        for row in spool._groups.scan():
-            spool._claim(row)
-        arena.claimed()
+        spool._dead = spool._recovery.claim(tombstones)
         return spool
-
-    def _claim(self, row: Row) -> None:
-        """See what became of each record of a row."""
-        alive: list[tuple[int, int]] = []
-        corrupt = int(not row.sound and not row.entries)
-        for place, (slot, generation, _) in enumerate(row.entries):
-            state = self._arena.claim(slot, generation)
-            if state == State.HELD and row.sound:
-                alive.append((slot, place))
-            elif state != State.SPENT:
-                corrupt += 1
-        self._corrupt_rows += corrupt
-        if alive:
-            self._index.add(row.id, alive)
-            self._unread.append(row.id)
-            if corrupt:
-                self._index.keep(row.id)
-        elif not corrupt:
-            self._dead.append(row.id)
 
     def recovered(self) -> Iterator[tuple[Ref, Record]]:
         """Give what waited at the start, oldest first, without contents.  Blocks.
 
         It must be read to its end before `run`.
         """
-        while self._unread:
-            row = self._groups.row(self._unread.popleft())
-            if row is None:
-                raise LocalProtocolError("a row was deleted before it was read")
-            for place, (slot, generation, length) in enumerate(row.entries):
-                ref = ref_of(slot, generation)
-                if not self._index.is_at(slot, row.id, place):
-                    continue
-                head = self._recover(row, place, slot, length)
-                if head is None:
-                    self._corrupt.add(ref)
-                    continue
-                self._ids.add(slot, head.origin, head.origin_id)
-                yield ref, head
+        return self._recovery.heads()
 
-    def _recover(self, row: Row, place: int, slot: int, length: int) -> Record | None:
-        box = row.heads[place * HEAD_LEN : (place + 1) * HEAD_LEN]
-        try:
-            head, content = open_head_untrusted(self._arena.key(slot), row.salt, box)
-        except RemoteProtocolError:
-            return None
-        return head if sealed_len(content) == length else None
+    def close(self) -> None:
+        """Let go of the files of a spool that does not run; nothing is written."""
+        self._groups.close()
+        self._copies.close()
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -208,7 +165,7 @@ class Spool:
         end and recover at its next start.  LocalProtocolError when `recovered` was not
         read: what nobody knows of would never be sent.
         """
-        if self._unread:
+        if self._recovery.is_unfinished:
             raise LocalProtocolError("read recovered() before run()")
         self._writer.start()
         self._is_open = True
@@ -236,8 +193,7 @@ class Spool:
             await self._upkeep.write_clock()
             await self._writer.call(self._groups.checkpoint)
         await self._writer.stop()
-        self._groups.close()
-        self._copies.close()
+        self.close()
 
     # what the node asks
 
@@ -254,7 +210,7 @@ class Spool:
     @property
     def corrupt(self) -> int:
         """Records set aside because they do not open."""
-        return self._corrupt_rows + len(self._corrupt)
+        return self._recovery.damaged + len(self._corrupt)
 
     def knows(self, origin: bytes, origin_id: bytes) -> bool:
         """Say whether this peer's message is on the disk, or was: it earns its 250."""
