@@ -16,6 +16,7 @@ Nothing here talks to a peer, and a descriptor that expired stays listed: whoeve
 one asks `find`, which looks at the time.
 """
 
+import errno
 import os
 import stat
 from collections import Counter
@@ -198,6 +199,8 @@ def _read_regular(path: Path) -> bytes:
             raise DescriptorError(
                 "a symbolic link: put the file itself here"
             ) from error
+        if error.errno == errno.ENXIO:  # a socket
+            raise DescriptorError("not a regular file: remove it") from error
         raise
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: MIT
+"""The watched folder: what counts, what does not, and what stays in force."""
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mesh.core.directory import Conflict, Local, ToPeer
+from mesh.node.peers import FILE_MAX_LEN, PEERS_MAX, Peers, Us
+from tests.descriptors import DAY, NOW, signed, text_of
+from tests.disk import unprivileged
+
+US = Us("alpha", "main", {"mix@alpha.test": 0})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "bravo.mesh").write_text(text_of("bravo"))
+    return tmp_path
+
+
+def watch(folder: Path) -> Peers:
+    peers = Peers(folder, US)
+    peers.poll()
+    return peers
+
+
+def test_what_the_folder_says(folder: Path) -> None:
+    (folder / "carol.mesh").write_text(
+        "Serves-Confirmed: list@else.test\n"
+        "Serves-Confirmed: never@claimed.test\n"
+        + text_of("carol", serves=("list@else.test", "spam@else.test"))
+    )
+    for ignored in ("README", ".dave.mesh", ".lock", "dave.mesh.new", "dave.MESH"):
+        (folder / ignored).write_text("hello")
+    snapshot = watch(folder).snapshot
+    assert snapshot.mistakes == ()
+    assert sorted(snapshot.by_name) == ["bravo", "carol"]
+    assert snapshot.by_name["carol"].counted == ("list@else.test",)
+    assert snapshot.by_link_key[signed("bravo").link_keys[0]].descriptor.name == "bravo"
+    assert snapshot.directory.route("mix@bravo.test") == ToPeer("bravo")
+    assert snapshot.directory.route("list@else.test") == ToPeer("carol")
+    assert snapshot.directory.route("spam@else.test") is None
+    assert snapshot.directory.route("mix@alpha.test") == Local(0)
+
+
+def test_find_looks_at_the_time(folder: Path) -> None:
+    snapshot = watch(folder).snapshot
+    key = signed("bravo").link_keys[0]
+    found = snapshot.find(key, NOW)
+    assert found is snapshot.by_name["bravo"]
+    assert snapshot.find(key, NOW + 2 * DAY) is None
+    assert snapshot.find(bytes(32), NOW) is None
+    assert snapshot.directory.route("mix@bravo.test") == ToPeer("bravo")
+
+
+def test_before_the_first_poll_there_is_nobody(folder: Path) -> None:
+    peers = Peers(folder, US)
+    assert peers.snapshot.by_name == {}
+    assert peers.snapshot.directory.route("mix@alpha.test") == Local(0)
+
+
+def test_poll_sees_each_change_once(folder: Path) -> None:
+    peers = Peers(folder, US)
+    assert [peers.poll(), peers.poll()] == [True, False]
+    (folder / "carol.mesh").write_text(text_of("carol"))
+    assert [peers.poll(), peers.poll()] == [True, False]
+    (folder / "bravo.mesh").write_text(text_of("bravo", serial=8))
+    assert [peers.poll(), peers.poll()] == [True, False]
+    assert peers.snapshot.by_name["bravo"].descriptor.serial == 8
+    (folder / "bravo.mesh").unlink()
+    assert [peers.poll(), peers.poll()] == [True, False]
+    assert list(peers.snapshot.by_name) == ["carol"]
+
+
+def test_the_last_good_one_stays_until_the_file_goes(folder: Path) -> None:
+    peers = watch(folder)
+    (folder / "carol.mesh").write_text(text_of("carol"))
+    (folder / "bravo.mesh").write_text(text_of("bravo")[:-40])
+    assert peers.poll()
+    (line,) = peers.snapshot.mistakes
+    assert line.startswith(f"{folder}/bravo.mesh:1: ")
+    assert sorted(peers.snapshot.by_name) == ["bravo", "carol"]
+    (folder / "bravo.mesh").write_text("worse")
+    assert peers.poll()
+    assert sorted(peers.snapshot.by_name) == ["bravo", "carol"]
+    assert list(watch(folder).snapshot.by_name) == ["carol"]
+    (folder / "bravo.mesh").unlink()
+    assert peers.poll()
+    assert list(peers.snapshot.by_name) == ["carol"]
+    assert not peers.snapshot.mistakes
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def unix_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def link(path: Path) -> None:
+    (path.parent / "real").write_text(text_of("carol"))
+    path.symlink_to(path.parent / "real")
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def huge(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # sparse
+
+
+BAD: list[tuple[Callable[[Path], object], str]] = [
+    (unix_socket, "not a regular file: remove it"),
+    (fifo, "not a regular file: remove it"),
+    (loop, "a symbolic link: put the file itself here"),
+    (link, "a symbolic link: put the file itself here"),
+    (device, "a symbolic link: put the file itself here"),
+    (lambda path: path.mkdir(), "not a regular file"),
+    (huge, "more than 256 KiB"),
+    (lambda path: path.write_bytes(bytes(FILE_MAX_LEN + 1)), "more than 256 KiB"),
+    (lambda path: path.write_bytes(b"\xff" * 100), "1: no descriptor in it"),
+    (lambda path: path.write_text(""), "1: no descriptor in it"),
+    (lambda path: path.write_text(text_of("dave")), "holds the descriptor of dave"),
+    (lambda path: path.write_text(text_of("carol") * 2), "more than one descriptor"),
+    (lambda path: path.write_text(text_of("carol", network="x")), "of the network x"),
+]
+
+
+@pytest.mark.parametrize(("make", "why"), BAD)
+def test_what_does_not_count_is_named(
+    folder: Path, make: Callable[[Path], object], why: str
+) -> None:
+    make(folder / "carol.mesh")
+    peers = watch(folder)
+    assert list(peers.snapshot.by_name) == ["bravo"]
+    (line,) = peers.snapshot.mistakes
+    assert line.startswith(f"{folder}/carol.mesh:")
+    assert why in line
+    assert not peers.poll()
+
+
+def test_our_own_name_and_a_name_in_another_file(folder: Path) -> None:
+    (folder / "alpha.mesh").write_text(text_of("alpha"))
+    snapshot = watch(folder).snapshot
+    assert list(snapshot.by_name) == ["bravo"]
+    assert "alpha is this node's own name" in snapshot.mistakes[0]
+
+
+def test_a_file_that_may_not_be_read() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "bravo.mesh").touch(mode=0)
+        Path(name).chmod(0o755)
+        with unprivileged():
+            (line,) = watch(Path(name)).snapshot.mistakes
+    assert line == f"{name}/bravo.mesh: Permission denied: make it readable"
+
+
+def test_two_files_with_one_key_both_do_not_count(folder: Path) -> None:
+    stolen = signed("bravo").link_keys
+    (folder / "aaron.mesh").write_text(text_of("aaron", link_keys=stolen))
+    (folder / "zoe.mesh").write_text(text_of("zoe", seed="dave"))
+    snapshot = watch(folder).snapshot
+    assert list(snapshot.by_name) == ["zoe"]
+    assert [line.partition(": ")[0] for line in snapshot.mistakes] == [
+        f"{folder}/aaron.mesh",
+        f"{folder}/bravo.mesh",
+    ]
+
+
+def test_two_claims_to_one_address_are_told(folder: Path) -> None:
+    word = "Serves-Confirmed: mix@bravo.test\n"
+    (folder / "carol.mesh").write_text(
+        word + text_of("carol", serves=("mix@bravo.test",))
+    )
+    snapshot = watch(folder).snapshot
+    assert snapshot.directory.route("mix@bravo.test") == Conflict()
+    assert snapshot.mistakes == (
+        "mix@bravo.test: bravo and carol both serve it: its mail waits until one "
+        "gives it up",
+    )
+
+
+def test_a_claim_to_ours_is_told(folder: Path) -> None:
+    word = "Serves-Confirmed: mix@alpha.test\n"
+    (folder / "carol.mesh").write_text(
+        word + text_of("carol", serves=("mix@alpha.test",))
+    )
+    assert "this node and carol both serve it" in watch(folder).snapshot.mistakes[0]
+
+
+def test_a_folder_that_is_not_there_ends_no_link(folder: Path, tmp_path: Path) -> None:
+    peers = watch(folder)
+    hidden = tmp_path.with_name("hidden")
+    folder.rename(hidden)
+    assert [peers.poll(), peers.poll()] == [True, False]
+    assert list(peers.snapshot.by_name) == ["bravo"]
+    (line,) = peers.snapshot.mistakes
+    assert line == f"{folder}: No such file or directory: put the folder back"
+    hidden.rename(folder)
+    assert [peers.poll(), peers.poll()] == [True, False]
+    assert not peers.snapshot.mistakes
+
+
+def test_a_file_that_goes_while_we_look(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamps = {"bravo.mesh": (1,), "gone.mesh": (2,)}
+    monkeypatch.setattr("mesh.node.peers._stamps", lambda _: stamps)
+    peers = watch(folder)
+    assert list(peers.snapshot.by_name) == ["bravo"]
+    assert peers.snapshot.mistakes == ()
+
+
+def test_more_files_than_a_node_is_built_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert PEERS_MAX == 4096
+    monkeypatch.setattr("mesh.node.peers.PEERS_MAX", 1)
+    (folder / "carol.mesh").write_text(text_of("carol"))
+    snapshot = watch(folder).snapshot
+    assert list(snapshot.by_name) == ["bravo"]
+    assert snapshot.mistakes == (f"{folder}: more than 1 files: the rest is not read",)
