@@ -149,6 +149,16 @@ def sink_for(path: Path, messages: int) -> list[str]:
     return [tool("smtp-sink"), *user, "-L", "-M", str(messages), f"unix:{path}", "512"]
 
 
+def wait_listening(path: Path) -> None:
+    """Return when somebody accepts on a socket."""
+    for _ in range(500):
+        with socket.socket(socket.AF_UNIX) as sock:
+            if sock.connect_ex(str(path)) == 0:
+                return
+        time.sleep(0.01)
+    sys.exit("the sink did not start")
+
+
 def wait_taken(sink: subprocess.Popen[bytes], what: str) -> None:
     """Return when the sink has ended by itself: it has them all."""
     try:
@@ -175,9 +185,11 @@ def run(messages: int, length: int, sessions: int) -> Result:
             wait_ready(node)
         local = folder / "alpha" / "local.sock"
         with running(*sink_for(sink_path, sessions)) as sink:
+            wait_listening(sink_path)
             subprocess.run(source(local, sessions, length, sessions), check=True)
             wait_taken(sink, "the warming up")
         with running(*sink_for(sink_path, messages)) as sink:
+            wait_listening(sink_path)
             pids = {name: node.pid for name, node in nodes.items()}
             before = {name: cpu_seconds(pid) for name, pid in pids.items()}
             children = os.times()
