@@ -13,7 +13,6 @@ show it.  Nagle is off: a cell leaves when it is sent.
 import fcntl
 import socket
 import struct
-import termios
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -27,7 +26,9 @@ SOCKET_BUFFER: Final = 524_288
 """Octets asked of the kernel for each direction of a link; fixed, never tuned."""
 OUTLET_MAX: Final = 1_048_576
 """Octets that may wait in an Outlet before its owner must stop adding."""
-SIOCOUTQ: Final = getattr(termios, "TIOCOUTQ", 0x5411)
+SIOCOUTQNSD: Final = 0x894B
+"""tcp(7)'s number of octets not yet sent: what is only unacknowledged does not count,
+or a long round trip would look like a full buffer."""
 FLUSH_MAX: Final = 262_144
 """Octets offered to the kernel in one call: half of its buffer."""
 _INT: Final = struct.Struct("i")
@@ -43,7 +44,7 @@ class Wire(Protocol):
         """What has come, at most `limit`; None: nothing yet; b"": the end."""
 
     def unsent(self) -> int:
-        """Octets that the kernel holds and the peer has not acknowledged."""
+        """Octets that the kernel holds and has not put on the wire."""
 
     async def wait_readable(self) -> None:
         """Return when something has come or the connection has ended."""
@@ -93,9 +94,9 @@ class SocketWire:
             return b""
 
     def unsent(self) -> int:
-        """Octets in the kernel's send buffer."""
+        """Octets that wait in the kernel for the peer's window."""
         try:
-            raw = fcntl.ioctl(self._sock, SIOCOUTQ, bytes(_INT.size))
+            raw = fcntl.ioctl(self._sock, SIOCOUTQNSD, bytes(_INT.size))
         except OSError:
             return 0
         return int(_INT.unpack(raw)[0])
