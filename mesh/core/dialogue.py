@@ -36,9 +36,9 @@ from mesh.core.state import TRANSITIONS, Intake, State
 from mesh.core.transaction import Transaction
 from mesh.errors import CommandError, LocalProtocolError, RemoteProtocolError
 
-# Octets that may wait behind an unanswered message: a link's credit, 4 chunks of
-# 65,536, and room for their commands.  The local socket stops reading long before.
-SENT_AHEAD_MAX: Final = 5 * 65536
+# Octets that may wait behind an unanswered message.  A link's credit is 256 KiB; the
+# local socket stops reading at 128 KiB, and its last read brings up to 256 KiB more.
+SENT_AHEAD_MAX: Final = 8 * 65536
 
 
 class DialogueKind(enum.Enum):

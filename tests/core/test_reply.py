@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.core import reply as reply_module
 from mesh.core.reply import (
     BYE,
     OK,
@@ -126,6 +127,36 @@ def test_severity(
         transient,
         permanent,
     )
+
+
+def test_the_codes_are_those_of_the_protocol() -> None:
+    constants = {
+        name: value.code
+        for name, value in vars(reply_module).items()
+        if isinstance(value, Reply)
+    }
+    assert constants == {
+        "HELP": 214,
+        "BYE": 221,
+        "OK": 250,
+        "CANNOT_VERIFY": 252,
+        "START_MAIL": 354,
+        "SHUTTING_DOWN": 421,
+        "TRY_LATER": 451,
+        "NO_ROOM": 452,
+        "TOO_MANY_RECIPIENTS": 452,
+        "UNKNOWN_VERB": 500,
+        "LINE_TOO_LONG": 500,
+        "BARE_LINE_END": 500,
+        "NOT_IMPLEMENTED": 502,
+        "BAD_SEQUENCE": 503,
+        "NO_SUCH_RECIPIENT": 550,
+        "WRONG_NAME": 550,
+        "TOO_BIG": 552,
+        "BARE_CR_OR_LF": 554,
+        "NO_VALID_RECIPIENTS": 554,
+        "PARAMETER_REFUSED": 555,
+    }
 
 
 @pytest.mark.parametrize(
