@@ -71,8 +71,8 @@ class Dialer:
         peer = self._exchange.peer(keys.name, keys.identity)
         redial = Redial(smaller=we_are_smaller(self._exchange.identity, keys.identity))
         async with trio.open_nursery() as nursery:
-            while True:
-                while not peer.ports:
+            while not self._exchange.closing:
+                while not (peer.ports or self._exchange.closing):
                     await nursery.start(self._dial, keys, addresses())
                     if not peer.ports:
                         wait = redial.after_failure(self._entropy)

@@ -300,6 +300,8 @@ class Exchange:
         self.entropy = entropy
         self._max_message = max_message
         self.peers: dict[str, Peer] = {}
+        self.closing = False
+        """The node ends: no link is made any more."""
         self._nursery: trio.Nursery | None = None
 
     def accepts(self, peer: str, path: str) -> Reply | None:
@@ -335,6 +337,11 @@ class Exchange:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> str:
         """Carry one link until it ends; returns why.  Started: the peer has its port."""
+        if self.closing:
+            wire.close()
+            session.wipe()
+            task_status.started()
+            return "closing"
         peer = self.peer(session.peer.name, session.peer.identity)
         link = Link(
             name=self.name,
@@ -355,7 +362,8 @@ class Exchange:
         return reason
 
     def close(self) -> None:
-        """Let every link say in its next cell that it ends."""
+        """Let every link say in its next cell that it ends; make no new ones."""
+        self.closing = True
         for peer in self.peers.values():
             for port in peer.ports:
                 port.link.close()

@@ -301,14 +301,24 @@ class Node:
             self._adopt(nursery)
 
     def _adopt(self, nursery: trio.Nursery) -> None:
-        """Take up what peers.d says now."""
-        changed = self._peers.poll()
-        if not changed and self._adopted:
-            return
+        """Take up what peers.d says now.
+
+        Links of a removed peer give their mail back a moment later: so what waits for
+        a place that is gone is looked for each time.
+        """
+        changed = self._peers.poll() or not self._adopted
         self._adopted = True
-        listed = {
-            name: _keys_of(peer) for name, peer in self._peers.snapshot.by_name.items()
-        }
+        by_name = self._peers.snapshot.by_name
+        if changed:
+            listed = {name: _keys_of(peer) for name, peer in by_name.items()}
+            self._adopt_peers(nursery, listed)
+        self._qmgr.reroute(
+            lambda place: place.startswith("local:") or place in by_name,
+            changed=changed,
+        )
+
+    def _adopt_peers(self, nursery: trio.Nursery, listed: dict[str, PeerKeys]) -> None:
+        """End the links of those who left, begin with those who came."""
         for name, (keys, scope) in list(self._keeping.items()):
             if listed.get(name) != keys:
                 scope.cancel()
@@ -322,7 +332,6 @@ class Node:
                 scope = trio.CancelScope()
                 self._keeping[name] = keys, scope
                 nursery.start_soon(self._keep, keys, scope)
-        self._qmgr.reroute(lambda place: place.startswith("local:") or place in listed)
 
     async def _keep(self, keys: PeerKeys, scope: trio.CancelScope) -> None:
         with scope:

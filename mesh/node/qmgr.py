@@ -209,10 +209,15 @@ class QueueManager:
         """Route by the first recipient: all of a record's go to one place."""
         return self.router(record.recipients[0]) or UNROUTED
 
-    def reroute(self, known: Callable[[str], bool]) -> None:
-        """Route anew what waits at no place or at one that is not `known` now."""
+    def reroute(self, known: Callable[[str], bool], *, changed: bool) -> None:
+        """Route anew what waits where nobody is; with `changed` routes also the unrouted.
+
+        `known` says whether a place is one of ours or of a listed peer.
+        """
         for destination, queue in self._queues.items():
-            if destination == UNROUTED or not known(destination):
+            if not queue.ready:
+                continue
+            if changed if destination == UNROUTED else not known(destination):
                 self._astray.extend(queue.ready)
                 queue.ready.clear()
         self._parking.wake()
