@@ -33,7 +33,7 @@ def command(ctx: click.Context, topic: str | None) -> None:
             "\nmesh help TOPIC shows one; mesh help VERB or mesh VERB --help a verb"
         )
     elif topic in pages:
-        click.echo_via_pager(pages[topic].read_text(encoding="utf-8"))
+        click.echo_via_pager(pages[topic].read_text(encoding="utf-8").rstrip("\n"))
     elif isinstance(group, click.Group) and (verb := group.get_command(ctx, topic)):
         with click.Context(verb, parent=ctx.parent, info_name=topic) as inner:
             click.echo(verb.get_help(inner))

@@ -42,7 +42,7 @@ $remailers
 clock = "renewal"  # "greedy": fast and NOT covered, only for a trusted network
 # Cover costs the same with mail and without.  For each link, each way:
 #   cells_per_second   0.125    1       8       64      512
-#   GB a day           0.05     0.36    2.9     23      182
+#   GB a day           0.044    0.35    2.8     23      181       and 4 % for TCP
 #   a 30 kB message    1 min    8 s     1 s     0.1 s   at once
 cells_per_second = 1  # a power of two, 0.125 to 4096; a link takes the lower of two
 

@@ -226,7 +226,9 @@ def _parse_file_untrusted(octets: bytes, path: Path) -> Listed:
         )
     head = text.partition(BEGIN)[0].splitlines()
     words = (
-        line.removeprefix(_CONFIRMED).strip() for line in head if _CONFIRMED in line
+        line.removeprefix(_CONFIRMED).strip()
+        for line in head
+        if line.startswith(_CONFIRMED)
     )
     return Listed(descriptor, frozenset(words) & frozenset(descriptor.serves))
 

@@ -33,6 +33,7 @@ def test_what_the_folder_says(folder: Path) -> None:
     (folder / "carol.mesh").write_text(
         "Serves-Confirmed: list@else.test\n"
         "Serves-Confirmed: never@claimed.test\n"
+        " Serves-Confirmed: spam@else.test\n"
         + text_of("carol", serves=("list@else.test", "spam@else.test"))
     )
     for ignored in ("README", ".dave.mesh", ".lock", "dave.mesh.new", "dave.MESH"):
