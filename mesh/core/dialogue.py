@@ -82,11 +82,10 @@ _FIXED: Final[Mapping[Verb, Reply]] = {
     Verb.TURN: replies_.NOT_IMPLEMENTED,
 }
 _CONTENT: Final = (Verb.DATA, Verb.BDAT)
-_TRANSACTION: Final = (State.SENDER, State.RECIPIENTS)
 
 
 class Dialogue:
-    """One conversation; see the module's table.
+    """One conversation.
 
     name        ours, for the greeting
     accepts     the refusal of a forward-path (on a link with its source route), or
@@ -130,8 +129,7 @@ class Dialogue:
         if self._intake is Intake.ENDED:
             return
         self._buffer.append(data)
-        if self._intake is not Intake.ANSWER:
-            self._advance()
+        self._advance()
         if self._intake is Intake.ANSWER and len(self._buffer) > SENT_AHEAD_MAX:
             self._end()
             raise RemoteProtocolError("too much sent ahead of an answer")
@@ -228,8 +226,6 @@ class Dialogue:
             self._finish(mail.take_content())
             return True
         self._say(mail.failure or OK)
-        if self._state is not State.CHUNKS:
-            self._mail = Transaction()  # there was none to spoil
         return True
 
     # Commands: what each one does.
@@ -256,7 +252,7 @@ class Dialogue:
 
     def _refuse(self, command: Command, refusal: Reply) -> None:
         if command.verb is Verb.BDAT:
-            if self._state in _TRANSACTION:
+            if self._state in {State.SENDER, State.RECIPIENTS}:
                 self._state = State.CHUNKS
             self._mail.fail(refusal)
             self._proceed_bdat(command)
@@ -265,19 +261,13 @@ class Dialogue:
         if command.verb is Verb.DATA:
             self._reset()
         elif command.verb is Verb.RCPT:
-            self._note_refused(refusal)
+            self._mail.refuse_recipient(refusal)
 
     def _reject_line(self, line: bytes, reply: Reply) -> None:
-        """Answer a line that is no command, as far as its verb shows."""
-        verb = line[:4].upper()
         self._say(reply)
-        if verb == b"BDAT":
+        if line[:4].upper() == b"BDAT":
             self._end()
-        elif verb == b"RCPT":
-            self._note_refused(reply)
-
-    def _note_refused(self, reply: Reply) -> None:
-        if self._state in _TRANSACTION:
+        elif line[:4].upper() == b"RCPT":
             self._mail.refuse_recipient(reply)
 
     def _check_nothing(self, _: Command) -> Reply | None:

@@ -116,10 +116,7 @@ class _Transfer:
 
 
 class Sender:
-    """One conversation with a receiver; see the module's table.
-
-    helo        our name, for HELO, EHLO or LHLO
-    """
+    """One conversation with a receiver; `helo` is our name there."""
 
     def __init__(self, *, dialect: SenderDialect, helo: str) -> None:
         self._link = dialect is SenderDialect.LINK

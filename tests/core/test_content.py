@@ -61,6 +61,11 @@ def test_lf_form_is_undone(content: bytes) -> None:
     assert from_lf(to_lf(content)) == content
 
 
+def test_the_limit_of_stuffing_is_tight() -> None:
+    worst = b"." + b"\r\n." * 333
+    assert len(to_stuffed(worst)) - len(b"\r\n.\r\n") == stuffed_limit(len(worst))
+
+
 def test_known_answers() -> None:
     assert to_stuffed(b"") == b".\r\n"
     assert to_stuffed(b".") == b"..\r\n.\r\n"

@@ -407,6 +407,15 @@ def test_a_bdat_that_cannot_be_counted_ends_the_conversation(line: bytes) -> Non
     assert talk.dialogue.buffered == 0
 
 
+@pytest.mark.parametrize("line", [b"RSET\r\n", b"HELO peer\r\n", b"DATA\r\n"])
+def test_an_end_of_the_transaction_frees_its_chunks(line: bytes) -> None:
+    talk = Talk()
+    talk.give(MAIL + RCPT + b"BDAT 5\r\n12345")
+    assert talk.dialogue.buffered == 5
+    talk.give(line)
+    assert talk.dialogue.buffered == 0
+
+
 # Waiting for an answer
 
 

@@ -76,6 +76,8 @@ def test_text_that_is_missing_or_not_printable(octets: bytes, text: str) -> None
     "octets",
     [
         b"hello\r\n",
+        b"\n",
+        b"250 ok\r\n\n",
         b"250 bare line feed\n",
         b"250 a\rb\r\n",
         b"\r\n",
@@ -112,6 +114,12 @@ def test_a_reply_before_garbage_is_not_lost() -> None:
     ("code", "severity", "positive", "transient", "permanent"),
     [
         (250, Severity.POSITIVE, True, False, False),
+        (299, Severity.POSITIVE, True, False, False),
+        (300, Severity.INTERMEDIATE, False, False, False),
+        (399, Severity.INTERMEDIATE, False, False, False),
+        (400, Severity.TRANSIENT, False, True, False),
+        (499, Severity.TRANSIENT, False, True, False),
+        (500, Severity.PERMANENT, False, False, True),
         (354, Severity.INTERMEDIATE, False, False, False),
         (452, Severity.TRANSIENT, False, True, False),
         (550, Severity.PERMANENT, False, False, True),
