@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The one door to libsodium and ML-KEM; the only place where a secret key lives.
+"""The one door to what computes with secrets: libsodium and ML-KEM.
 
     primitive                     from                          reference
     BLAKE2b-256 / -512, keyed     libsodium, hashlib            RFC 7693
@@ -10,11 +10,8 @@
     XChaCha20-Poly1305            libsodium                     draft-irtf-cfrg-xchacha-03
     ML-KEM-768                    cryptography, imported late   FIPS 203
 
-A secret is a `Key`: 32 or 64 octets in one of 1,024 slots of a slab.  A slab is
-64 KiB of anonymous memory, locked against swapping, left out of core dumps and of
-forked children.  A slot is zeroed when its Key is wiped or collected.  `bytes` is
-never the type of a secret, because Python copies and keeps them; the two places
-where a library insists on `bytes` (a key file, ML-KEM) overwrite what they got.
+A secret is a `Key` in locked memory (memory.py).  The two places where a library
+insists on `bytes` (a key file, ML-KEM) overwrite what they got.
 
 Invariant: every AEAD, hash and DH takes its key by address, from the slab.
 The calls release the interpreter's lock, so a thread may seal while another runs;
@@ -23,22 +20,30 @@ Nothing here draws randomness but `SystemEntropy`, which the shell hands inwards
 """
 
 import hashlib
-import mmap
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
-from nacl import _sodium  # type: ignore[attr-defined]  # the cffi handle, untyped
-
+from mesh.core.memory import (
+    KEY_LEN as KEY_LEN,
+)
+from mesh.core.memory import (
+    LONG_KEY_LEN as LONG_KEY_LEN,
+)
+from mesh.core.memory import (
+    SLOT_LEN,
+    ffi,
+    lib,
+)
+from mesh.core.memory import (
+    Key as Key,
+)
+from mesh.core.memory import (
+    Octets as Octets,
+)
+from mesh.core.memory import (
+    new_locked as new_locked,
+)
 from mesh.errors import CryptoError, LocalProtocolError
 
-lib: Final[Any] = _sodium.lib
-ffi: Final[Any] = _sodium.ffi
-
-Octets: TypeAlias = bytes | bytearray | memoryview
-
-KEY_LEN: Final = 32
-"""Octets of a symmetric key, an X25519 scalar, an Ed25519 seed."""
-LONG_KEY_LEN: Final = 64
-"""Octets of a chaining key and of an expanded Ed25519 key."""
 PUBLIC_LEN: Final = 32
 SIGNATURE_LEN: Final = 64
 NONCE_LEN: Final = 12
@@ -48,118 +53,11 @@ KEM_PUBLIC_LEN: Final = 1184
 KEM_CIPHERTEXT_LEN: Final = 1088
 HASH_BLOCK_LEN: Final = 128
 """Octets of a BLAKE2b block, which HMAC pads its key to."""
-
-SLOT_LEN: Final = 64
-SLAB_LEN: Final = 65536
-"""Octets of a slab: below the 64 KiB that an unprivileged process may always lock."""
-
-if lib.sodium_init() < 0:
-    raise AssertionError("libsodium does not start")
+SCRATCH_LEN: Final = 4096
 
 _new_raw: Final[Any] = ffi.new_allocator(should_clear_after_alloc=False)
 _ZEROS: Final = bytes(SLOT_LEN)
-
-
-def new_locked(length: int) -> Any:
-    """Anonymous zeroed memory: locked, not dumped, not inherited by a fork."""
-    region = mmap.mmap(-1, length)
-    region.madvise(mmap.MADV_DONTDUMP)
-    region.madvise(mmap.MADV_DONTFORK)
-    address = ffi.from_buffer("unsigned char[]", region)
-    # A refusal (RLIMIT_MEMLOCK) leaves the memory usable; swapping is then the
-    # operator's matter, and the service file forbids it.
-    lib.sodium_mlock(address, length)
-    return address
-
-
-class _Slab:
-    """All slots for keys; grows by one locked region when it is used up."""
-
-    def __init__(self) -> None:
-        self._regions: list[Any] = []
-        self._free: list[Any] = []
-
-    def take(self) -> Any:
-        if not self._free:
-            region = new_locked(SLAB_LEN)
-            self._regions.append(region)
-            self._free = [region + at for at in range(0, SLAB_LEN, SLOT_LEN)]
-        return self._free.pop()
-
-    def give_back(self, slot: Any) -> None:
-        lib.sodium_memzero(slot, SLOT_LEN)
-        self._free.append(slot)
-
-
-_slab: Final = _Slab()
-_scratch: Final[Any] = new_locked(4096)
-
-
-class Key:
-    """A secret of 32 or 64 octets in locked memory; zeroed by `wipe` or when dropped.
-
-    Comparison takes the same time whatever differs; the repr shows nothing.
-    Using a wiped Key is a bug and raises LocalProtocolError.
-    """
-
-    __slots__ = ("_slot", "length")
-
-    def __init__(self, length: int = KEY_LEN) -> None:
-        """Make an all-zero key, to be filled by this module."""
-        self._slot: Any = None
-        if length not in (KEY_LEN, LONG_KEY_LEN):
-            raise LocalProtocolError("a key has 32 or 64 octets")
-        self.length = length
-        self._slot = _slab.take()
-
-    @classmethod
-    def from_bytes(cls, secret: Octets) -> "Key":
-        """Copy a secret in; the caller's copy is the caller's to forget."""
-        key = cls(len(secret))
-        ffi.memmove(key._slot, secret, len(secret))
-        return key
-
-    @property
-    def address(self) -> Any:
-        """Where the octets are, for libsodium."""
-        if self._slot is None:
-            raise LocalProtocolError("this key was wiped")
-        return self._slot
-
-    def copy(self) -> "Key":
-        """Give a second Key of the same octets, with a life of its own."""
-        key = Key(self.length)
-        ffi.memmove(key._slot, self.address, self.length)
-        return key
-
-    def unsafe_bytes(self) -> bytes:
-        """Copy the secret out, for a key file or a known-answer test only."""
-        return bytes(ffi.buffer(self.address, self.length))
-
-    def wipe(self) -> None:
-        """Zero the octets and give the slot back; again is no error."""
-        if self._slot is not None:
-            _slab.give_back(self._slot)
-            self._slot = None
-
-    def __del__(self) -> None:
-        self.wipe()
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Key) or other.length != self.length:
-            return NotImplemented
-        return bool(lib.sodium_memcmp(self.address, other.address, self.length) == 0)
-
-    __hash__ = None  # type: ignore[assignment]  # a secret is no dictionary key
-
-    def __repr__(self) -> str:
-        return f"<Key of {self.length} octets>"
-
-    def __reduce__(self) -> Any:
-        raise LocalProtocolError("a key does not leave its memory")
+_scratch: Final[Any] = new_locked(SCRATCH_LEN)
 
 
 class Entropy(Protocol):
@@ -266,7 +164,7 @@ def hkdf(chaining_key: Key, input_key: Key) -> tuple[Key, Key]:
         cipher = Key(KEY_LEN)
         ffi.memmove(cipher.address, second.address, KEY_LEN)
     finally:
-        lib.sodium_memzero(_scratch, 4096)
+        lib.sodium_memzero(_scratch, SCRATCH_LEN)
         temp.wipe()
         second.wipe()
     return first, cipher

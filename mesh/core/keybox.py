@@ -13,7 +13,7 @@ calls, so they belong to one thread.
 
 from typing import Any, Final
 
-from mesh.core import crypto
+from mesh.core import memory
 from mesh.core.crypto import KEY_LEN, TAG_LEN, XNONCE_LEN, Key
 from mesh.errors import CryptoError, LocalProtocolError
 
@@ -23,13 +23,13 @@ PLAIN_MAX: Final = 256
 OVERHEAD: Final = XNONCE_LEN + TAG_LEN
 """Octets that a box adds to before, key and after."""
 
-_lib: Final[Any] = crypto.lib
-_ffi: Final[Any] = crypto.ffi
-_move: Final[Any] = crypto.ffi.memmove
-_scratch: Final[Any] = crypto.new_locked(4096)
-_SEAL: Final[Any] = crypto.lib.crypto_aead_xchacha20poly1305_ietf_encrypt
-_OPEN: Final[Any] = crypto.lib.crypto_aead_xchacha20poly1305_ietf_decrypt
-_new_raw: Final[Any] = crypto.ffi.new_allocator(should_clear_after_alloc=False)
+_lib: Final[Any] = memory.lib
+_ffi: Final[Any] = memory.ffi
+_move: Final[Any] = memory.ffi.memmove
+_scratch: Final[Any] = memory.new_locked(4096)
+_SEAL: Final[Any] = memory.lib.crypto_aead_xchacha20poly1305_ietf_encrypt
+_OPEN: Final[Any] = memory.lib.crypto_aead_xchacha20poly1305_ietf_decrypt
+_new_raw: Final[Any] = memory.ffi.new_allocator(should_clear_after_alloc=False)
 
 
 def seal_key(

@@ -39,7 +39,7 @@ from mesh.core.cell import (
     Segment,
     parse_untrusted,
 )
-from mesh.core.dialogue import Closed, Dialogue, DialogueKind, IdsDone, MessageReceived
+from mesh.core.dialogue import Dialogue, DialogueKind, IdsDone, MessageReceived
 from mesh.core.reply import Reply
 from mesh.core.smtp import Finished, Outgoing, Sender, SenderClosed, SenderDialect
 from mesh.errors import CellError, LocalProtocolError
@@ -225,8 +225,8 @@ class Link:
                 self._events.append(Received(number, event))
             elif isinstance(event, IdsDone):
                 self._events.append(Done(event.ids))
-            elif isinstance(event, Closed):
-                inbound.dialogue = None
+            else:
+                inbound.dialogue = None  # QUIT: the next octet begins another
         if replies := dialogue.data_to_send():
             inbound.replies += replies
             self._replying[number] = None

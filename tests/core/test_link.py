@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.core.cell import BODY_LEN, CREDIT, PADDING, STREAMS_MAX, BodyWriter, Kind
+from mesh.core.cell import (
+    BODY_LEN,
+    CREDIT,
+    PADDING,
+    STREAMS_MAX,
+    BodyWriter,
+    Kind,
+    parse_untrusted,
+)
 from mesh.core.link import (
     DONE_IDS_MAX,
     SMALL_MESSAGE_LEN,
@@ -245,6 +253,17 @@ def test_quit_lets_a_stream_begin_anew() -> None:
     assert said.count(b"221 ") == 1
     with pytest.raises(LocalProtocolError):
         link.answer(4, OK)
+
+
+def test_replies_longer_than_a_body_take_several() -> None:
+    link = make("bravo", "alpha")
+    link.receive_body(body((Kind.COMMANDS, 0, b"NOOP\r\n" * 600)))
+    said = b""
+    while link.has_data:
+        said += b"".join(
+            bytes(segment.octets) for segment in parse_untrusted(link.next_body())
+        )
+    assert said.count(b"250 ") == 600
 
 
 def test_an_answer_on_a_stream_that_ended_is_our_mistake() -> None:

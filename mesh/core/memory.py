@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""Where secrets live: a slab of locked memory, and the Key that owns one slot of it.
+
+    slab   64 KiB of anonymous memory: locked against swapping, left out of core
+           dumps and of forked children; another one when all its slots are taken
+    slot   64 octets: one Key of 32 or 64; zeroed when the Key is wiped or collected
+
+`bytes` is never the type of a secret, because Python copies and keeps them.
+
+Invariant: a secret is reached by its address only, and its slot holds zeros before and
+after its Key.  Nothing here computes: crypto.py does.
+"""
+
+import mmap
+from typing import Any, Final, TypeAlias
+
+from nacl import _sodium  # type: ignore[attr-defined]  # the cffi handle, untyped
+
+from mesh.errors import LocalProtocolError
+
+lib: Final[Any] = _sodium.lib
+ffi: Final[Any] = _sodium.ffi
+
+Octets: TypeAlias = bytes | bytearray | memoryview
+
+KEY_LEN: Final = 32
+"""Octets of a symmetric key, an X25519 scalar, an Ed25519 seed."""
+LONG_KEY_LEN: Final = 64
+"""Octets of a chaining key and of an expanded Ed25519 key."""
+
+SLOT_LEN: Final = 64
+SLAB_LEN: Final = 65536
+"""Octets of a slab: below the 64 KiB that an unprivileged process may always lock."""
+
+if lib.sodium_init() < 0:
+    raise AssertionError("libsodium does not start")
+
+
+def new_locked(length: int) -> Any:
+    """Anonymous zeroed memory: locked, not dumped, not inherited by a fork."""
+    region = mmap.mmap(-1, length)
+    region.madvise(mmap.MADV_DONTDUMP)
+    region.madvise(mmap.MADV_DONTFORK)
+    address = ffi.from_buffer("unsigned char[]", region)
+    # A refusal (RLIMIT_MEMLOCK) leaves the memory usable; swapping is then the
+    # operator's matter, and the service file forbids it.
+    lib.sodium_mlock(address, length)
+    return address
+
+
+class _Slab:
+    """All slots for keys; grows by one locked region when it is used up."""
+
+    def __init__(self) -> None:
+        self._regions: list[Any] = []
+        self._free: list[Any] = []
+
+    def take(self) -> Any:
+        if not self._free:
+            region = new_locked(SLAB_LEN)
+            self._regions.append(region)
+            self._free = [region + at for at in range(0, SLAB_LEN, SLOT_LEN)]
+        return self._free.pop()
+
+    def give_back(self, slot: Any) -> None:
+        lib.sodium_memzero(slot, SLOT_LEN)
+        self._free.append(slot)
+
+
+_slab: Final = _Slab()
+
+
+class Key:
+    """A secret of 32 or 64 octets in locked memory; zeroed by `wipe` or when dropped.
+
+    Comparison takes the same time whatever differs; the repr shows nothing.
+    Using a wiped Key is a bug and raises LocalProtocolError.
+    """
+
+    __slots__ = ("_slot", "length")
+
+    def __init__(self, length: int = KEY_LEN) -> None:
+        """Make an all-zero key, to be filled by this module."""
+        self._slot: Any = None
+        if length not in (KEY_LEN, LONG_KEY_LEN):
+            raise LocalProtocolError("a key has 32 or 64 octets")
+        self.length = length
+        self._slot = _slab.take()
+
+    @classmethod
+    def from_bytes(cls, secret: Octets) -> "Key":
+        """Copy a secret in; the caller's copy is the caller's to forget."""
+        key = cls(len(secret))
+        ffi.memmove(key._slot, secret, len(secret))
+        return key
+
+    @property
+    def address(self) -> Any:
+        """Where the octets are, for libsodium."""
+        if self._slot is None:
+            raise LocalProtocolError("this key was wiped")
+        return self._slot
+
+    def copy(self) -> "Key":
+        """Give a second Key of the same octets, with a life of its own."""
+        key = Key(self.length)
+        ffi.memmove(key._slot, self.address, self.length)
+        return key
+
+    def unsafe_bytes(self) -> bytes:
+        """Copy the secret out, for a key file or a known-answer test only."""
+        return bytes(ffi.buffer(self.address, self.length))
+
+    def wipe(self) -> None:
+        """Zero the octets and give the slot back; again is no error."""
+        if self._slot is not None:
+            _slab.give_back(self._slot)
+            self._slot = None
+
+    def __del__(self) -> None:
+        self.wipe()
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Key) or other.length != self.length:
+            return NotImplemented
+        return bool(lib.sodium_memcmp(self.address, other.address, self.length) == 0)
+
+    __hash__ = None  # type: ignore[assignment]  # a secret is no dictionary key
+
+    def __repr__(self) -> str:
+        return f"<Key of {self.length} octets>"
+
+    def __reduce__(self) -> Any:
+        raise LocalProtocolError("a key does not leave its memory")

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""The life of a key: zero before, zero after, nowhere else."""
+
+import pickle
+
+import pytest
+
+from mesh.core import memory
+from mesh.core.memory import Key
+from mesh.errors import LocalProtocolError
+from tests.harness import FixedEntropy
+
+
+def test_wiping_zeroes_the_slot_and_forbids_use() -> None:
+    secret = FixedEntropy().key()
+    place = secret.address
+    view = memory.ffi.buffer(place, 32)
+    assert bytes(view) != bytes(32)
+    secret.wipe()
+    assert bytes(view) == bytes(32)
+    secret.wipe()
+    with pytest.raises(LocalProtocolError):
+        secret.copy()
+
+
+def test_dropping_a_key_zeroes_its_slot() -> None:
+    secret = FixedEntropy().key()
+    view = memory.ffi.buffer(secret.address, 32)
+    del secret
+    assert bytes(view) == bytes(32)
+
+
+def test_a_copy_lives_by_itself() -> None:
+    first = FixedEntropy().key()
+    second = first.copy()
+    assert first == second
+    first.wipe()
+    assert second.unsafe_bytes() == FixedEntropy().key().unsafe_bytes()
+
+
+def test_keys_show_nothing_and_go_nowhere() -> None:
+    secret = FixedEntropy().key()
+    assert repr(secret) == "<Key of 32 octets>"
+    assert len(secret) == 32
+    with pytest.raises(LocalProtocolError):
+        pickle.dumps(secret)
+    with pytest.raises(TypeError):
+        hash(secret)
+    assert secret != FixedEntropy("another").key()
+    assert secret != Key(64)
+    assert secret != secret.unsafe_bytes()
+    with pytest.raises(LocalProtocolError):
+        Key(16)
+
+
+def test_the_slab_grows_past_one_region() -> None:
+    entropy = FixedEntropy()
+    keys = [entropy.key() for _ in range(2 * memory.SLAB_LEN // memory.SLOT_LEN)]
+    again = FixedEntropy()
+    assert all(each == again.key() for each in keys)
