@@ -79,9 +79,9 @@ class Intake:
         self._starving: deque[tuple[Sequence[Record], Accepted]] = deque()
 
     @property
-    def is_starving(self) -> bool:
-        """Somebody waits for free slots: flush or grow, then `feed`."""
-        return bool(self._starving)
+    def need(self) -> int:
+        """Free slots for which the first caller waits; 0: nobody does."""
+        return len(self._starving[0][0]) if self._starving else 0
 
     @property
     def is_busy(self) -> bool:

@@ -172,12 +172,12 @@ class Spool:
         task_status.started()
         try:
             while self._failure is None:
-                await self._turn()
-                if self._intake.is_starving:
+                if self._intake.need:
                     await trio.sleep(STEP_SECONDS)
                 else:
                     with trio.move_on_after(FLUSH_SECONDS):
                         await self._parking.park()
+                await self._turn()
         finally:
             with trio.CancelScope(shield=True):
                 await self._close()
@@ -185,15 +185,17 @@ class Spool:
 
     async def _close(self) -> None:
         """Commit what was accepted, forget what was delivered, end the thread."""
-        while self._failure is None and self._intake.is_busy:
-            await self._writer.call(_nothing)
-        self._is_open = False
-        if self._failure is None:
-            await self._flush()
-            await self._upkeep.write_clock()
-            await self._writer.call(self._groups.checkpoint)
-        await self._writer.stop()
-        self.close()
+        try:
+            while self._failure is None and self._intake.is_busy:
+                await self._writer.call(_nothing)
+            self._is_open = False
+            if self._failure is None:
+                await self._flush()
+                await self._upkeep.write_clock()
+                self._checkpoint()
+        finally:
+            await self._writer.stop()
+            self.close()
 
     # what the node asks
 
@@ -225,12 +227,15 @@ class Spool:
     def accept(self, records: Sequence[Record], done: Accepted) -> None:
         """Seal these records into one group; `done` hears when it is on the disk.
 
-        Never blocks.  `done` runs on the Trio thread, never within this call.
+        Never blocks.  `done` runs on the Trio thread, never within this call; after a
+        failure of the disk it never runs: nobody is told anything any more.
         """
+        if self._failure is not None:
+            return
         if not self._is_open:
             raise LocalProtocolError("the spool is not running")
         self._intake.accept(records, done)
-        if self._intake.is_starving:
+        if self._intake.need:
             self._parking.wake()
 
     def _store(self, group: Group) -> None:
@@ -326,11 +331,12 @@ class Spool:
             self._arena.renew(slot)
         try:
             await self._flush()
-            await self._upkeep.turn()
+            await self._upkeep.turn(self._intake.need)
         except IoError as error:
             self._fail(error)
             return
-        self._intake.feed(hope=self._upkeep.is_low or self._arena.dirty)
+        hope = self._arena.dirty or self._upkeep.is_low(self._intake.need)
+        self._intake.feed(hope=hope)
         if self._uncheckpointed and self._uncheckpointed == self._at_last_turn:
             self._checkpoint()
         self._at_last_turn = self._uncheckpointed

@@ -64,11 +64,10 @@ class Upkeep:
         """Seconds for which nodes on this spool have run, all told."""
         return int(self._clock() - self._began)
 
-    @property
-    def is_low(self) -> bool:
-        """The arena should grow, and can."""
+    def is_low(self, need: int = 0) -> bool:
+        """Say whether the arena should grow, and can, for so many slots at once."""
         arena = self._arena
-        low = max(FREE_MIN, arena.capacity // FREE_SHARE)
+        low = max(FREE_MIN, arena.capacity // FREE_SHARE, need)
         return arena.free < low and arena.capacity < SLOTS_MAX and not self._no_room
 
     async def flush(self, also: Callable[[], None] | None = None) -> None:
@@ -86,9 +85,9 @@ class Upkeep:
         if flush.spent:
             self._no_room = False
 
-    async def turn(self) -> None:
-        """Do what is due; a flush comes before it."""
-        if self.is_low:
+    async def turn(self, need: int = 0) -> None:
+        """Do what is due, where somebody waits for `need` slots; a flush went before."""
+        if self.is_low(need):
             await self._grow()
         now = self._clock()
         if self._arena.keys.previous is not None:
