@@ -4,6 +4,8 @@
 import os
 import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -226,3 +228,12 @@ def test_a_full_disk_leaves_no_node(tmp_path: Path, capsys: Capture) -> None:
     assert code == 74
     assert not (tmp_path / "node.toml").exists()
     assert main(["init", str(tmp_path), *FLAGS]) == 0
+
+
+def test_several_at_once_make_one_node(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mesh", "init", str(tmp_path / "x"), *FLAGS]
+    running = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(4)]
+    assert sorted(process.wait(60) for process in running) == [0, 73, 73, 73]
+    assert main(["export", "-c", str(tmp_path / "x" / "node.toml")]) == 0
+    names = sorted(path.name for path in (tmp_path / "x").rglob("*"))
+    assert not [name for name in names if name.startswith(".")]

@@ -26,7 +26,6 @@ from mesh.core.encoding import encode
 from mesh.errors import DescriptorError
 from tests.descriptors import NOW, draft, identity_of, signed, text_of
 
-KEY = identity_of("alpha")
 LABEL = b"mesh/1 descriptor\x00"
 
 
@@ -53,7 +52,9 @@ def fields_of(descriptor: Descriptor) -> list[Any]:
 
 def armoured(statement: bytes, headers: str = "") -> str:
     """Properly signed octets under any headers."""
-    box = base64.b64encode(sign(KEY, LABEL + statement) + statement).decode()
+    box = base64.b64encode(
+        sign(identity_of("alpha"), LABEL + statement) + statement
+    ).decode()
     return "\n".join([BEGIN, headers, "", *textwrap.wrap(box, 64), END, ""])
 
 
@@ -67,7 +68,7 @@ def test_round_trip() -> None:
         versions=(1, 2),
         insecure=("debug log", "greedy clock"),
     )
-    text = create(descriptor, KEY)
+    text = create(descriptor, identity_of("alpha"))
     assert parse_untrusted(text) == [descriptor]
     assert armour(parse_untrusted(text)[0]) == text
 
@@ -76,7 +77,10 @@ def test_the_statement_is_laid_out_as_the_header_says() -> None:
     descriptor = draft("alpha")
     box = "".join(text_of("alpha").partition("\n\n")[2].split("\n")[:-2])
     statement = encode(fields_of(descriptor))
-    assert base64.b64decode(box) == sign(KEY, LABEL + statement) + statement
+    assert (
+        base64.b64decode(box)
+        == sign(identity_of("alpha"), LABEL + statement) + statement
+    )
 
 
 def test_the_readable_lines() -> None:
@@ -267,7 +271,7 @@ RULES = [
 def test_each_rule_binds_us_and_them(changes: dict[str, Any], why: str) -> None:
     wrong = draft("alpha", **changes)
     with pytest.raises(DescriptorError, match=why):
-        create(wrong, KEY)
+        create(wrong, identity_of("alpha"))
     with pytest.raises(DescriptorError, match=f"{why}.*its node must export it again"):
         parse_untrusted(armoured(encode(fields_of(wrong))))
 
@@ -285,7 +289,7 @@ def test_the_longest_that_the_rules_allow_fits() -> None:
         serial=(1 << 63) - 1,
         not_after=253_402_300_799,
     )
-    assert parse_untrusted(create(long, KEY)) == [long]
+    assert parse_untrusted(create(long, identity_of("alpha"))) == [long]
 
 
 @pytest.mark.parametrize("index", range(14))
