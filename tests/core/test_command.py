@@ -68,6 +68,7 @@ def test_garbage_raises_its_own_error_only(
         (b"NOOP", Command(Verb.NOOP)),
         (b"noop done=" + ID.hex().encode(), Command(Verb.NOOP, ids=(ID,))),
         (b"HELP", Command(Verb.HELP)),
+        (b"VRFY  x", Command(Verb.VRFY, "x")),
         (b"QUIT  ", Command(Verb.QUIT)),
     ],
 )
@@ -98,6 +99,7 @@ def test_unknown_verbs(line: bytes) -> None:
         b"NOOP DONE=" + b",".join([ID.hex().encode()] * (DONE_IDS_MAX + 1)),
         b"MAIL",
         b"MAIL TO:<a@b>",
+        b"MAIL FORM:<a@b>",
         b"MAIL FROM:<a@b>SIZE=1",
         b"MAIL FROM:<a@b> SIZE=",
         b"MAIL FROM:<a@b> SIZE=-1",
@@ -109,6 +111,7 @@ def test_unknown_verbs(line: bytes) -> None:
         b"MAIL FROM:<a@b> ID=" + b"x" * 32,
         b"RCPT",
         b"RCPT FROM:<a@b>",
+        b"RCPT IN:<a@b>",
         b"RCPT TO:<>",
         b"RCPT TO:<a>",
         b"BDAT",

@@ -274,6 +274,14 @@ def test_locally_a_refused_recipient_refuses_the_message(
     assert talk.events == [message(b"")]
 
 
+def test_only_a_refused_recipient_refuses_the_message() -> None:
+    talk = Talk()
+    codes = talk.codes(MAIL + RCPT + MAIL + b"FOO\r\nMAIL\r\nVRFY x\r\nDATA\r\n.\r\n")
+    assert codes == [250, 250, 503, 500, 501, 252, 354, 250]
+    assert talk.codes(MAIL + BAD_RCPT + MAIL + b"RSET\r\n") == [250, 550, 503, 250]
+    assert talk.codes(b"RCPT TO:<a>\r\nDATA\r\n") == [501, 503]
+
+
 def test_a_recipient_out_of_order_refuses_nothing() -> None:
     talk = Talk()
     assert talk.codes(RCPT + b"RCPT TO:<a>\r\n" + MAIL + RCPT) == [503, 501, 250, 250]
@@ -450,6 +458,20 @@ def test_too_much_sent_ahead_ends_it() -> None:
     assert dialogue.next_event() == Closed()
     assert dialogue.buffered == 0
     dialogue.answer(OK)
+
+
+def test_a_long_text_is_not_sent_ahead() -> None:
+    talk = Talk(size=2 * SENT_AHEAD_MAX)
+    content = (b"x" * 998 + b"\r\n") * (SENT_AHEAD_MAX // 900)
+    talk.give(MAIL + RCPT + b"DATA\r\n" + content, b".\r\n")
+    assert talk.events == [message(content)]
+
+
+def test_but_on_lmtp_one_reply_is_for_all() -> None:
+    dialogue = Talk().dialogue
+    dialogue.receive_data(MAIL + RCPT + b"RCPT TO:<y@b>\r\nBDAT 0 LAST\r\n")
+    with pytest.raises(LocalProtocolError):
+        dialogue.answer(OK, OK)
 
 
 def test_eof_ends_it_once_and_drops_what_is_unfinished() -> None:
