@@ -76,6 +76,13 @@ def test_known_lines(line: bytes, command: Command) -> None:
     assert parse_command_untrusted(line) == command
 
 
+def test_the_longest_list_of_ids_fits_a_line() -> None:
+    command = Command(Verb.NOOP, ids=(ID,) * DONE_IDS_MAX)
+    line = encode_command(command)
+    assert len(line) <= LINE_MAX
+    assert parse_command_untrusted(line[:-2]) == command
+
+
 @pytest.mark.parametrize(
     "line", [b"", b" ", b"EXPN x", b"HELOx", b" HELO x", b"\xff", b"MAIL\tFROM:<>"]
 )
@@ -112,6 +119,7 @@ def test_unknown_verbs(line: bytes) -> None:
         b"RCPT",
         b"RCPT FROM:<a@b>",
         b"RCPT IN:<a@b>",
+        b"RCPT TO:<a@b>x",
         b"RCPT TO:<>",
         b"RCPT TO:<a>",
         b"BDAT",
