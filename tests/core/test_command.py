@@ -74,6 +74,13 @@ def test_garbage_raises_its_own_error_only(
 )
 def test_known_lines(line: bytes, command: Command) -> None:
     assert parse_command_untrusted(line) == command
+    assert parse_command_untrusted(encode_command(command)[:-2]) == command
+
+
+def test_lines_have_no_blank_at_their_end() -> None:
+    assert encode_command(Command(Verb.RSET)) == b"RSET\r\n"
+    assert encode_command(Command(Verb.BDAT, size=3)) == b"BDAT 3\r\n"
+    assert encode_command(Command(Verb.MAIL)) == b"MAIL FROM:<>\r\n"
 
 
 def test_the_longest_list_of_ids_fits_a_line() -> None:
