@@ -35,7 +35,7 @@ from mesh.core.command import DONE_IDS_MAX, Command, Verb, encode_command
 from mesh.core.content import to_stuffed
 from mesh.core.envelope import Path
 from mesh.core.outbox import Outbox
-from mesh.core.reply import SHUTTING_DOWN, TRY_LATER, Reply, ReplyReader, Severity
+from mesh.core.reply import SHUTTING_DOWN, TRY_LATER, Reply, ReplyReader
 from mesh.errors import LocalProtocolError, RemoteProtocolError
 
 # Octets of one BDAT, and how many of them may wait for their replies: PROTOCOL
@@ -277,7 +277,7 @@ class Sender:
         """Whether the reply's severity is one that this step can have."""
         if step is Step.DATA:
             return not reply.positive
-        return reply.severity is not Severity.INTERMEDIATE
+        return not 300 <= reply.code < 400
 
     def _on_greeting(self, reply: Reply) -> None:
         if not reply.positive:
