@@ -260,8 +260,6 @@ class Sender:
     # In: what a reply means where it comes.
 
     def _receive_reply_untrusted(self, reply: Reply) -> None:
-        if self._closed:
-            return
         step = self._expected.popleft() if self._expected else None
         if step is Step.QUIT:
             self._close(TRY_LATER)

@@ -453,6 +453,7 @@ def test_quit_comes_last() -> None:
         one.send(outgoing())
     assert b"QUIT" not in out(one)
     one.receive_data(OK.encode() * 2 + b"354 x\r\n" + OK.encode())
+    one.quit()
     assert out(one) == b"x\r\n.\r\nQUIT\r\n"
     one.receive_data(b"221 x\r\n")
     assert events(one) == [Finished(1, (OK,)), SenderClosed()]
@@ -501,8 +502,10 @@ def test_whatever_breaks_each_message_comes_back_once(broken: str, at: int) -> N
         for event in found
         if isinstance(event, Finished)
     ] == outcome
+    held = len(one._reader._buffer)
     one.receive_data(b"250 x\r\n")
     one.receive_eof()
+    assert len(one._reader._buffer) == held
     assert not can_send(one)
     assert not pending(one)
     assert idle(one)
