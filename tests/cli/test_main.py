@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from io import BufferedWriter, TextIOWrapper
 from pathlib import Path
 from typing import IO
 
@@ -202,6 +204,19 @@ def test_the_start_is_light(argv: list[str]) -> None:
         text=True,
     )
     assert done.stderr.splitlines()[-1] == "loaded []"
+
+
+def test_what_stays_in_the_buffer_of_stdout_counts(
+    verb: Put, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        stdout = TextIOWrapper(BufferedWriter(full))
+        monkeypatch.setattr(sys, "stdout", stdout)
+        verb(lambda: print("hello"))  # noqa: T201  # as a verb might
+        assert main(["export"]) == 74
+        with suppress(OSError):
+            stdout.detach()
+    assert "No space left on device" in capsys.readouterr().err
 
 
 def test_completion_knows_the_verbs(

@@ -30,7 +30,7 @@ def state(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def _umask() -> Iterator[None]:
-    old = os.umask(0)
+    old = os.umask(0o277)
     yield
     os.umask(old)
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Adding and removing peers: all or none, one at a time, no rollback."""
 
+import fcntl
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +229,31 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
     with full_disk(), pytest.raises(IoError, match="File too large"):
         offer(tmp_path, signed("bravo", serial=8), signed("carol"))
     assert contents(tmp_path) == {"bravo.mesh": text_of("bravo").encode()}
+
+
+def test_a_command_waits_for_the_one_before_it(tmp_path: Path) -> None:
+    """While another holds the lock nothing is read: its change is seen after it."""
+    claim = {"serves": ("x@else.test",)}
+    lines: list[str] = []
+
+    def second() -> None:
+        carol = signed("carol", **claim)
+        with pytest.raises(DescriptorError) as caught:
+            offer(tmp_path, carol, serves=("x@else.test",))
+        lines.append(str(caught.value))
+
+    thread = threading.Thread(target=second)
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive()
+        word = "Serves-Confirmed: x@else.test\n"
+        (tmp_path / "bravo.mesh").write_text(word + text_of("bravo", **claim))
+    thread.join()
+    assert lines == [
+        "carol.txt: carol: x@else.test: bravo serves it: one must give it up"
+    ]
 
 
 ADD = """

@@ -42,6 +42,7 @@ def test_what_the_folder_says(folder: Path) -> None:
     assert snapshot.mistakes == ()
     assert sorted(snapshot.by_name) == ["bravo", "carol"]
     assert snapshot.by_name["carol"].counted == ("list@else.test",)
+    assert snapshot.by_name["carol"].confirmed == {"list@else.test"}
     assert snapshot.by_link_key[signed("bravo").link_keys[0]].descriptor.name == "bravo"
     assert snapshot.directory.route("mix@bravo.test") == ToPeer("bravo")
     assert snapshot.directory.route("list@else.test") == ToPeer("carol")
