@@ -17,12 +17,15 @@ class Client:
     def __init__(self, path: Path, helo: bytes = b"EHLO remailer.test") -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(REPLY_SECONDS)
-        self._socket.connect(str(path))
         self._file = self._socket.makefile("rb")
-        self.greeting = self.reply()
-        self.extensions = b""
-        if helo:
-            self.command(helo)
+        try:
+            self._socket.connect(str(path))
+            self.greeting = self.reply()
+            if helo:
+                self.command(helo)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
