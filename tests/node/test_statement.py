@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Our own descriptor: new when something changed, the same text otherwise."""
 
+import fcntl
 import stat
 import threading
 from pathlib import Path
@@ -140,6 +141,24 @@ def test_a_full_disk_keeps_the_last_one(folder: Path) -> None:
     with full_disk(), pytest.raises(IoError, match="File too large"):
         export(folder, TEXT.replace("0.5", "4"))
     assert (folder / "descriptor").read_text() == text
+
+
+def test_one_waits_for_the_one_before_it(folder: Path) -> None:
+    """While another holds the lock nothing is read: its statement is seen after it."""
+    ahead = current(
+        parse(TEXT.replace("0.5", "4"), folder / "node.toml"), NOW + 99 * DAY_SECONDS
+    )
+    (folder / "descriptor").unlink()
+    found: list[Descriptor] = []
+    thread = threading.Thread(target=lambda: found.append(export(folder)))
+    with (folder / "descriptor.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive()
+        (folder / "descriptor").write_text(ahead)
+    thread.join()
+    assert found[0].serial == parse_untrusted(ahead)[0].serial + 1
 
 
 def test_several_at_once_agree(folder: Path) -> None:
