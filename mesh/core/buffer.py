@@ -54,7 +54,7 @@ class ReceiveBuffer:
         octets = self._octets
         while True:
             end = octets.find(b"\n", self._searched) + 1
-            if not end and not self._skipping and len(octets) <= LINE_MAX:
+            if not end and len(octets) <= LINE_MAX:
                 self._searched = len(octets)
                 return None
             head = bytes(octets[: min(end or LINE_MAX + 1, LINE_MAX + 1)])

@@ -71,6 +71,8 @@ def test_a_line_too_long_is_thrown_away_as_it_comes() -> None:
         buffer.append(b"y" * 5000)
         assert buffer.line() is None
         assert len(buffer) == 0
+    buffer.append(b"y")
+    assert buffer.line() is None
     buffer.append(b"z\nNOOP\r\n")
     assert buffer.line() == b"NOOP\r\n"
 
@@ -123,6 +125,23 @@ def test_memory_stays_small_once_a_text_is_too_big() -> None:
     assert buffer.too_big
     buffer.begin_text()
     assert not buffer.too_big
+
+
+def test_a_line_is_too_long_only_beyond_the_limit() -> None:
+    buffer = ReceiveBuffer()
+    buffer.append(b"x" * LINE_MAX)
+    assert buffer.line() is None
+    buffer.append(b"x")
+    assert buffer.line() == b"x" * (LINE_MAX + 1)
+
+
+def test_a_text_that_is_here_already_and_a_line_behind_it() -> None:
+    buffer = ReceiveBuffer()
+    buffer.append(b"a\r\n.\r\n\nNOOP\r\n")
+    buffer.begin_text()
+    assert buffer.text(100) == b"a\r\n"
+    assert buffer.line() == b"\n"
+    assert buffer.line() == b"NOOP\r\n"
 
 
 def test_octets_are_taken_from_the_front() -> None:
