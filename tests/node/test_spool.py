@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mesh.errors import IoError, LocalProtocolError, SpoolCorruptError
 from mesh.node import intake, restore
+from mesh.node.arena import State
 from mesh.node.groups import Groups
 from mesh.node.ids import EXPIRY_SECONDS
 from mesh.node.spool import Ref, Spool
@@ -242,7 +243,7 @@ async def test_damage_found_when_reading_is_set_aside(tmp_path: Path) -> None:
 
 
 async def test_no_room_refuses_a_group_and_the_next_one_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     path = tmp_path / "spool"
     async with running(path) as spool:
@@ -252,6 +253,9 @@ async def test_no_room_refuses_a_group_and_the_next_one_is_taken(
         await flushed(spool)
         assert await spool.read(refs) == [message(2)]
         assert spool.waiting == 1
+        # The refused group's key lies nowhere any more: its slot was renewed.
+        assert spool._arena.count(State.HELD) == 1
+        assert spool._arena.generations.count(2) == 1
     assert waiting(path) == [2]
 
 
@@ -294,6 +298,7 @@ async def test_a_failing_disk_ends_the_process(
             (ref,) = await stored(spool, message(1))
             monkeypatch.setattr("mesh.node.copies.os.fdatasync", fail)
             spool.forget(ref, done=lambda: heard.append("forgotten"))
+            spool._parking.wake()
             spool.accept([message(2)], heard.append)
             await trio.sleep_forever()
 
