@@ -12,7 +12,7 @@ after its Key.  Nothing here computes: crypto.py does.
 """
 
 import mmap
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 from nacl import _sodium  # type: ignore[attr-defined]  # the cffi handle, untyped
 
@@ -54,6 +54,7 @@ class _Slab:
     def __init__(self) -> None:
         self._regions: list[Any] = []
         self._free: list[Any] = []
+        self._zero: Any = lib.sodium_memzero
 
     def take(self) -> Any:
         if not self._free:
@@ -62,8 +63,8 @@ class _Slab:
             self._free = [region + at for at in range(0, SLAB_LEN, SLOT_LEN)]
         return self._free.pop()
 
-    def give_back(self, slot: Any) -> None:
-        lib.sodium_memzero(slot, SLOT_LEN)
+    def give_back(self, slot: Any, length: int = SLOT_LEN) -> None:
+        self._zero(slot, length)
         self._free.append(slot)
 
 
@@ -78,6 +79,8 @@ class Key:
     """
 
     __slots__ = ("_slot", "length")
+    # Not the module's global: that goes before the last keys when the process ends.
+    _home: ClassVar[_Slab] = _slab
 
     def __init__(self, length: int = KEY_LEN) -> None:
         """Make an all-zero key, to be filled by this module."""
@@ -114,7 +117,7 @@ class Key:
     def wipe(self) -> None:
         """Zero the octets and give the slot back; again is no error."""
         if self._slot is not None:
-            _slab.give_back(self._slot)
+            self._home.give_back(self._slot)
             self._slot = None
 
     def __del__(self) -> None:

@@ -10,6 +10,7 @@ At most UNPROVEN_MAX connections before their proof; the oldest makes room, so t
 crowd of silent strangers keeps no peer out.
 """
 
+import errno
 import socket
 from collections.abc import Sequence
 from typing import Final
@@ -34,27 +35,25 @@ from mesh.node.wire import SOCKET_BUFFER, SocketWire, Wire, receive, receive_exa
 UNPROVEN_MAX: Final = 128
 """Connections before the proof: half a megabyte of kernel memory each at most."""
 BACKLOG: Final = 128
+_NO_IPV6: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 ACCEPT_PAUSE_SECONDS: Final = 0.1
 """After an accept that failed for want of descriptors."""
 
 
 def bind(addresses: Sequence[str]) -> list[socket.socket]:
-    """Bind every `host:port`; CannotCreateError names the one that cannot be had."""
+    """Bind every `host:port`; CannotCreateError names the one that cannot be had.
+
+    All interfaces of IPv6, which is in every default, count only where the machine has
+    IPv6 or nothing else is asked for.
+    """
     bound: list[socket.socket] = []
     for address in addresses:
         host, port = parse_endpoint(address)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            bound.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
-            sock.bind((host, port))
-            sock.listen(BACKLOG)
+            bound.append(_bind(host, port))
         except OSError as error:
+            if host == "::" and bound and error.errno in _NO_IPV6:
+                continue
             for each in bound:
                 each.close()
             raise CannotCreateError(
@@ -62,6 +61,23 @@ def bind(addresses: Sequence[str]) -> list[socket.socket]:
                 "is another node running, or is the address not this machine's?"
             ) from error
     return bound
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 class Listener:

@@ -15,12 +15,14 @@ SMALL_MESSAGE_LEN a session needs one of LARGE_MAX places and waits, unread, unt
 is free; so a reply comes late, never as 4yz.
 """
 
+import errno
 import os
 import pwd
 import socket
 import stat
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -53,27 +55,48 @@ NOT_PERMITTED: Final = Reply(554, "this user may not submit here")
 def bind_unix(path: Path) -> socket.socket:
     """Bind the local socket, in the place of a stale one.
 
-    CannotCreateError when something else lies there or the folder refuses.
+    CannotCreateError when something else lies there, somebody answers on it, or the
+    folder refuses.
     """
-    try:
-        if stat.S_ISSOCK(path.lstat().st_mode):
-            path.unlink()
-    except FileNotFoundError:
-        pass
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o777 & ~SOCKET_MODE)
     try:
-        sock.bind(str(path))
+        with _short(path) as short:
+            _clear_stale(short)
+            sock.bind(short)
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise CannotCreateError(
             f"cannot bind the local socket {path}: {error.strerror}; "
-            "is the folder there, and the path below 108 octets?"
+            "is the folder there, and nobody else using it?"
         ) from error
     finally:
         os.umask(before)
     return sock
+
+
+@contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """Name a socket in fewer octets than the 107 that its address holds."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+def _clear_stale(path: str) -> None:
+    """Remove a socket on which nobody answers; leave everything else to `bind`."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        if probe.connect_ex(path) == errno.ECONNREFUSED:
+            os.unlink(path)  # noqa: PTH108  # a name for the kernel, no place of ours
 
 
 def allowed_uids(users: Sequence[str]) -> frozenset[int] | None:
