@@ -14,8 +14,8 @@ from mesh.core.names import parse_endpoint
 
 _TEMPLATE: Final = Template("""\
 # The configuration of a mesh node.  Paths are relative to this file.
-# After a change: restart the node, or send it SIGHUP; when [node], [[remailer]] or
-# [link] changed, `mesh export` again and give the new descriptor to your peers.
+# After a change: restart the node; when [node], [[remailer]] or [link] changed,
+# `mesh export` again and give the new descriptor to your peers.
 #
 # Back up, apart from this machine and where nobody reads it: state/identity.key (who
 # this node is: without it all peers must list you anew) and this file.  Do not back up
