@@ -48,3 +48,11 @@ def test_bounds_are_checked_before_anything_is_written() -> None:
     long = xseal(WRAPPING, NONCE, bytes(PLAIN_MAX + 1))
     with pytest.raises(CryptoError):
         open_key_untrusted(WRAPPING, NONCE + long, 8, b"")
+
+
+def test_a_changed_box_does_not_open() -> None:
+    box = bytearray(seal_key(WRAPPING, NONCE, b"12345678", KEY, b"after", b"ad"))
+    box[-1] ^= 1
+    with pytest.raises(CryptoError):
+        open_key_untrusted(WRAPPING, bytes(box), 8, b"ad")
+    assert bytes(_scratch[at] for at in range(PLAIN_MAX)) == bytes(PLAIN_MAX)
