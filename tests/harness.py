@@ -7,15 +7,18 @@ under way, so a disk that is slow today changes nothing in what a test sees.
 """
 
 import hashlib
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from mesh.core.cellstream import CellOpener, CellSealer
 from mesh.core.clock import Clock
@@ -53,8 +56,9 @@ class Patience(trio.abc.Instrument):
     """
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.enabled = True
-        self._jobs = 0
+        self.stuck: set[Writer] = set()
+        """Threads that a test holds up: time goes on without them."""
+        self._jobs: Counter[Writer] = Counter()
         submit = Writer.submit
 
         def counting(
@@ -63,24 +67,50 @@ class Patience(trio.abc.Instrument):
             done: Callable[[Any, BaseException | None], None],
         ) -> None:
             def ended(result: Any, error: BaseException | None) -> None:
-                self._jobs -= 1
+                self._jobs[writer] -= 1
                 done(result, error)
 
-            self._jobs += 1
+            self._jobs[writer] += 1
             submit(writer, job, ended)
 
         patch.setattr(Writer, "submit", counting)
 
+    @contextmanager
+    def slow_disk(self, spool: Spool) -> Iterator[None]:
+        """Nothing that is given to this spool is committed within; time goes on."""
+        freed = threading.Event()
+        spool._writer.submit(freed.wait, lambda _result, _error: None)
+        self.stuck.add(spool._writer)
+        try:
+            yield
+        finally:
+            freed.set()
+            self.stuck.remove(spool._writer)
+
     def before_io_wait(self, timeout: float) -> None:
         del timeout
         threads = trio.to_thread.current_default_thread_limiter().borrowed_tokens
-        if self.enabled and (self._jobs or threads):
+        busy = any(self._jobs[each] for each in self._jobs if each not in self.stuck)
+        if busy or threads:
             time.sleep(0.0001)  # lets the thread have the interpreter
             trio.lowlevel.current_trio_token().run_sync_soon(_nothing, idempotent=True)
 
 
 def _nothing() -> None:
     pass
+
+
+def patient_clock(patience: Patience) -> trio.testing.MockClock:
+    """A clock that jumps when no task and no thread has anything to do."""
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    start = clock.start_clock
+
+    def started() -> None:
+        start()
+        trio.lowlevel.add_instrument(patience)
+
+    clock.start_clock = started  # type: ignore[method-assign]
+    return clock
 
 
 class FakeWire:
@@ -325,7 +355,7 @@ async def connect(
     return cable
 
 
-async def until(holds: Callable[[], object], seconds: float = 1e9) -> None:
+async def until(holds: Callable[[], object], seconds: float = 300) -> None:
     """Let fake time pass until it holds."""
     deadline = trio.current_time() + seconds
     while not holds():

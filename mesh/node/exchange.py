@@ -33,7 +33,7 @@ from mesh.core.link import Done, Link, Received
 from mesh.core.record import ID_LEN, NO_ID, Record
 from mesh.core.reply import NO_ROOM, NO_SUCH_RECIPIENT, OK, Reply
 from mesh.core.smtp import Finished, Outgoing
-from mesh.errors import LocalProtocolError
+from mesh.errors import LocalProtocolError, RemoteProtocolError
 from mesh.node.ids import PER_PEER_MAX
 from mesh.node.pacing import carry
 from mesh.node.parking import Parking
@@ -56,6 +56,7 @@ class _Port:
         self.scope = trio.CancelScope()
         self.heard = trio.current_time()
         self.came_up = 0
+        self._attending = False
         self.on_data: Callable[[], None] = lambda: None
 
     @property
@@ -77,16 +78,37 @@ class _Port:
 
     def received(self) -> None:
         self.heard = trio.current_time()
-        while (event := self.link.next_event()) is not None:
-            if isinstance(event, Received):
-                self.peer.take(self, event)
-            elif isinstance(event, Finished):
-                self.peer.finished(self, event)
-            elif isinstance(event, Done):
-                self.peer.ids_done(event.ids)
+        self._attend()
         self.peer.fill()
         if self.link.has_data:
             self.on_data()
+
+    def answer(self, stream: int, reply: Reply) -> None:
+        """Answer a message, and take up what was sent ahead of the answer.
+
+        Called by commits too, where the peer's mistake must end nothing but its link.
+        """
+        try:
+            self.link.answer(stream, reply)
+            self._attend()
+        except RemoteProtocolError:
+            self.scope.cancel()
+        self.on_data()
+
+    def _attend(self) -> None:
+        if self._attending:
+            return  # an answer at once: the loop below goes on with what it brought
+        self._attending = True
+        try:
+            while (event := self.link.next_event()) is not None:
+                if isinstance(event, Received):
+                    self.peer.take(self, event)
+                elif isinstance(event, Finished):
+                    self.peer.finished(self, event)
+                elif isinstance(event, Done):
+                    self.peer.ids_done(event.ids)
+        finally:
+            self._attending = False
 
 
 class Peer:
@@ -148,7 +170,11 @@ class Peer:
         """Take back what was on its way on a link that is gone."""
         self.ports.remove(port)
         self._flying_octets -= sum(len(r.content) for r in port.flying.values())
-        self._qmgr.release(self.name, port.flying)
+        back = list(port.flying)
+        if not self.ports:  # the peer may be gone for good: keep nothing from others
+            back += [ref for ref, _ in self._fetched]
+            self._fetched.clear()
+        self._qmgr.release(self.name, back)
         self.changed.wake()
 
     def close_links(self) -> None:
@@ -201,16 +227,14 @@ class Peer:
                 continue
             ready = self._queue.ready
             refs = [ready.popleft() for _ in range(min(FETCH_MAX, len(ready)))]
-            try:
-                records = await self._qmgr.spool.read(refs)
-            except trio.Cancelled:
-                ready.extendleft(reversed(refs))
-                raise
+            records = await self._qmgr.spool.read(refs)
             for ref, record in zip(refs, records, strict=True):
                 if record is None:
                     self._qmgr.unreadable(ref)
-                else:
+                elif self.ports:
                     self._fetched.append((ref, record))
+                else:
+                    self._qmgr.release(self.name, [ref])
             self.fill()
 
     def finished(self, port: _Port, event: Finished) -> None:
@@ -219,9 +243,10 @@ class Peer:
         record = port.flying.pop(ref)  # type: ignore[call-overload]
         self._flying_octets -= len(record.content)
         if self._qmgr.settle(ref, record, event.replies):  # type: ignore[arg-type]
+            ident = record.id  # and not the record: its octets may go
 
             def durable() -> None:
-                self._done.append(record.id)
+                self._done.append(ident)
 
             self._qmgr.delivered(ref, durable)  # type: ignore[arg-type]
 
@@ -234,8 +259,7 @@ class Peer:
 
         def answer(reply: Reply) -> None:
             if port in self.ports:
-                port.link.answer(stream, reply)
-                port.on_data()
+                port.answer(stream, reply)
 
         ident = message.id
         if ident is None:

@@ -1,34 +1,464 @@
 # SPDX-License-Identifier: MIT
 """Two exchanges, each on a spool of its own, joined by fake wires."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import trio
+from trio.testing import MockClock
 
-from mesh.core.clock import Clock
-from mesh.core.reply import Reply
+from mesh.core.cell import CELL_LEN, BodyWriter, Kind, parse_untrusted
+from mesh.core.reply import NO_ROOM, NO_SUCH_RECIPIENT, OK
+from mesh.errors import LocalProtocolError
+from mesh.node import exchange as exchange_
+from mesh.node.exchange import Exchange
+from mesh.node.pacing import BROKEN, CLOSED
 from mesh.node.qmgr import STORED
-from tests.harness import Half, Patience, connect, half, until
+from tests.harness import (
+    Cable,
+    FakeWire,
+    FixedEntropy,
+    Half,
+    Patience,
+    connect,
+    half,
+    sessions,
+    until,
+    wire_pair,
+)
 
-ROUTES = {"mix@bravo": "local:0", "mix@alpha": "alpha", "b@bravo": "local:1"}
+HERE = "mix@bravo"
+BACK = "@bravo:mix@alpha"
 
 
-def alpha_routes() -> dict[str, str]:
-    return {"mix@bravo": "bravo", "b@bravo": "bravo", "mix@alpha": "local:0"}
+@asynccontextmanager
+async def alpha_half(folder: Path, **routes: str) -> AsyncIterator[Half]:
+    known = {HERE: "bravo", BACK: "bravo", "mix@alpha": "local:0"}
+    async with half(folder, "alpha", known | routes) as made:
+        yield made
 
 
-async def test_a_message_crosses_is_stored_and_forgotten(
-    tmp_path: Path, patience: Patience
-) -> None:
+@asynccontextmanager
+async def bravo_half(folder: Path, **routes: str) -> AsyncIterator[Half]:
+    known = {HERE: "local:0", "mix@alpha": "alpha", "mix@charlie": "charlie"}
+    async with half(folder, "bravo", known | routes) as made:
+        yield made
+
+
+@asynccontextmanager
+async def two(folder: Path) -> AsyncIterator[tuple[Half, Half, trio.Nursery]]:
+    """Alpha, bravo, and a nursery for links, which ends first."""
     async with (
-        half(tmp_path, "alpha", alpha_routes()) as alpha,
-        half(tmp_path, "bravo", dict(ROUTES)) as bravo,
+        alpha_half(folder) as alpha,
+        bravo_half(folder) as bravo,
         trio.open_nursery() as nursery,
     ):
+        yield alpha, bravo, nursery
+        nursery.cancel_scope.cancel()
+
+
+class Stranger:
+    """A listed peer of our own making: says what it likes in cells that open."""
+
+    def __init__(self, nursery: trio.Nursery, bravo: Half) -> None:
+        self.session, theirs = sessions("alpha", "bravo")
+        self.wire, far = wire_pair()
+        self.ended: list[str] = []
+        nursery.start_soon(self._carry, bravo, theirs, far)
+
+    async def _carry(self, bravo: Half, theirs: object, far: FakeWire) -> None:
+        reason = await bravo.exchange.run_link(theirs, far)  # type: ignore[arg-type]
+        self.ended.append(reason)
+
+    def say(self, octets: bytes, stream: int = 0) -> None:
+        rest = octets
+        while rest:
+            writer = BodyWriter()
+            part, rest = rest[: writer.space], rest[writer.space :]
+            writer.add(Kind.COMMANDS, stream, part)
+            self.wire.try_send(self.session.sealer.seal(writer.finish()))
+
+    def heard(self, kind: Kind = Kind.REPLIES) -> bytes:
+        """What came in segments of that kind, on any stream."""
+        octets = b""
+        while cell := self.wire.try_receive(CELL_LEN):
+            body = self.session.opener.open_untrusted(cell)
+            for segment in parse_untrusted(body):
+                if segment.kind == kind:
+                    octets += bytes(segment.octets)
+        return octets
+
+
+def codes(octets: bytes) -> list[int]:
+    return [int(line[:3]) for line in octets.splitlines() if line[3:4] != b"-"]
+
+
+def transaction(to: str, content: bytes, ident: str = "") -> bytes:
+    mail = b"MAIL FROM:<>" + (f" ID={ident}".encode() if ident else b"")
+    size = b"BDAT %d LAST" % len(content)
+    return b"\r\n".join([mail, b"RCPT TO:<" + to.encode() + b">", size, content])
+
+
+async def test_a_message_crosses_and_both_ends_forget(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with two(tmp_path) as (alpha, bravo, nursery):
         await connect(nursery, alpha, bravo)
-        replies = alpha.submit(b"hello\r\n", "mix@bravo")
+        replies = alpha.submit(b"hello\r\n", HERE)
         await until(lambda: bravo.spool.waiting)
         assert replies == [STORED]
+        assert bravo.spool.known_ids(alpha.identity[:16]) == 1
+        await until(lambda: not alpha.spool.waiting)
+        await until(lambda: not bravo.spool.known_ids(alpha.identity[:16]))
+        assert await bravo.arrived() == [b"hello\r\n"]
+
+
+async def test_refused_is_deferred_and_tried_again(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with two(tmp_path) as (alpha, bravo, nursery):
+        await connect(nursery, alpha, bravo)
+        del bravo.routes[HERE]
+        alpha.submit(b"hello\r\n", HERE)
+        await trio.sleep(1)
+        assert alpha.spool.waiting == 1
+        assert not bravo.spool.waiting
+        bravo.routes[HERE] = "local:0"
+        await until(lambda: bravo.spool.waiting, seconds=60)
+        await until(lambda: not alpha.spool.waiting)
+
+
+async def test_too_many_ids_are_refused_for_now(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange_, "PER_PEER_MAX", 1)
+    async with two(tmp_path) as (_, bravo, nursery):
+        peer = Stranger(nursery, bravo)
+        peer.say(b"HELO alpha\r\n" + transaction(HERE, b"1\r\n", "11" * 16))
+        await until(lambda: bravo.spool.waiting)
+        await until(lambda: peer.heard().endswith(OK.encode()))
+        peer.say(transaction(HERE, b"2\r\n", "22" * 16))
+        await trio.sleep(1)
+        assert peer.heard().endswith(OK.encode() + NO_ROOM.encode())
+        peer.say(transaction(HERE, b"1\r\n", "11" * 16))  # a known one still is
+        await trio.sleep(1)
+        assert peer.heard().endswith(OK.encode())
+        peer.say(b"NOOP DONE=" + b"11" * 16 + b"\r\n")
+        peer.say(transaction(HERE, b"2\r\n", "22" * 16))
+        await until(lambda: bravo.spool.waiting == 2)
+        assert await bravo.arrived() == [b"1\r\n", b"2\r\n"]
+
+
+async def test_without_an_id_each_copy_is_stored(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with two(tmp_path) as (_, bravo, nursery):
+        peer = Stranger(nursery, bravo)
+        peer.say(b"HELO alpha\r\n" + transaction(HERE, b"1\r\n") * 2)
+        await until(lambda: bravo.spool.waiting == 2)
+        await trio.sleep(2)
+        assert codes(peer.heard()) == [220, 250] + [250] * 6
+
+
+async def test_a_lost_link_s_messages_go_again_and_are_stored_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with two(tmp_path) as (alpha, bravo, nursery):
+        cable = await connect(nursery, alpha, bravo)
+        await trio.sleep(1)
+        cable.far.held = True  # the replies do not come through
+        alpha.submit(b"hello\r\n", HERE)
+        await until(lambda: bravo.spool.waiting)
+        assert alpha.spool.waiting == 1
+        cable.cut()
+        await until(lambda: cable.reasons)
+        await connect(nursery, alpha, bravo, counter=2)
         await until(lambda: not alpha.spool.waiting)
         assert await bravo.arrived() == [b"hello\r\n"]
-        nursery.cancel_scope.cancel()
+
+
+async def test_a_second_copy_waits_for_the_first_one_s_commit(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    async with two(tmp_path) as (alpha, bravo, nursery):
+        cable = await connect(nursery, alpha, bravo)
+        await trio.sleep(1)
+        with patience.slow_disk(bravo.spool):
+            alpha.submit(b"hello\r\n", HERE)
+            await trio.sleep(1)
+            cable.cut()
+            await until(lambda: len(cable.reasons) == 2)
+            await connect(nursery, alpha, bravo, counter=2)
+            await trio.sleep(5)
+            assert len(bravo.exchange.peers["alpha"]._pending) == 1
+            assert alpha.spool.waiting == 1
+            assert not bravo.spool.waiting
+        await until(lambda: not alpha.spool.waiting)
+        assert await bravo.arrived() == [b"hello\r\n"]
+
+
+async def test_a_copy_after_the_receiver_s_restart_is_stored_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with alpha_half(tmp_path) as alpha:
+        async with bravo_half(tmp_path) as bravo, trio.open_nursery() as nursery:
+            cable = await connect(nursery, alpha, bravo)
+            await trio.sleep(1)
+            cable.far.held = True
+            alpha.submit(b"hello\r\n", HERE)
+            await until(lambda: bravo.spool.waiting)
+            nursery.cancel_scope.cancel()
+        assert alpha.spool.waiting == 1
+        async with bravo_half(tmp_path) as bravo, trio.open_nursery() as nursery:
+            assert bravo.spool.waiting == 1
+            await connect(nursery, alpha, bravo, counter=2)
+            await until(lambda: not alpha.spool.waiting)
+            assert await bravo.arrived() == [b"hello\r\n"]
+            nursery.cancel_scope.cancel()
+
+
+async def test_we_are_nobody_s_relay_but_to_the_peer_itself(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with two(tmp_path) as (_, bravo, nursery):
+        peer = Stranger(nursery, bravo)
+        peer.say(b"HELO alpha\r\nMAIL FROM:<>\r\n")
+        peer.say(b"RCPT TO:<mix@charlie>\r\n")
+        peer.say(b"RCPT TO:<@bravo:mix@charlie>\r\n")
+        peer.say(b"RCPT TO:<mix@alpha>\r\n")
+        peer.say(b"RCPT TO:<@other:mix@alpha>\r\n")
+        peer.say(b"RCPT TO:<mix@nowhere>\r\n")
+        await trio.sleep(1)
+        heard = peer.heard()
+        assert codes(heard) == [220, 250, 250] + [550] * 5
+        assert heard.endswith(NO_SUCH_RECIPIENT.encode())
+        peer.say(b"RCPT TO:<@bravo:mix@bravo>\r\nRCPT TO:<" + BACK.encode() + b">\r\n")
+        await trio.sleep(1)
+        assert codes(peer.heard()) == [250, 250]
+
+
+async def test_mail_goes_out_and_back(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with two(tmp_path) as (alpha, bravo, nursery):
+        await connect(nursery, alpha, bravo)
+        alpha.submit(b"ping\r\n", BACK)
+        await until(lambda: alpha.qmgr.queue("local:0").ready)
+        assert await alpha.arrived() == [b"ping\r\n"]
+        await until(lambda: not bravo.spool.waiting)
+
+
+async def test_a_flood_while_a_message_is_committed_ends_the_link_only(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    async with two(tmp_path) as (alpha, bravo, nursery):
+        peer = Stranger(nursery, bravo)
+        await trio.sleep(1)
+        with patience.slow_disk(bravo.spool):
+            peer.say(b"HELO alpha\r\n" + transaction(HERE, b"1\r\n", "11" * 16))
+            peer.say(b"NOOP\r\n" * 40_000)
+            await trio.sleep(1)
+        await until(lambda: peer.ended)
+        await connect(nursery, alpha, bravo, counter=2)
+        alpha.submit(b"2\r\n", HERE)
+        await until(lambda: bravo.spool.waiting == 2)
+
+
+async def test_what_no_honest_peer_says_ends_the_link(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with two(tmp_path) as (_, bravo, nursery):
+        peer = Stranger(nursery, bravo)
+        writer = BodyWriter()
+        writer.add(Kind.REPLIES, 3, b"250 what\r\n")
+        peer.wire.try_send(peer.session.sealer.seal(writer.finish()))
+        await until(lambda: peer.ended)
+        assert peer.ended == [BROKEN]
+
+
+async def test_what_is_pipelined_behind_a_message_is_not_forgotten(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with two(tmp_path) as (_, bravo, nursery):
+        peer = Stranger(nursery, bravo)
+        for number in range(3):
+            octets = transaction(HERE, b"%d\r\n" % number, f"{number}" * 32)
+            peer.say((b"" if number else b"HELO alpha\r\n") + octets)
+        started = trio.current_time()
+        await until(lambda: bravo.spool.waiting == 3)
+        assert trio.current_time() - started < 1  # nothing waits for the next cell
+
+
+@pytest.mark.parametrize("first", ["alpha", "bravo"])
+async def test_of_two_links_both_ends_keep_the_same_one(
+    tmp_path: Path, autojump_clock: MockClock, first: str
+) -> None:
+    async with two(tmp_path) as (alpha, bravo, nursery):
+        cables: dict[str, Cable] = {}
+        for name in (first, "alpha" if first == "bravo" else "bravo"):
+            near, far = (alpha, bravo) if name == "alpha" else (bravo, alpha)
+            cables[name] = await connect(
+                nursery, near, far, counter=len(cables) + 1, klass=3
+            )
+        await trio.sleep(10)
+        assert sorted(cables["bravo"].reasons) == ["alpha", "bravo"]
+        assert "replaced" in cables["bravo"].reasons.values()
+        assert not cables["alpha"].reasons
+        alpha.submit(b"still here\r\n", HERE)
+        await until(lambda: bravo.spool.waiting)
+
+
+async def test_messages_of_the_link_that_loses_go_over_the_other(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with two(tmp_path) as (alpha, bravo, nursery):
+        loser = await connect(nursery, bravo, alpha)
+        await trio.sleep(1)
+        loser.near.held = True  # bravo's replies
+        for number in range(40):
+            alpha.submit(b"%d\r\n" % number, HERE)
+        await until(lambda: bravo.spool.waiting)
+        await connect(nursery, alpha, bravo, counter=2)
+        await until(lambda: not alpha.spool.waiting)
+        assert sorted(await bravo.arrived()) == sorted(b"%d\r\n" % n for n in range(40))
+
+
+async def test_old_mail_is_read_from_the_disk_also_large_and_damaged(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    large = b"0123456789abcd\r\n" * 600_000  # past FLYING_MAX: goes alone
+    async with alpha_half(tmp_path) as alpha:
+        for number in range(30):
+            alpha.submit(b"%d\r\n" % number, HERE)
+        alpha.submit(large, HERE)
+        await until(lambda: alpha.spool.waiting == 31)
+    damaged = tmp_path / "alpha" / "spool.db"
+    async with alpha_half(tmp_path) as alpha, bravo_half(tmp_path) as bravo:
+        bad = alpha.qmgr.queue("bravo").ready[3]
+        assert alpha.spool.hot(bad) is None
+        octets = damaged.read_bytes()
+        assert octets
+        async with trio.open_nursery() as nursery:
+            await connect(nursery, alpha, bravo)
+            await until(lambda: not alpha.spool.waiting)
+            nursery.cancel_scope.cancel()
+        assert bravo.spool.waiting == 31
+        arrived = await bravo.arrived()
+        assert large in arrived
+        assert len(set(arrived)) == 31
+
+
+async def test_a_record_that_does_not_open_stops_no_other(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with alpha_half(tmp_path) as alpha:
+        for number in range(3):
+            alpha.submit(b"%d\r\n" % number * 40, HERE)
+            await until(lambda count=number: alpha.spool.waiting == count + 1)  # type: ignore[misc]
+    async with alpha_half(tmp_path) as alpha, bravo_half(tmp_path) as bravo:
+        # The second one's row disappears behind the spool's back.
+        alpha.spool._groups.delete(
+            [
+                alpha.spool._index.place(
+                    alpha.qmgr.queue("bravo").ready[1] & 0xFFFFFFFF
+                )[0]
+            ]
+        )
+        async with trio.open_nursery() as nursery:
+            await connect(nursery, alpha, bravo)
+            await until(lambda: bravo.spool.waiting == 2)
+            await until(lambda: alpha.spool.corrupt == 1)
+            nursery.cancel_scope.cancel()
+
+
+async def test_what_was_read_ahead_goes_back_when_the_link_is_lost(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with alpha_half(tmp_path) as alpha:
+        for number in range(60):
+            alpha.submit(b"%d\r\n" % number, HERE)
+        await until(lambda: alpha.spool.waiting == 60)
+    async with alpha_half(tmp_path) as alpha, bravo_half(tmp_path) as bravo:
+        async with trio.open_nursery() as nursery:
+            cable = await connect(nursery, alpha, bravo)
+            cable.far.held = True
+            await trio.sleep(5)
+            cable.cut()
+            await until(lambda: len(cable.reasons) == 2)
+            assert len(alpha.qmgr.queue("bravo").ready) == 60
+            nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            await connect(nursery, alpha, bravo, counter=2)
+            await until(lambda: not alpha.spool.waiting)
+            nursery.cancel_scope.cancel()
+        assert len(await bravo.arrived()) == 60
+
+
+async def test_what_is_being_read_goes_back_too(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    async with alpha_half(tmp_path) as alpha:
+        alpha.submit(b"1\r\n", HERE)
+        await until(lambda: alpha.spool.waiting)
+    async with alpha_half(tmp_path) as alpha, bravo_half(tmp_path) as bravo:
+        async with trio.open_nursery() as nursery:
+            with patience.slow_disk(alpha.spool):
+                cable = await connect(nursery, alpha, bravo)
+                await trio.sleep(5)
+                assert not alpha.qmgr.queue("bravo").ready
+                cable.cut()
+                await until(lambda: len(cable.reasons) == 2)
+            await until(lambda: alpha.qmgr.queue("bravo").ready)
+            nursery.cancel_scope.cancel()
+
+
+async def test_close_says_so_and_makes_no_link_afterwards(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with two(tmp_path) as (alpha, bravo, nursery):
+        cable = await connect(nursery, alpha, bravo)
+        await trio.sleep(1)
+        alpha.exchange.close()
+        await until(lambda: len(cable.reasons) == 2)
+        assert cable.reasons == {"alpha": CLOSED, "bravo": CLOSED}
+        assert not alpha.exchange.peers["bravo"].up
+        late = await connect(nursery, bravo, alpha, counter=2)
+        await until(lambda: len(late.reasons) == 2)
+        assert late.reasons["alpha"] == "closing"
+
+
+async def test_a_removed_peer_s_links_end_at_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with two(tmp_path) as (alpha, bravo, nursery):
+        cable = await connect(nursery, alpha, bravo)
+        await trio.sleep(1)
+        alpha.exchange.peers["bravo"].close_links()
+        await until(lambda: len(cable.reasons) == 2, seconds=1)
+        assert cable.reasons["alpha"] == "replaced"
+
+
+async def test_another_identity_is_another_peer(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with alpha_half(tmp_path) as alpha:
+        first = alpha.exchange.peer("bravo", b"1" * 32)
+        assert alpha.exchange.peer("bravo", b"1" * 32) is first
+        assert alpha.exchange.peer("bravo", b"2" * 32) is not first
+
+
+async def test_a_peer_needs_a_running_exchange(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with alpha_half(tmp_path) as alpha:
+        idle = Exchange(
+            name="x",
+            identity=bytes(32),
+            qmgr=alpha.qmgr,
+            max_message=1,
+            entropy=FixedEntropy(),
+        )
+        with pytest.raises(LocalProtocolError):
+            idle.peer("bravo", bytes(32))
