@@ -584,6 +584,7 @@ def test_our_own_mistakes() -> None:
 def test_the_other_end_is_told_when_it_is_over() -> None:
     wire = Wire(LINK, lambda: 4076, accepts, lambda _: (OK,))
     wire.sender.quit()
+    assert not can_send(wire.sender)
     wire.run()
     assert wire.dialogue.next_event() is None
     assert wire.closed == 2
