@@ -55,6 +55,22 @@ async def test_what_was_accepted_is_found_again(tmp_path: Path) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_large_messages_are_sealed_by_the_writer(tmp_path: Path) -> None:
+    records = [
+        message(n, content=bytes([n]) * octets)
+        for n, octets in enumerate((9, intake.LATE_OCTETS, 5, 3_000_000))
+    ]
+    async with running(tmp_path / "spool") as spool:
+        refs = await stored(spool, *records)
+        assert await spool.read(refs) == records
+    again = reopen(tmp_path / "spool")
+    assert [ref for ref, _ in again.recovered()] == refs
+    async with trio.open_nursery() as nursery:
+        await nursery.start(again.run)
+        assert await again.read(refs) == records
+        nursery.cancel_scope.cancel()
+
+
 async def test_what_was_forgotten_is_gone(tmp_path: Path) -> None:
     async with running(tmp_path / "spool") as spool:
         refs = await stored(spool, *(message(n) for n in range(4)))
