@@ -8,7 +8,7 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-from mesh.core import crypto
+from mesh.core import memory
 from mesh.core.clock import Clock
 from mesh.core.crypto import Key, MlKem768, signing_key
 from mesh.core.gate import Gate
@@ -196,8 +196,8 @@ def gate(
 
 def live_keys() -> int:
     """Keys that lie in the slab at this instant, also in a forgotten frame."""
-    slab = crypto._slab
-    slots = len(slab._regions) * (crypto.SLAB_LEN // crypto.SLOT_LEN)
+    slab = memory._slab
+    slots = len(slab._regions) * (memory.SLAB_LEN // memory.SLOT_LEN)
     return slots - len(slab._free)
 
 
