@@ -10,6 +10,9 @@ import click
 from mesh.cli.options import config_option, load_config
 
 SIGNALS: Final = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+FILES: Final = 16_384
+"""Open files to ask for: 1,000 sessions and 128 strangers reach the usual soft limit of
+1,024, and then a Maildir cannot be written; the rest is for thousands of links."""
 
 
 @click.command("run")
@@ -25,6 +28,7 @@ def command() -> None:
 
     from mesh.node.node import Node
 
+    _allow_files()
     node = Node(load_config())
     # What was imported lives as long as the process: not to be looked at again.
     gc.collect()
@@ -35,6 +39,16 @@ def command() -> None:
             await node.run(signals, _ready)
 
     trio.run(run)
+
+
+def _allow_files() -> None:
+    """Raise the soft limit of open files, as far as the hard one lets us."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _ready() -> None:
