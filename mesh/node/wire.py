@@ -97,7 +97,7 @@ class SocketWire:
         """Octets that wait in the kernel for the peer's window."""
         try:
             raw = fcntl.ioctl(self._sock, SIOCOUTQNSD, bytes(_INT.size))
-        except OSError:
+        except (OSError, ValueError):  # ValueError: closed
             return 0
         return int(_INT.unpack(raw)[0])
 

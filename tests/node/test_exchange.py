@@ -402,16 +402,14 @@ async def test_what_is_being_read_goes_back_too(
     async with alpha_half(tmp_path) as alpha:
         alpha.submit(b"1\r\n", HERE)
         await until(lambda: alpha.spool.waiting)
-    async with alpha_half(tmp_path) as alpha, bravo_half(tmp_path) as bravo:
-        async with trio.open_nursery() as nursery:
-            with patience.slow_disk(alpha.spool):
-                cable = await connect(nursery, alpha, bravo)
-                await trio.sleep(5)
-                assert not alpha.qmgr.queue("bravo").ready
-                cable.cut()
-                await until(lambda: len(cable.reasons) == 2)
-            await until(lambda: alpha.qmgr.queue("bravo").ready)
-            nursery.cancel_scope.cancel()
+    async with two(tmp_path) as (alpha, bravo, nursery):
+        with patience.slow_disk(alpha.spool):
+            cable = await connect(nursery, alpha, bravo)
+            await trio.sleep(5)
+            assert not alpha.qmgr.queue("bravo").ready
+            cable.cut()
+            await until(lambda: len(cable.reasons) == 2)
+        await until(lambda: alpha.qmgr.queue("bravo").ready)
 
 
 async def test_close_says_so_and_makes_no_link_afterwards(

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""Counts that survive a restart, whatever the clock says after it."""
+
+from pathlib import Path
+
+import pytest
+
+from mesh.core.encoding import encode
+from mesh.errors import ConfigError
+from mesh.node.counters import BLOCK, OwnCounter, PeerCounters, replace_file
+
+A, B = b"a" * 32, b"b" * 32
+
+
+def test_ours_only_grow_also_when_the_clock_went_back(tmp_path: Path) -> None:
+    path = tmp_path / "counter"
+    first = OwnCounter(path, 10**18)
+    drawn = [first.next() for _ in range(3)]
+    assert drawn == sorted(set(drawn))
+    assert drawn[0] >= 10**18
+    second = OwnCounter(path, 5)
+    assert second.next() > drawn[-1]
+    third = OwnCounter(path, 10**18 + 9 * BLOCK)
+    assert third.next() > 10**18 + 9 * BLOCK
+
+
+def test_a_peer_s_last_one_is_there_again(tmp_path: Path) -> None:
+    path = tmp_path / "counters"
+    counters = PeerCounters(path)
+    assert counters.last == {}
+    counters.save(counters.prove(A, 7))
+    counters.save(counters.prove(B, 9))
+    counters.save(counters.prove(A, 3))  # an older proof changes nothing
+    assert PeerCounters(path).last == {A: 7, B: 9}
+
+
+def test_what_was_not_proven_is_not_durable(tmp_path: Path) -> None:
+    path = tmp_path / "counters"
+    counters = PeerCounters(path)
+    counters.last[A] = 99  # as the gate notes a hello
+    counters.save(counters.prove(B, 1))
+    assert PeerCounters(path).last == {B: 1}
+
+
+def test_a_damaged_file_is_said_so(tmp_path: Path) -> None:
+    path = tmp_path / "counters"
+    path.write_bytes(b"\xff\xff")
+    with pytest.raises(ConfigError, match="counters"):
+        PeerCounters(path)
+
+
+@pytest.mark.parametrize("odd", [None, 7, [7], [[A]], [[A, "x"]], [["x", 1]]])
+def test_rows_of_another_shape_count_for_nothing(tmp_path: Path, odd: object) -> None:
+    path = tmp_path / "counters"
+    path.write_bytes(encode(odd))  # type: ignore[arg-type]
+    assert PeerCounters(path).last == {}
+    assert OwnCounter(path, 5).next() > 5
+
+
+def test_the_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    replace_file(path, b"one")
+    replace_file(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [found.name for found in tmp_path.iterdir()] == ["file"]
