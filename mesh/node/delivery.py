@@ -65,12 +65,7 @@ class _Records:
             ref = ready.popleft()
             record = spool.hot(ref)
             if record is None:
-                try:
-                    record = (await spool.read([ref]))[0]
-                except BaseException:
-                    ready.appendleft(ref)
-                    ready.extendleft(r for r, _ in reversed(taken))
-                    raise
+                record = (await spool.read([ref]))[0]
                 if record is None:
                     self._qmgr.unreadable(ref)
                     continue
@@ -108,18 +103,16 @@ class MaildirDelivery:
                 Letter(
                     self._name_of(record.id),
                     to_lf(record.content),
-                    self._qmgr.was_recovered(ref),
+                    self._qmgr.may_lie_there(ref),
                 )
                 for ref, record in group
             ]
-            try:
-                await trio.to_thread.run_sync(deliver, self._maildir, letters)
-            except OSError:
-                for ref, _ in group:
-                    self._qmgr.defer(ref)
-                continue
-            for ref, _ in group:
+            written = await trio.to_thread.run_sync(deliver, self._maildir, letters)
+            for ref, _ in group[:written]:
                 self._qmgr.delivered(ref)
+            for ref, _ in group[written:]:
+                self._qmgr.doubt(ref)
+                self._qmgr.defer(ref)
 
 
 class LmtpDelivery:
@@ -144,7 +137,8 @@ class LmtpDelivery:
         self._entropy = entropy
         self._connections: list[_Connection] = []
         self._parking = Parking()
-        self._failures = 0
+        self.failures = 0
+        """Connections, one after another, on which nothing was answered for."""
 
     async def run(self) -> None:
         """Deliver for ever: makes connections; each of them works by itself."""
@@ -153,12 +147,12 @@ class LmtpDelivery:
                 if not self._wants_another:
                     await self._parking.park()
                     continue
+                if self.failures:
+                    await trio.sleep(retry_delay(self.failures, self._entropy))
                 wire = await _connect(self._address)
                 if wire is None:
-                    self._failures += 1
-                    await trio.sleep(retry_delay(self._failures, self._entropy))
+                    self.failures += 1
                     continue
-                self._failures = 0
                 connection = _Connection(self, wire)
                 self._connections.append(connection)
                 nursery.start_soon(self._work, connection)
@@ -173,6 +167,8 @@ class LmtpDelivery:
             await connection.run()
         finally:
             self._connections.remove(connection)
+            if not connection.useful:
+                self.failures += 1
             self.qmgr.release(self.destination, connection.flying)
 
     def _wake(self) -> None:
@@ -193,7 +189,10 @@ class _Connection:
         self._outlet = Outlet(wire, self.fill)
         self._sender = Sender(dialect=SenderDialect.LMTP, helo=delivery.name)
         self._fetching = Parking()
+        self._patience = trio.CancelScope()
         self.flying: dict[Ref, Record] = {}
+        self.useful = False
+        """The server has answered for a message."""
 
     async def run(self) -> None:
         """Work until the server ends, breaks the protocol, or has nothing to do."""
@@ -207,11 +206,10 @@ class _Connection:
             self._wire.close()
 
     async def _read(self) -> None:
-        deadline = trio.CancelScope()
-        with deadline:
+        with self._patience as patience:
             while True:
                 seconds = REPLY_SECONDS if self.flying else IDLE_SECONDS
-                deadline.deadline = trio.current_time() + seconds
+                patience.deadline = trio.current_time() + seconds
                 data = await receive(self._wire, READ_MAX)
                 if not data:
                     return
@@ -222,6 +220,8 @@ class _Connection:
                 if not self._attend():
                     return
                 self.fill()
+        if not self.flying:
+            self.useful = True  # it was not needed, which is no failure of its own
 
     def _attend(self) -> bool:
         qmgr = self._delivery.qmgr
@@ -231,6 +231,8 @@ class _Connection:
             if isinstance(event, Finished):
                 ref: Ref = event.token  # type: ignore[assignment]
                 record = self.flying.pop(ref)
+                self.useful = True
+                self._delivery.failures = 0
                 if qmgr.settle(ref, record, event.replies):
                     qmgr.delivered(ref)
         return True
@@ -247,6 +249,8 @@ class _Connection:
         self._push()
 
     def _send(self, ref: Ref, record: Record) -> None:
+        if not self.flying:  # idle until now: it is a reply that is waited for
+            self._patience.deadline = trio.current_time() + REPLY_SECONDS
         self.flying[ref] = record
         self._sender.send(
             Outgoing(ref, record.reverse_path, record.recipients, record.content, None)

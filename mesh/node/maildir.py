@@ -28,14 +28,26 @@ class Letter(NamedTuple):
     """It may lie there already: look before writing."""
 
 
-def deliver(maildir: Path, letters: Sequence[Letter]) -> None:
-    """Write all letters; OSError when one cannot be, and then any may lie there."""
-    for folder in (maildir, maildir / "tmp", maildir / "new", maildir / "cur"):
-        _make_folder(folder)
-    for letter in letters:
-        if not (letter.repeated and _lies_in(maildir, letter.name)):
-            _write(maildir, letter)
-    _sync_folder(maildir / "new")
+def deliver(maildir: Path, letters: Sequence[Letter]) -> int:
+    """Write letters in their order; returns how many of them are on the disk.
+
+    Of the others any may lie there: they come again as `repeated`.
+    """
+    written = 0
+    try:
+        for folder in (maildir, maildir / "tmp", maildir / "new", maildir / "cur"):
+            _make_folder(folder)
+        for letter in letters:
+            if not (letter.repeated and _lies_in(maildir, letter.name)):
+                _write(maildir, letter)
+            written += 1
+    except OSError:
+        pass
+    try:
+        _sync_folder(maildir / "new")
+    except OSError:
+        return 0
+    return written
 
 
 def _write(maildir: Path, letter: Letter) -> None:

@@ -77,7 +77,7 @@ class QueueManager:
         self._attempts: dict[Ref, int] = {}
         self._deferred: list[tuple[float, Ref]] = []
         self._parking = Parking()
-        self._recovered: set[Ref] = set()
+        self._doubtful: set[Ref] = set()
         self._astray: deque[Ref] = deque()
 
     def queue(self, destination: str) -> Queue:
@@ -92,7 +92,7 @@ class QueueManager:
     def recover(self) -> None:
         """Route what the spool found at its start."""
         for ref, head in self.spool.recovered():
-            self._recovered.add(ref)
+            self._doubtful.add(ref)
             self.queue(self._route(head)).ready.append(ref)
 
     def accept(
@@ -146,14 +146,18 @@ class QueueManager:
 
     # out
 
-    def was_recovered(self, ref: Ref) -> bool:
-        """Say whether this record may have been delivered before a crash."""
-        return ref in self._recovered
+    def may_lie_there(self, ref: Ref) -> bool:
+        """Say whether this record may have been delivered without our knowing."""
+        return ref in self._doubtful
+
+    def doubt(self, ref: Ref) -> None:
+        """Note that a delivery failed and may have succeeded all the same."""
+        self._doubtful.add(ref)
 
     def delivered(self, ref: Ref, durable: Callable[[], None] | None = None) -> None:
         """Forget a record for good; `durable` is called when no disk has its key."""
         self._attempts.pop(ref, None)
-        self._recovered.discard(ref)
+        self._doubtful.discard(ref)
         self.spool.forget(ref, done=durable)
 
     def release(self, destination: str, refs: Iterable[Ref]) -> None:
@@ -201,7 +205,7 @@ class QueueManager:
     def unreadable(self, ref: Ref) -> None:
         """Drop a record that the spool set aside as corrupt from every list."""
         self._attempts.pop(ref, None)
-        self._recovered.discard(ref)
+        self._doubtful.discard(ref)
 
     # routes and time
 
