@@ -31,7 +31,13 @@ from mesh.core.names import parse_endpoint
 from mesh.errors import HandshakeError
 from mesh.node.counters import OwnCounter
 from mesh.node.exchange import Exchange, Peer
-from mesh.node.wire import SocketWire, Wire, receive, receive_exactly
+from mesh.node.wire import (
+    SocketWire,
+    Wire,
+    close_quietly,
+    receive,
+    receive_exactly,
+)
 
 CONNECT_SECONDS: Final = 15.0
 """For a TCP connection: as long as a message may take."""
@@ -108,7 +114,7 @@ class Dialer:
                         pass
             finally:
                 if session is None:
-                    wire.close()
+                    close_quietly(wire)
             if session is not None:
                 scope.deadline = math.inf
                 await self._exchange.run_link(session, wire, task_status)

@@ -30,7 +30,14 @@ from mesh.core.names import parse_endpoint
 from mesh.errors import CannotCreateError, HandshakeError
 from mesh.node.counters import PeerCounters
 from mesh.node.exchange import Exchange
-from mesh.node.wire import SOCKET_BUFFER, SocketWire, Wire, receive, receive_exactly
+from mesh.node.wire import (
+    SOCKET_BUFFER,
+    SocketWire,
+    Wire,
+    close_quietly,
+    receive,
+    receive_exactly,
+)
 
 UNPROVEN_MAX: Final = 128
 """Connections before the proof: half a megabyte of kernel memory each at most."""
@@ -91,6 +98,7 @@ class Listener:
         self._exchange = exchange
         self._entropy = entropy
         self._unproven: dict[object, trio.CancelScope] = {}
+        self._saving = trio.Lock()
 
     async def run(self, sock: socket.socket) -> None:
         """Accept on one socket, for ever."""
@@ -125,7 +133,7 @@ class Listener:
         finally:
             self._unproven.pop(wire, None)
             if session is None:
-                wire.close()
+                close_quietly(wire)
         if session is not None:
             await self._exchange.run_link(session, wire)
 
@@ -163,5 +171,14 @@ class Listener:
             return None
         session = responder.receive_message_3_untrusted(message, trio.current_time())
         statement = self._counters.prove(session.peer_link_key, session.counter)
-        await trio.to_thread.run_sync(self._counters.save, statement)
+        try:
+            async with self._saving:  # in the order of the statements
+                await trio.to_thread.run_sync(self._counters.save, statement)
+        except OSError:
+            listed = None  # what is not durable did not happen
+        else:
+            listed = self._gate.find_peer(session.peer_link_key)
+        if listed is None or listed.identity != session.peer.identity:
+            session.wipe()  # removed while the disk worked: its links end at once
+            return None
         return session

@@ -29,6 +29,8 @@ OUTLET_MAX: Final = 1_048_576
 SIOCOUTQNSD: Final = 0x894B
 """tcp(7)'s number of octets not yet sent: what is only unacknowledged does not count,
 or a long round trip would look like a full buffer."""
+DRAIN_READS: Final = 8
+"""Reads before a close: twice what the kernel holds at most; a flood has no end."""
 FLUSH_MAX: Final = 262_144
 """Octets offered to the kernel in one call: half of its buffer."""
 _INT: Final = struct.Struct("i")
@@ -140,6 +142,14 @@ async def receive_exactly(wire: Wire, length: int) -> bytes | None:
         parts.append(data)
         length -= len(data)
     return b"".join(parts)
+
+
+def close_quietly(wire: Wire) -> None:
+    """Close with nothing left unread, so that the kernel says FIN and not RST."""
+    for _ in range(DRAIN_READS):
+        if not wire.try_receive(RECEIVE_MAX):
+            break
+    wire.close()
 
 
 class Outlet:
