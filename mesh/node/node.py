@@ -251,6 +251,7 @@ class Node:
                     break
                 self._adopt(nursery)
             notify("STOPPING=1")
+            trio.lowlevel.notify_closing(local)
             local.close()
             path.unlink(missing_ok=True)
             await self._end(submitting)

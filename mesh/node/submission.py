@@ -22,7 +22,7 @@ import socket
 import stat
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -37,12 +37,15 @@ from mesh.node.wire import Outlet, SocketWire, receive
 
 READ_MAX: Final = 262_144
 """Octets of one read: a 28 kB remailer packet comes in one."""
-AHEAD_MAX: Final = 131_072
-"""Octets that may wait behind an unanswered message before reading stops."""
+AHEAD_MAX: Final = 65_536
+"""Octets that may wait behind an unanswered message before reading stops: with one
+read more they are no more than the dialogue's SENT_AHEAD_MAX."""
 SMALL_MESSAGE_LEN: Final = 1_048_576
 """Octets of a message in arrival past which it needs a place among the large ones."""
 LARGE_MAX: Final = 4
 """Large messages in arrival at once: with 20 MiB each, 80 MiB of memory."""
+LARGE_SECONDS: Final = 180.0
+"""Without an octet, and the place goes to another: RFC 5321 4.5.3.2.5."""
 SESSIONS_MAX: Final = 1_000
 """Sessions at once; a thousand small messages in arrival are a gigabyte at most."""
 BACKLOG: Final = 512
@@ -139,17 +142,13 @@ class Submission:
         self._sessions: set[_Session] = set()
 
     async def run(self, sock: socket.socket) -> None:
-        """Accept on a listening socket, for ever."""
+        """Accept on a listening socket until it is closed; then let sessions end."""
         sock.setblocking(False)
         async with trio.open_nursery() as nursery:
-            while True:
-                await self._places.acquire()
-                try:
-                    accepted = await _accept(sock)
-                except BaseException:
-                    self._places.release()
-                    raise
-                nursery.start_soon(self._serve, accepted)
+            with suppress(trio.ClosedResourceError):
+                while True:
+                    await self._places.acquire()
+                    nursery.start_soon(self._serve, await _accept(sock))
 
     async def _serve(self, accepted: socket.socket) -> None:
         session = _Session(self, SocketWire(accepted))
@@ -221,18 +220,30 @@ class _Session:
     async def _converse(self) -> None:
         dialogue, outlet = self.dialogue, self.outlet
         outlet.send(dialogue.data_to_send())
-        while data := await receive(self._wire, READ_MAX):
+        while data := await self._receive():
             try:
                 dialogue.receive_data(data)
             except RemoteProtocolError:
                 return
             if not self._attend():
-                return
+                break
             while dialogue.awaiting_answer and dialogue.buffered > AHEAD_MAX:
                 await self._answered.park()
             if outlet.waiting:
                 await outlet.drained()
             await self._wait_for_place()
+        # Whoever sent all and closed its sending side still gets its replies.
+        while dialogue.awaiting_answer:
+            await self._answered.park()
+        await outlet.drained()
+
+    async def _receive(self) -> bytes:
+        """Read; b"" also for one that holds a place and sends nothing."""
+        if not self._has_place:
+            return await receive(self._wire, READ_MAX)
+        with trio.move_on_after(LARGE_SECONDS):
+            return await receive(self._wire, READ_MAX)
+        return b""
 
     def _attend(self) -> bool:
         """Take the dialogue's events and send its replies; False when it has ended."""
@@ -256,7 +267,8 @@ class _Session:
         """Send the commit's reply, and take up what was sent ahead of it."""
         self.dialogue.answer(reply)
         if not self._attend():
-            self._wire.close()
+            with suppress(OSError):  # the client may be gone
+                self._wire.socket.shutdown(socket.SHUT_RD)
         self._answered.wake()
 
     async def _wait_for_place(self) -> None:
