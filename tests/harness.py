@@ -219,6 +219,11 @@ class Half:
     def keys(self) -> PeerKeys:
         return keys_of(self.name)
 
+    @property
+    def quiet(self) -> bool:
+        """Nothing is being committed and nothing waits."""
+        return not (self.spool._intake.is_busy or self.spool.waiting)
+
     def submit(
         self, content: bytes, *recipients: str, reverse_path: str = "from@here.test"
     ) -> list[Reply]:

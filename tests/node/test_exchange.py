@@ -110,7 +110,7 @@ async def test_a_message_crosses_and_both_ends_forget(
         await until(lambda: bravo.spool.waiting)
         assert replies == [STORED]
         assert bravo.spool.known_ids(alpha.identity[:16]) == 1
-        await until(lambda: not alpha.spool.waiting)
+        await until(lambda: alpha.quiet)
         await until(lambda: not bravo.spool.known_ids(alpha.identity[:16]))
         assert await bravo.arrived() == [b"hello\r\n"]
 
@@ -127,7 +127,7 @@ async def test_refused_is_deferred_and_tried_again(
         assert not bravo.spool.waiting
         bravo.routes[HERE] = "local:0"
         await until(lambda: bravo.spool.waiting, seconds=60)
-        await until(lambda: not alpha.spool.waiting)
+        await until(lambda: alpha.quiet)
 
 
 async def test_too_many_ids_are_refused_for_now(
@@ -175,7 +175,7 @@ async def test_a_lost_link_s_messages_go_again_and_are_stored_once(
         cable.cut()
         await until(lambda: cable.reasons)
         await connect(nursery, alpha, bravo, counter=2)
-        await until(lambda: not alpha.spool.waiting)
+        await until(lambda: alpha.quiet)
         assert await bravo.arrived() == [b"hello\r\n"]
 
 
@@ -195,7 +195,7 @@ async def test_a_second_copy_waits_for_the_first_one_s_commit(
             assert len(bravo.exchange.peers["alpha"]._pending) == 1
             assert alpha.spool.waiting == 1
             assert not bravo.spool.waiting
-        await until(lambda: not alpha.spool.waiting)
+        await until(lambda: alpha.quiet)
         assert await bravo.arrived() == [b"hello\r\n"]
 
 
@@ -214,7 +214,7 @@ async def test_a_copy_after_the_receiver_s_restart_is_stored_once(
         async with bravo_half(tmp_path) as bravo, trio.open_nursery() as nursery:
             assert bravo.spool.waiting == 1
             await connect(nursery, alpha, bravo, counter=2)
-            await until(lambda: not alpha.spool.waiting)
+            await until(lambda: alpha.quiet)
             assert await bravo.arrived() == [b"hello\r\n"]
             nursery.cancel_scope.cancel()
 
@@ -247,7 +247,7 @@ async def test_mail_goes_out_and_back(
         alpha.submit(b"ping\r\n", BACK)
         await until(lambda: alpha.qmgr.queue("local:0").ready)
         assert await alpha.arrived() == [b"ping\r\n"]
-        await until(lambda: not bravo.spool.waiting)
+        await until(lambda: bravo.quiet)
 
 
 async def test_a_flood_while_a_message_is_committed_ends_the_link_only(
@@ -321,7 +321,7 @@ async def test_messages_of_the_link_that_loses_go_over_the_other(
             alpha.submit(b"%d\r\n" % number, HERE)
         await until(lambda: bravo.spool.waiting)
         await connect(nursery, alpha, bravo, counter=2)
-        await until(lambda: not alpha.spool.waiting)
+        await until(lambda: alpha.quiet)
         assert sorted(await bravo.arrived()) == sorted(b"%d\r\n" % n for n in range(40))
 
 
@@ -342,7 +342,7 @@ async def test_old_mail_is_read_from_the_disk_also_large_and_damaged(
         assert octets
         async with trio.open_nursery() as nursery:
             await connect(nursery, alpha, bravo)
-            await until(lambda: not alpha.spool.waiting)
+            await until(lambda: alpha.quiet)
             nursery.cancel_scope.cancel()
         assert bravo.spool.waiting == 31
         arrived = await bravo.arrived()
@@ -391,7 +391,7 @@ async def test_what_was_read_ahead_goes_back_when_the_link_is_lost(
             nursery.cancel_scope.cancel()
         async with trio.open_nursery() as nursery:
             await connect(nursery, alpha, bravo, counter=2)
-            await until(lambda: not alpha.spool.waiting)
+            await until(lambda: alpha.quiet)
             nursery.cancel_scope.cancel()
         assert len(await bravo.arrived()) == 60
 

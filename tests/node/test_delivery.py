@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: MIT
+"""From the queue to a real Maildir and to a real LMTP server in this test."""
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from mesh.core.dialogue import Closed, Dialogue, DialogueKind, MessageReceived
+from mesh.core.reply import OK, TRY_LATER, Reply
+from mesh.node.delivery import (
+    CONNECTIONS_MAX,
+    IDLE_SECONDS,
+    LmtpDelivery,
+    MaildirDelivery,
+)
+from mesh.node.submission import bind_unix
+from tests.disk import full_disk
+from tests.harness import FixedEntropy, Half, half, until
+
+TO, ALSO = "mix@alpha", "too@alpha"
+
+
+@asynccontextmanager
+async def alpha_half(folder: Path) -> AsyncIterator[Half]:
+    async with half(folder, "alpha", {TO: "local:0", ALSO: "local:0"}) as made:
+        yield made
+
+
+def name_of(ident: bytes) -> str:
+    return ident.hex()
+
+
+def maildir_delivery(alpha: Half, maildir: Path) -> MaildirDelivery:
+    return MaildirDelivery(
+        maildir=maildir, destination="local:0", qmgr=alpha.qmgr, name_of=name_of
+    )
+
+
+def found(maildir: Path) -> list[bytes]:
+    return sorted(path.read_bytes() for path in (maildir / "new").glob("*"))
+
+
+# Maildir
+
+
+async def test_into_a_maildir_with_lf(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    maildir = tmp_path / "Maildir"
+    async with alpha_half(tmp_path) as alpha, trio.open_nursery() as nursery:
+        nursery.start_soon(maildir_delivery(alpha, maildir).run)
+        for number in range(70):
+            alpha.submit(b"%03d\r\n\0\xff\r\n" % number, TO)
+        await until(lambda: len(found(maildir)) == 70)
+        await until(lambda: alpha.quiet)
+        assert found(maildir) == [b"%03d\n\0\xff\n" % n for n in range(70)]
+        alpha.submit(b"", TO)
+        await until(lambda: b"" in found(maildir))
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_maildir_that_cannot_be_written_is_tried_again(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    maildir = tmp_path / "later" / "Maildir"
+    async with alpha_half(tmp_path) as alpha, trio.open_nursery() as nursery:
+        nursery.start_soon(maildir_delivery(alpha, maildir).run)
+        alpha.submit(b"hello\r\n", TO)
+        await trio.sleep(30)
+        assert alpha.spool.waiting == 1
+        maildir.parent.mkdir()
+        await until(lambda: alpha.quiet, seconds=600)
+        assert found(maildir) == [b"hello\n"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_comes_twice_after_a_full_disk(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    maildir = tmp_path / "Maildir"
+    async with alpha_half(tmp_path) as alpha, trio.open_nursery() as nursery:
+        alpha.submit(b"small\r\n", TO)
+        await until(lambda: alpha.spool.waiting == 1)
+        alpha.submit(b"more than ten octets\r\n", TO)
+        await until(lambda: alpha.spool.waiting == 2)
+        with full_disk():
+            nursery.start_soon(maildir_delivery(alpha, maildir).run)
+            await until(lambda: found(maildir) == [b"small\n"])
+        for path in (maildir / "new").iterdir():  # the remailer takes what is there
+            path.unlink()
+        await until(lambda: alpha.quiet)
+        assert found(maildir) == [b"more than ten octets\n"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_delivery_repeated_after_a_crash_finds_its_file(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    maildir = tmp_path / "Maildir"
+    async with alpha_half(tmp_path) as alpha:
+        alpha.submit(b"hello\r\n", TO)
+        await until(lambda: alpha.spool.waiting)
+        ref = alpha.qmgr.queue("local:0").ready[0]
+        record = alpha.spool.hot(ref)
+        assert record is not None
+        name = name_of(record.id)
+    for folder in ("tmp", "new", "cur"):
+        (maildir / folder).mkdir(parents=True)
+    (maildir / "cur" / f"{name}:2,S").write_bytes(b"hello\n")  # then came the crash
+    async with alpha_half(tmp_path) as alpha, trio.open_nursery() as nursery:
+        assert alpha.spool.waiting == 1
+        nursery.start_soon(maildir_delivery(alpha, maildir).run)
+        await until(lambda: alpha.quiet)
+        assert found(maildir) == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_does_not_open_stops_nothing(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    maildir = tmp_path / "Maildir"
+    async with alpha_half(tmp_path) as alpha:
+        for number in range(2):
+            alpha.submit(b"%d\r\n" % number, TO)
+            await until(lambda count=number: alpha.spool.waiting == count + 1)  # type: ignore[misc]
+    async with alpha_half(tmp_path) as alpha, trio.open_nursery() as nursery:
+        slot = alpha.qmgr.queue("local:0").ready[0] & 0xFFFFFFFF
+        alpha.spool._groups.delete([alpha.spool._index.place(slot)[0]])
+        nursery.start_soon(maildir_delivery(alpha, maildir).run)
+        await until(lambda: found(maildir) == [b"1\n"])
+        assert alpha.spool.corrupt == 1
+        nursery.cancel_scope.cancel()
+
+
+# LMTP
+
+Answers = Callable[[MessageReceived], tuple[Reply, ...]]
+
+
+class Server:
+    """An LMTP server: the receiving half of our own dialogue behind a socket."""
+
+    def __init__(self, path: Path, answers: Answers = lambda _: (OK,)) -> None:
+        self.answers = answers
+        self.messages: list[MessageReceived] = []
+        self.connections = 0
+        self.open = 0
+        self.ends_after = 10**9
+        """Messages of one connection before it breaks without a word."""
+        self.greets = True
+        self.slow = 0.0
+        self._sock = bind_unix(path)
+
+    async def run(self) -> None:
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._sock))
+        await trio.serve_listeners(self._serve, [listener])
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        self.connections += 1
+        self.open += 1
+        try:
+            if self.greets:
+                await self._converse(stream)
+        finally:
+            self.open -= 1
+            await stream.aclose()
+
+    async def _converse(self, stream: trio.SocketStream) -> None:
+        dialogue = Dialogue(
+            name="sink",
+            kind=DialogueKind.LOCAL,
+            accepts=lambda _: None,
+            max_message=10**8,
+        )
+        left = self.ends_after
+        await stream.send_all(dialogue.data_to_send())
+        async for data in stream:
+            dialogue.receive_data(data)
+            while (event := dialogue.next_event()) is not None:
+                if isinstance(event, Closed):
+                    return
+                assert isinstance(event, MessageReceived)
+                if not left:
+                    return
+                left -= 1
+                self.messages.append(event)
+                await trio.sleep(self.slow)
+                dialogue.answer(*self.answers(event))
+            await stream.send_all(dialogue.data_to_send())
+
+
+@asynccontextmanager
+async def lmtp(
+    folder: Path, answers: Answers = lambda _: (OK,)
+) -> AsyncIterator[tuple[Half, Server, trio.Nursery]]:
+    async with alpha_half(folder) as alpha, trio.open_nursery() as nursery:
+        server = Server(folder / "lmtp.sock", answers)
+        nursery.start_soon(server.run)
+        nursery.start_soon(lmtp_delivery(alpha, folder / "lmtp.sock").run)
+        yield alpha, server, nursery
+        nursery.cancel_scope.cancel()
+
+
+def lmtp_delivery(alpha: Half, address: Path | tuple[str, int]) -> LmtpDelivery:
+    return LmtpDelivery(
+        address=address,
+        destination="local:0",
+        name="alpha",
+        qmgr=alpha.qmgr,
+        entropy=FixedEntropy("lmtp"),
+    )
+
+
+async def test_messages_share_kept_connections(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with lmtp(tmp_path) as (alpha, server, _):
+        for number in range(10):
+            alpha.submit(b"%d\r\n" % number, TO, ALSO, reverse_path="x@y")
+            await trio.sleep(5)
+        await until(lambda: alpha.quiet)
+        assert [m.content for m in server.messages] == [
+            b"%d\r\n" % n for n in range(10)
+        ]
+        assert {m.recipients for m in server.messages} == {(TO, ALSO)}
+        assert {m.reverse_path for m in server.messages} == {"x@y"}
+        assert server.connections == 1
+        await trio.sleep(IDLE_SECONDS + 1)
+        assert server.open == 0
+        alpha.submit(b"again\r\n", TO)
+        await until(lambda: alpha.quiet, seconds=5)
+        assert server.connections == 2
+
+
+async def test_at_most_so_many_connections(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with lmtp(tmp_path) as (alpha, server, _):
+        server.slow = 3.0
+        for number in range(300):
+            alpha.submit(b"%d\r\n" % number, TO)
+        await until(lambda: server.open == CONNECTIONS_MAX)
+        await until(lambda: alpha.quiet, seconds=900)
+        assert server.connections == CONNECTIONS_MAX
+        assert len(server.messages) == 300
+
+
+async def test_large_messages_pass_through_the_outlet(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    content = b"0123456789abcd\r\n" * 300_000
+    async with lmtp(tmp_path) as (alpha, server, _):
+        alpha.submit(content, TO)
+        alpha.submit(b"small\r\n", TO)
+        await until(lambda: alpha.quiet)
+        assert sorted(len(m.content) for m in server.messages) == [7, len(content)]
+
+
+async def test_a_server_that_dies_gets_the_rest_again(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with lmtp(tmp_path) as (alpha, server, _):
+        server.ends_after = 2
+        for number in range(7):
+            alpha.submit(b"%d\r\n" % number, TO)
+        await until(lambda: alpha.quiet)
+        contents = {m.content for m in server.messages}
+        assert contents == {b"%d\r\n" % n for n in range(7)}
+        assert len(server.messages) == 7
+        assert server.connections >= 4
+
+
+async def test_a_server_that_takes_connections_and_nothing_else_is_left_alone(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with lmtp(tmp_path) as (alpha, server, _):
+        server.greets = False
+        alpha.submit(b"1\r\n", TO)
+        await trio.sleep(300)
+        assert server.connections < 10
+        server.greets = True
+        await until(lambda: alpha.quiet, seconds=600)
+
+
+async def test_one_recipient_of_two_is_deferred_alone(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    def answers(message: MessageReceived) -> tuple[Reply, ...]:
+        later = (TRY_LATER,) if len(server.messages) < 3 else (OK,)
+        return (OK, TRY_LATER) if len(message.recipients) == 2 else later
+
+    async with lmtp(tmp_path, answers) as (alpha, server, _):
+        alpha.submit(b"x\r\n", TO, ALSO)
+        await until(lambda: alpha.quiet)
+        got = [m.recipients for m in server.messages]
+        assert got == [(TO, ALSO), (ALSO,), (ALSO,)]
+
+
+async def test_a_server_that_is_not_there_is_tried_again(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with alpha_half(tmp_path) as alpha, trio.open_nursery() as nursery:
+        nursery.start_soon(lmtp_delivery(alpha, tmp_path / "lmtp.sock").run)
+        alpha.submit(b"x\r\n", TO)
+        await trio.sleep(20)
+        server = Server(tmp_path / "lmtp.sock")
+        nursery.start_soon(server.run)
+        await until(lambda: server.messages)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_server_that_talks_nonsense_keeps_nothing(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    talked: list[bytes] = []
+
+    async def talk(stream: trio.SocketStream) -> None:
+        nonsense = (b"hello?\r\n", b"220 x\r\n250 x\r\n421 go\r\n")[len(talked) % 2]
+        talked.append(nonsense)
+        await stream.send_all(nonsense)
+        async for _ in stream:
+            pass
+
+    async with alpha_half(tmp_path) as alpha, trio.open_nursery() as nursery:
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        nursery.start_soon(trio.serve_listeners, talk, [listener])
+        nursery.start_soon(lmtp_delivery(alpha, sock.getsockname()).run)
+        alpha.submit(b"x\r\n", TO)
+        await until(lambda: len(talked) >= 4)
+        assert alpha.spool.waiting == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_reply_may_take_its_time_also_on_an_old_connection(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with lmtp(tmp_path) as (alpha, server, _):
+        alpha.submit(b"1\r\n", TO)
+        await until(lambda: alpha.quiet)
+        await trio.sleep(IDLE_SECONDS - 2)
+        server.slow = 100.0
+        alpha.submit(b"2\r\n", TO)
+        await until(lambda: alpha.quiet)
+        assert len(server.messages) == 2
+        assert server.connections == 1
+
+
+async def test_old_mail_is_read_from_the_disk(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with alpha_half(tmp_path) as alpha:
+        for number in range(50):
+            alpha.submit(b"%d\r\n" % number, TO)
+        await until(lambda: alpha.spool.waiting == 50)
+    async with lmtp(tmp_path) as (alpha, server, _):
+        await until(lambda: alpha.quiet)
+        assert sorted(m.content for m in server.messages) == sorted(
+            b"%d\r\n" % n for n in range(50)
+        )
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_what_is_under_way_stays_when_the_node_ends(
+    tmp_path: Path, autojump_clock: MockClock, count: int
+) -> None:
+    async with lmtp(tmp_path) as (alpha, server, _):
+        server.slow = 50.0
+        for number in range(count):
+            alpha.submit(b"%d\r\n" % number, TO)
+        await until(lambda: server.messages)
+    async with alpha_half(tmp_path) as alpha:
+        assert alpha.spool.waiting == count
