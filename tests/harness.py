@@ -259,7 +259,11 @@ def spool_key() -> Key:
 
 @asynccontextmanager
 async def half(
-    folder: Path, name: str, routes: dict[str, str], *, max_message: int = 20_971_520
+    folder: Path,
+    name: str,
+    routes: dict[str, str],
+    *,
+    identity: bytes | None = None,
 ) -> AsyncIterator[Half]:
     """Run half a node; it ends in order, what waits stays in `folder`."""
     entropy = FixedEntropy(name)
@@ -267,9 +271,9 @@ async def half(
     qmgr = QueueManager(spool, lambda address: routes.get(address), entropy)
     exchange = Exchange(
         name=name,
-        identity=identity_of(name),
+        identity=identity or identity_of(name),
         qmgr=qmgr,
-        max_message=max_message,
+        max_message=20_971_520,
         entropy=entropy,
     )
     qmgr.recover()
