@@ -199,9 +199,9 @@ class Node:
         sockets: list[socket.socket] = []
         try:
             self._qmgr.recover()
-            sockets = bind(self._config.node.listen)
             async with trio.open_nursery() as spool_nursery:
                 await spool_nursery.start(self._run_spool)
+                sockets += bind(self._config.node.listen)
                 async with trio.open_nursery() as nursery:
                     await self._start(nursery, sockets)
                     await self._serve(nursery, signals, ready)
