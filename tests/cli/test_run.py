@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""`mesh run` in this process: ready, signals, exit codes."""
+
+import gc
+import os
+import resource
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mesh.cli import run
+from mesh.cli.main import main
+from mesh.node.node import lock_state
+from tests.node.homes import Home
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """What a process changes of itself, changed back."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    gc.unfreeze()
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_ready_and_ended_by_a_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, number: int
+) -> None:
+    alpha = Home(tmp_path, "alpha")
+    said = run._ready
+
+    def ready() -> None:
+        said()
+        assert alpha.socket.exists()
+        os.kill(os.getpid(), signal.SIGHUP)  # looks at peers.d and goes on
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(run, "_ready", ready)
+    assert main(["run", "-c", str(alpha.toml)]) == 0
+    assert capsys.readouterr().err == "mesh: ready\n"
+    assert not alpha.socket.exists()
+
+
+def test_mistakes_have_their_codes(tmp_path: Path, capsys: Capture) -> None:
+    alpha = Home(tmp_path, "alpha")
+    assert main(["run", "-c", str(tmp_path / "nowhere.toml")]) == 66
+    lock = lock_state(alpha.path / "state")
+    assert main(["run", "-c", str(alpha.toml)]) == 69
+    os.close(lock)
+    with socket.create_server(("127.0.0.1", alpha.port)):
+        assert main(["run", "-c", str(alpha.toml)]) == 73
+    alpha.socket.write_bytes(b"in the way")
+    assert main(["run", "-c", str(alpha.toml)]) == 73
+    alpha.set(clock='"sometimes"')
+    assert main(["run", "-c", str(alpha.toml)]) == 78
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 5
+    assert all(line.startswith("mesh: ") for line in lines)
+
+
+def test_files_are_allowed_as_far_as_may_be() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    run._allow_files()
+    wanted = run.FILES if hard == resource.RLIM_INFINITY else min(run.FILES, hard)
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == wanted
+    run._allow_files()  # enough: nothing to do
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == wanted
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
