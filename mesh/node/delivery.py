@@ -23,7 +23,6 @@ from mesh.core.crypto import Entropy
 from mesh.core.record import Record
 from mesh.core.retry import retry_delay
 from mesh.core.smtp import Finished, Outgoing, Sender, SenderClosed, SenderDialect
-from mesh.errors import RemoteProtocolError
 from mesh.node.maildir import Letter, deliver
 from mesh.node.parking import Parking
 from mesh.node.qmgr import Queue, QueueManager
@@ -213,10 +212,7 @@ class _Connection:
                 data = await receive(self._wire, READ_MAX)
                 if not data:
                     return
-                try:
-                    self._sender.receive_data(data)
-                except RemoteProtocolError:
-                    return
+                self._sender.receive_data(data)  # nonsense shows as SenderClosed
                 if not self._attend():
                     return
                 self.fill()

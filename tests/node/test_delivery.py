@@ -20,7 +20,7 @@ from mesh.node.delivery import (
 )
 from mesh.node.submission import bind_unix
 from tests.disk import full_disk
-from tests.harness import FixedEntropy, Half, half, until
+from tests.harness import FixedEntropy, Half, Patience, half, until
 
 TO, ALSO = "mix@alpha", "too@alpha"
 
@@ -363,6 +363,32 @@ async def test_old_mail_is_read_from_the_disk(
         assert sorted(m.content for m in server.messages) == sorted(
             b"%d\r\n" % n for n in range(50)
         )
+
+
+async def test_who_is_quicker_than_the_disk_goes_first(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    async with alpha_half(tmp_path) as alpha:
+        alpha.submit(b"old\r\n", TO)
+        await until(lambda: alpha.spool.waiting)
+    async with alpha_half(tmp_path) as alpha, trio.open_nursery() as nursery:
+        alpha.routes["later@alpha"] = "elsewhere"
+        elsewhere = alpha.qmgr.queue("elsewhere").ready
+        for number in range(2):
+            alpha.submit(b"new %d\r\n" % number, "later@alpha")
+        await until(lambda: len(elsewhere) == 2)
+        server = Server(tmp_path / "lmtp.sock")
+        server.slow = 50.0
+        nursery.start_soon(server.run)
+        with patience.slow_disk(alpha.spool):
+            nursery.start_soon(lmtp_delivery(alpha, tmp_path / "lmtp.sock").run)
+            await trio.sleep(1)
+            alpha.qmgr.release("local:0", elsewhere)
+            await trio.sleep(1)
+        await until(lambda: alpha.quiet)
+        got = [message.content for message in server.messages]
+        assert got == [b"new 0\r\n", b"new 1\r\n", b"old\r\n"]
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("count", [1, 3])

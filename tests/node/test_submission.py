@@ -13,6 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from mesh.core.dialogue import SENT_AHEAD_MAX
 from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
 from mesh.errors import CannotCreateError, ConfigError
 from mesh.node import submission as submission_
@@ -164,6 +165,26 @@ async def test_sent_far_ahead_of_a_slow_disk(
         assert len(await here.alpha.arrived()) == 10
 
 
+async def test_more_than_anybody_may_send_ahead_ends_the_session_only(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert submission_.AHEAD_MAX + submission_.READ_MAX <= SENT_AHEAD_MAX
+    monkeypatch.setattr(submission_, "AHEAD_MAX", 10**9)
+    async with local(tmp_path) as here:
+        client = await here.mail()
+        octets = b"BDAT 2 LAST\r\n\r\n" + b"NOOP\r\n" * 200_000
+        with (
+            patience.slow_disk(here.alpha.spool),
+            pytest.raises(trio.BrokenResourceError),
+        ):
+            await client.stream.send_all(octets)
+        await until(lambda: here.alpha.spool.waiting)  # the message was whole
+        assert (await (await here.mail()).say(b"BDAT 2 LAST\r\n\r\n")) == [250]
+
+
 async def test_whatever_the_octets_are(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
@@ -290,15 +311,15 @@ async def test_replies_that_nobody_reads_stop_the_reading(
 
         async def flood() -> None:
             nonlocal sent
-            for _ in range(300):
+            for _ in range(120):
                 await client.stream.send_all(b"HELP\r\n" * 1000)
                 sent += 1000
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(flood)
             await trio.sleep(5)
-            assert sent < 200_000
-            codes = {await client.code() for _ in range(300_000)}
+            assert sent < 100_000
+            codes = {await client.code() for _ in range(120_000)}
         assert codes == {214}
 
 

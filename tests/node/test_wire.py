@@ -12,6 +12,7 @@ from mesh.node.wire import (
     SOCKET_BUFFER,
     Outlet,
     SocketWire,
+    close_quietly,
     receive,
     receive_exactly,
 )
@@ -108,6 +109,20 @@ async def test_exactly_so_many_octets(
     nursery.start_soon(say)
     assert await receive_exactly(far, 5) == b"abcde"
     assert await receive_exactly(far, 5) is None
+
+
+async def test_a_quiet_close_reads_what_lies_there_but_not_for_ever(
+    autojump_clock: MockClock,
+) -> None:
+    near, far = wire_pair()
+    near.try_send(bytes(100_000))
+    close_quietly(far)
+    assert (far.closed, far.unread_at_close) == (True, 0)
+    near, far = wire_pair()
+    near.capacity = 10**9
+    near.try_send(bytes(10_000_000))
+    close_quietly(far)
+    assert (far.closed, far.unread_at_close > 0) == (True, True)
 
 
 async def test_an_outlet_keeps_what_does_not_fit_in_order(
