@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MIT
 """From the queue to a real Maildir and to a real LMTP server in this test."""
 
+import errno
+import os
 import socket
+import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +21,7 @@ from mesh.node.delivery import (
     LmtpDelivery,
     MaildirDelivery,
 )
+from mesh.node.maildir import deliver
 from mesh.node.submission import bind_unix
 from tests.disk import full_disk
 from tests.harness import FixedEntropy, Half, Patience, half, until
@@ -98,6 +102,34 @@ async def test_nothing_comes_twice_after_a_full_disk(
         nursery.cancel_scope.cancel()
 
 
+async def test_nothing_comes_twice_when_it_is_not_sure_that_it_came(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maildir = tmp_path / "Maildir"
+    sync = os.fsync
+
+    def files_only(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EIO, "not today")
+        sync(fd)
+
+    async with alpha_half(tmp_path) as alpha, trio.open_nursery() as nursery:
+        deliver(maildir, [])
+        alpha.submit(b"hello\r\n", TO)
+        await until(lambda: alpha.spool.waiting)
+        monkeypatch.setattr(os, "fsync", files_only)
+        nursery.start_soon(maildir_delivery(alpha, maildir).run)
+        await until(lambda: found(maildir))
+        await trio.sleep(1)
+        assert alpha.spool.waiting == 1
+        (file,) = (maildir / "new").iterdir()
+        file.rename(maildir / "cur" / f"{file.name}:2,S")
+        monkeypatch.undo()
+        await until(lambda: alpha.quiet)
+        assert found(maildir) == []
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_delivery_repeated_after_a_crash_finds_its_file(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
@@ -154,6 +186,9 @@ class Server:
         """Messages of one connection before it breaks without a word."""
         self.greets = True
         self.slow = 0.0
+        """Seconds before the answer to a message."""
+        self.deaf = 0.0
+        """Seconds before anything is looked at."""
         self._sock = bind_unix(path)
 
     async def run(self) -> None:
@@ -180,6 +215,7 @@ class Server:
         left = self.ends_after
         await stream.send_all(dialogue.data_to_send())
         async for data in stream:
+            await trio.sleep(self.deaf)
             dialogue.receive_data(data)
             while (event := dialogue.next_event()) is not None:
                 if isinstance(event, Closed):
@@ -344,7 +380,7 @@ async def test_a_reply_may_take_its_time_also_on_an_old_connection(
         alpha.submit(b"1\r\n", TO)
         await until(lambda: alpha.quiet)
         await trio.sleep(IDLE_SECONDS - 2)
-        server.slow = 100.0
+        server.deaf = 100.0
         alpha.submit(b"2\r\n", TO)
         await until(lambda: alpha.quiet)
         assert len(server.messages) == 2

@@ -85,6 +85,8 @@ async def test_the_local_socket_comes_last_and_goes_first(
                     await trio.open_tcp_stream("127.0.0.1", alpha.port)
                     for _ in range(3)
                 ]
+                for call in calls:
+                    nursery.start_soon(call.receive_some)
                 await trio.sleep(0.5)
             assert await client.code() == 250  # accepted, so answered
             assert await client.code() == 421
@@ -211,9 +213,11 @@ async def test_a_start_that_fails_leaves_nothing(
 ) -> None:
     alpha = Home(tmp_path, "alpha")
     send, signals = trio.open_memory_channel[int](0)
-    with socket.create_server(("127.0.0.1", alpha.port)):
-        with pytest.RaisesGroup(CannotCreateError):
-            await alpha.make().run(signals)
+    with (
+        socket.create_server(("127.0.0.1", alpha.port)),
+        pytest.RaisesGroup(CannotCreateError),
+    ):
+        await alpha.make().run(signals)
     alpha.socket.write_bytes(b"in the way")
     with pytest.RaisesGroup(CannotCreateError, flatten_subgroups=True):
         await alpha.make().run(signals)
