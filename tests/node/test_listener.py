@@ -212,6 +212,21 @@ async def test_the_oldest_stranger_makes_room(
         nursery.cancel_scope.cancel()
 
 
+async def test_who_makes_room_hears_a_fin_and_no_reset(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with end(tmp_path, "bravo", "alpha") as bravo, trio.open_nursery() as nursery:
+        first = Caller(nursery, bravo)
+        # While its answer waits to leave, what came behind the hello lies unread.
+        first.wire.try_send(hand("alpha", "bravo").message_1() + b"behind")
+        await trio.sleep(0.05)
+        for _ in range(UNPROVEN_MAX):
+            Caller(nursery, bravo)
+        await trio.sleep(0.01)
+        assert (first.far.closed, first.far.unread_at_close) == (True, 0)
+        nursery.cancel_scope.cancel()
+
+
 async def test_on_a_real_port(tmp_path: Path, autojump_clock: MockClock) -> None:
     class Tired(socket.socket):
         failures: ClassVar[list[OSError]] = [OSError("tired"), BlockingIOError()]
