@@ -7,21 +7,29 @@
                      a recorded hello would draw one more answer after a restart
 
 Each file is one canonical statement (encoding.py), replaced whole: written beside,
-fsynced, renamed, its directory fsynced.  Blocking; the shell calls `save` in a thread.
+fsynced, renamed, its directory fsynced.  A full disk has no room beside; then a
+statement of the same length takes the old one's place, row by row: else a full spool
+could neither start nor have a new link, and would stay full.
+
+Blocking; the shell calls `save` in a thread.
 """
 
+import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from mesh.core.encoding import decode_untrusted, encode
 from mesh.core.handshake import next_counter
 from mesh.errors import ConfigError, EncodingError
+from mesh.node.copies import sync_folder, write_at
 
 BLOCK: Final = 2**40
 """Counters reserved a start: one a nanosecond for 18 minutes; a node uses a handful."""
 FILE_MAX: Final = 16_777_216
 """Octets: 300,000 peers' link keys."""
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _read(path: Path) -> object:
@@ -38,18 +46,31 @@ def _read(path: Path) -> object:
 def replace_file(path: Path, content: bytes) -> None:
     """Put a whole new file in the place of an old one, durably, mode 0600."""
     beside = path.with_name(path.name + ".new")
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:
-        os.write(fd, content)
+        _write(beside, content, os.O_CREAT | os.O_TRUNC)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        if error.errno not in _NO_ROOM or not _is_as_long(path, content):
+            raise
+        _write(path, content, 0)
+        return
+    beside.replace(path)
+    sync_folder(path.parent)
+
+
+def _write(path: Path, content: bytes, flags: int) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | flags, 0o600)
+    try:
+        write_at(fd, content, 0)
         os.fsync(fd)
     finally:
         os.close(fd)
-    beside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+
+
+def _is_as_long(path: Path, content: bytes) -> bool:
+    """Say whether overwriting needs no room, and leaves whole rows wherever it ends."""
+    return path.exists() and path.stat().st_size == len(content)
 
 
 class OwnCounter:

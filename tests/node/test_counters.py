@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Counts that survive a restart, whatever the clock says after it."""
 
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -64,3 +68,62 @@ def test_the_file_is_replaced_whole(tmp_path: Path) -> None:
     assert path.read_bytes() == b"two"
     assert path.stat().st_mode & 0o777 == 0o600
     assert [found.name for found in tmp_path.iterdir()] == ["file"]
+
+
+@contextmanager
+def no_room_beside(code: int = errno.ENOSPC) -> Iterator[None]:
+    """Within it no file can be made; those that are there keep their room."""
+    real = os.open
+
+    def refuse(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(code, os.strerror(code))
+        return real(path, flags, mode)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mesh.node.counters.os.open", refuse)
+        yield
+
+
+def test_a_full_disk_neither_stops_a_start_nor_a_known_peer(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "counter", tmp_path / "counters"
+    first = OwnCounter(ours, 10**18).next()
+    counters = PeerCounters(theirs)
+    counters.save(counters.prove(A, 10**18))
+    with no_room_beside():
+        assert OwnCounter(ours, 10**18).next() > first
+        counters.save(counters.prove(A, 10**18 + 1))
+    assert OwnCounter(ours, 10**18).next() > first + BLOCK
+    assert PeerCounters(theirs).last == {A: 10**18 + 1}
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_what_is_not_durable_is_an_error(tmp_path: Path, code: int) -> None:
+    path = tmp_path / "counters"
+    counters = PeerCounters(path)
+    with no_room_beside(code), pytest.raises(OSError, match=os.strerror(code)):
+        counters.save(counters.prove(A, 10**18))
+    counters.save(counters.prove(A, 10**18))
+    longer = counters.prove(B, 10**18)
+    with no_room_beside(code), pytest.raises(OSError, match=os.strerror(code)):
+        counters.save(longer)
+    assert PeerCounters(path).last == {A: 10**18}
+
+
+def test_a_disk_that_fails_in_another_way_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    replace_file(path, b"one")
+    with no_room_beside(errno.EIO), pytest.raises(OSError, match="error"):
+        replace_file(path, b"two")
+    assert path.read_bytes() == b"one"
+
+
+def test_a_write_that_is_cut_short_goes_on(tmp_path: Path) -> None:
+    real = os.pwrite
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "mesh.node.copies.os.pwrite",
+            lambda fd, data, offset: real(fd, data[:2], offset),
+        )
+        replace_file(tmp_path / "file", b"seven octets")
+    assert (tmp_path / "file").read_bytes() == b"seven octets"
