@@ -59,7 +59,7 @@ tick_seconds = 10
 _EXAMPLE: Final = """\
 #[[remailer]]
 #address = "mix@example.net"  # or a list; "@example.net" for a whole domain
-#deliver = "maildir:Maildir"  # or "lmtp:/path/to.sock", "lmtp:HOST:PORT"
+#deliver = "maildir:Maildir"  # or "pipe:/usr/bin/mixmaster -R", "lmtp:/path"
 #user = ""  # who may submit as it; empty: whoever can open the socket
 """
 

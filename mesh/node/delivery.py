@@ -26,14 +26,13 @@ from mesh.core.smtp import Finished, Outgoing, Sender, SenderClosed, SenderDiale
 from mesh.errors import RemoteProtocolError
 from mesh.node.maildir import Letter, deliver
 from mesh.node.parking import Parking
-from mesh.node.qmgr import Queue, QueueManager
+from mesh.node.qmgr import QueueManager
+from mesh.node.records import Records
 from mesh.node.spool import Ref
 from mesh.node.wire import Outlet, SocketWire, Wire, receive
 
 GROUP_MAX: Final = 64
 """Messages of one hop to the thread: as many as one commit of the spool."""
-GROUP_LEN_MAX: Final = 16_777_216
-"""Octets of one group, but for a single larger message."""
 CONNECTIONS_MAX: Final = 20
 """Connections kept to one LMTP server (DESIGN, the contract)."""
 SHARE: Final = 4
@@ -44,39 +43,6 @@ IDLE_SECONDS: Final = 60.0
 """A connection without work is ended after this long."""
 REPLY_SECONDS: Final = 600.0
 """For the reply to a final dot: RFC 5321 4.5.3.2.6."""
-
-
-class _Records:
-    """A queue's records with their contents, whether still in memory or not."""
-
-    def __init__(self, qmgr: QueueManager, queue: Queue) -> None:
-        self._qmgr = qmgr
-        self._queue = queue
-
-    def __bool__(self) -> bool:
-        return bool(self._queue.ready)
-
-    async def take(self, count: int) -> list[tuple[Ref, Record]]:
-        """Take the oldest, at most `count` and about GROUP_LEN_MAX octets."""
-        taken: list[tuple[Ref, Record]] = []
-        octets = 0
-        ready, spool = self._queue.ready, self._qmgr.spool
-        while ready and len(taken) < count and octets < GROUP_LEN_MAX:
-            ref = ready.popleft()
-            record = spool.hot(ref)
-            if record is None:
-                try:
-                    record = (await spool.read([ref]))[0]
-                except BaseException:
-                    ready.appendleft(ref)
-                    ready.extendleft(r for r, _ in reversed(taken))
-                    raise
-                if record is None:
-                    self._qmgr.unreadable(ref)
-                    continue
-            taken.append((ref, record))
-            octets += len(record.content)
-        return taken
 
 
 class MaildirDelivery:
@@ -92,7 +58,7 @@ class MaildirDelivery:
     ) -> None:
         self._maildir = maildir
         self._qmgr = qmgr
-        self._records = _Records(qmgr, qmgr.queue(destination))
+        self._records = Records(qmgr, qmgr.queue(destination))
         self._name_of = name_of
         self._parking = Parking()
         qmgr.queue(destination).wake = self._parking.wake
@@ -139,7 +105,7 @@ class LmtpDelivery:
         self.qmgr = qmgr
         self.queue = qmgr.queue(destination)
         self.queue.wake = self._wake
-        self.records = _Records(qmgr, self.queue)
+        self.records = Records(qmgr, self.queue)
         self._address = address
         self._entropy = entropy
         self._connections: list[_Connection] = []

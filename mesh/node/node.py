@@ -48,10 +48,11 @@ from mesh.node.dialer import Dialer
 from mesh.node.exchange import Exchange
 from mesh.node.listener import Listener, bind
 from mesh.node.peers import Peers, Us
+from mesh.node.pipe import PipeDelivery
 from mesh.node.qmgr import UNROUTED, QueueManager
 from mesh.node.spool import Spool
 from mesh.node.submission import Submission, allowed_uids, bind_unix
-from mesh.values import LmtpSocket, Maildir, Target
+from mesh.values import LmtpSocket, Maildir, Pipe, Target
 
 PEERS_SECONDS: Final = 1.0
 """Between two looks at peers.d: a change counts within 2 s."""
@@ -272,7 +273,11 @@ class Node:
 
     def _delivery(
         self, destination: str, target: Target
-    ) -> MaildirDelivery | LmtpDelivery:
+    ) -> MaildirDelivery | LmtpDelivery | PipeDelivery:
+        if isinstance(target, Pipe):
+            return PipeDelivery(
+                argv=target.argv, destination=destination, qmgr=self._qmgr
+            )
         if isinstance(target, Maildir):
             return MaildirDelivery(
                 maildir=target.path,
