@@ -23,7 +23,7 @@ All of this runs on the Trio thread and nothing blocks.
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -202,6 +202,29 @@ class QueueManager:
         """Drop a record that the spool set aside as corrupt from every list."""
         self._attempts.pop(ref, None)
         self._recovered.discard(ref)
+
+    # what the operator asks
+
+    @property
+    def queues(self) -> Mapping[str, Queue]:
+        """All queues by destination, to be counted."""
+        return self._queues
+
+    @property
+    def deferred(self) -> int:
+        """Records that wait for their next try."""
+        return len(self._deferred)
+
+    def take_deferred(self) -> list[Ref]:
+        """Take all that is deferred: the caller leads it back or drops it."""
+        refs = [ref for _, ref in self._deferred]
+        self._deferred.clear()
+        return refs
+
+    def lead_back(self, refs: Iterable[Ref]) -> None:
+        """Bring records to their queues, routed anew."""
+        self._astray.extend(refs)
+        self._parking.wake()
 
     # routes and time
 
