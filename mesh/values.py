@@ -6,6 +6,7 @@ model (config.py) says that in its own words.  A word that a later version bring
 known and refused.  No pydantic here: `mesh init` checks its flags with the same rules.
 """
 
+import ipaddress
 import pwd
 import shlex
 from dataclasses import dataclass
@@ -98,10 +99,18 @@ def check_rate(value: float) -> float:
     return value
 
 
-def refuse_smtp(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse a loopback port until submission has one."""
-    if value:
-        raise ValueError(f"a loopback port {LATER}: write smtp = []")
+def check_loopback(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Let pass endpoints of this machine's own: mail is taken from nobody else."""
+    for endpoint in value:
+        host, _ = parse_endpoint(endpoint)
+        try:
+            loopback = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            loopback = False
+        if not loopback:
+            raise ValueError(
+                f"{endpoint} is not loopback: write 127.0.0.1:PORT or [::1]:PORT"
+            )
     return value
 
 

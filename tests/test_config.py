@@ -193,7 +193,7 @@ address = 7
 clock = "renewal"
 postmaster = "x@y.net"
 [local]
-smtp = ["127.0.0.1:2525"]
+smtp = ["127.0.0.1:2525", "192.0.2.1:25"]
 message_bytes = 0
 socket = ""
 [[remailer]]
@@ -233,7 +233,8 @@ def test_all_mistakes_at_once() -> None:
         "7: node.clock: is no key of [node]: it belongs in [link]",
         f"8: node.postmaster: is no [[remailer]]'s address; any other {LATER}: "
         "name one of those",
-        f"10: local.smtp: a loopback port {LATER}: write smtp = []",
+        "10: local.smtp: 192.0.2.1:25 is not loopback: "
+        "write 127.0.0.1:PORT or [::1]:PORT",
         "11: local.message_bytes: must be greater than or equal to 1: change it",
         "12: local.socket: '' is no path: write one, relative to this file",
         "14: remailer[1].address[2]: 'q' is no address: write user@example.net, "

@@ -32,8 +32,8 @@ postmaster = ""  # where postmaster@ goes; empty: the first remailer
 
 [local]
 socket = "local.sock"  # remailers hand mail over here: SMTP or LMTP
-smtp = []
-drop = "drop"
+smtp = []  # e.g. ["127.0.0.1:2525"]: open to whoever is on this machine
+drop = "drop"  # mesh-sendmail leaves mail here, sealed, while the node is down
 message_bytes = 20971520
 
 # One table a remailer: whose mail is it, and where is it delivered?

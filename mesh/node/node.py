@@ -218,7 +218,7 @@ class Node:
         await self._spool.run(task_status=task_status)
 
     async def _start(self, nursery: trio.Nursery, sockets: list[socket.socket]) -> None:
-        """Start everything but the local socket."""
+        """Start everything but the doors of remailers."""
         await nursery.start(self._exchange.run)
         nursery.start_soon(self._qmgr.run)
         for sock in sockets:
@@ -234,16 +234,19 @@ class Node:
         signals: AsyncIterator[int],
         ready: Callable[[], None],
     ) -> None:
-        """Hold the local socket open until a signal; then end in order."""
+        """Hold the local socket and ports open until a signal; then end in order."""
         path = self._config.socket_path
-        local = bind_unix(path)
+        doors = bind(self._config.local.smtp)
         submitting = trio.CancelScope()
 
         async def submit() -> None:
             with submitting:
-                await self._submission.run(local)
+                async with trio.open_nursery() as serving:
+                    for door in doors:
+                        serving.start_soon(self._submission.run, door)
 
         try:
+            doors.append(bind_unix(path))
             nursery.start_soon(submit)
             ready()
             notify("READY=1")
@@ -252,11 +255,13 @@ class Node:
                     break
                 self._adopt(nursery)
             notify("STOPPING=1")
-            local.close()
+            for door in doors:
+                door.close()
             path.unlink(missing_ok=True)
             await self._end(submitting)
         finally:
-            local.close()
+            for door in doors:
+                door.close()
 
     async def _end(self, submitting: trio.CancelScope) -> None:
         with trio.move_on_after(ANSWER_SECONDS):
