@@ -4,9 +4,11 @@
     MeshError                      abstract; exit_code is a sysexits number
         UsageError            64   the command line is wrong
         NoInputError          66   a file that was named is not there
+        UnknownNameError      67   no such peer or recipient
         UnavailableError      69   node not running, link down, state in use
         CannotCreateError     73   a file or a listening socket cannot be made
         IoError               74   the disk failed; what was promised is in doubt
+        NotPermittedError     77   not for this user
         ConfigError           78   node.toml or a key file is wrong
         DirectoryError        65   something signed does not hold
             DescriptorError        a descriptor
@@ -47,6 +49,12 @@ class NoInputError(MeshError):
     exit_code = 66
 
 
+class UnknownNameError(MeshError):
+    """No peer, or no recipient, of that name."""
+
+    exit_code = 67
+
+
 class UnavailableError(MeshError):
     """The node does not run, the link is down, or the state is in use."""
 
@@ -63,6 +71,12 @@ class IoError(MeshError):
     """The disk failed: the process must end and recover at its next start."""
 
     exit_code = 74
+
+
+class NotPermittedError(MeshError):
+    """Not for this user."""
+
+    exit_code = 77
 
 
 class ConfigError(MeshError):

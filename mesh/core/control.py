@@ -29,6 +29,8 @@ from typing import Any, Final
 
 from mesh.errors import RemoteProtocolError
 
+CONTROL_NAME: Final = "control.sock"
+"""The socket's name in the state directory."""
 REQUEST_MAX_LEN: Final = 1024
 """Octets of a request's line: two short names."""
 ANSWER_MAX_LEN: Final = 1_048_576

@@ -4,7 +4,7 @@
     their message  -> its id known? the old reply : stored, then 250, then its queue
     our queue      -> a free stream of the peer's best link -> their replies
                       250: forgotten here, and when that is durable: DONE=<id>
-                      4yz, 5yz: deferred            link gone: back into the queue
+                      4yz: deferred, 5yz: bounced   link gone: back into the queue
 
 A peer may hand over mail for addresses that this node serves, and `<@me:x@peer>` back
 to itself; anything else is 550, so that no peer uses us as a relay.
@@ -126,7 +126,12 @@ class Peer:
     @property
     def up(self) -> bool:
         """A link of this peer is up at this end."""
-        return any(port.link.up for port in self.ports)
+        return self.session is not None
+
+    @property
+    def session(self) -> Session | None:
+        """What was agreed on for the link that is up."""
+        return next((port.session for port in self.ports if port.link.up), None)
 
     # links
 

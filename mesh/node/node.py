@@ -2,7 +2,7 @@
 """The node: composes all parts, starts them in order, ends them in order.
 
     start   lock the state -> keys -> spool (recover) -> peers -> bind the port
-            -> links, deliveries -> *last* the local socket -> READY=1
+            -> links, deliveries -> control socket -> *last* the local socket -> READY=1
     peers   peers.d is looked at each second; a change is adopted as a whole: removed
             peers' links end at once, new ones are dialled, stray mail is routed anew
     signals SIGHUP looks at peers.d now, any other ends
@@ -19,14 +19,15 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from mesh.config import Config
+from mesh.core.control import CONTROL_NAME
 from mesh.core.crypto import (
     Entropy,
     MlKem768,
@@ -42,6 +43,7 @@ from mesh.core.names import normalize_address
 from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
 from mesh.errors import CannotCreateError, UnavailableError
 from mesh.node import keys as key_files
+from mesh.node.control import CONTROL_MODE, Control
 from mesh.node.counters import OwnCounter, PeerCounters
 from mesh.node.delivery import LmtpDelivery, MaildirDelivery
 from mesh.node.dialer import Dialer
@@ -205,7 +207,8 @@ class Node:
                 await spool_nursery.start(self._run_spool)
                 async with trio.open_nursery() as nursery:
                     await self._start(nursery, sockets)
-                    await self._serve(nursery, signals, ready)
+                    with self._controlled(nursery):
+                        await self._serve(nursery, signals, ready)
                     nursery.cancel_scope.cancel()
                 spool_nursery.cancel_scope.cancel()
         finally:
@@ -227,6 +230,25 @@ class Node:
             nursery.start_soon(self._delivery(f"local:{index}", remailer.deliver).run)
         self._adopt(nursery)
         nursery.start_soon(self._watch_peers, nursery)
+
+    @contextmanager
+    def _controlled(self, nursery: trio.Nursery) -> Iterator[None]:
+        """Answer the operator's commands within."""
+        path = self._config.state_dir / CONTROL_NAME
+        sock = bind_unix(path, CONTROL_MODE)
+        control = Control(
+            name=self._config.node.name,
+            clock=self._config.link.clock,
+            klass=self._config.link.klass,
+            peers=self._peers,
+            exchange=self._exchange,
+            qmgr=self._qmgr,
+        )
+        nursery.start_soon(control.run, sock)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
     async def _serve(
         self,

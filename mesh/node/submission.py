@@ -53,14 +53,14 @@ _PEERCRED: Final = struct.Struct("3i")
 NOT_PERMITTED: Final = Reply(554, "this user may not submit here")
 
 
-def bind_unix(path: Path) -> socket.socket:
-    """Bind the local socket, in the place of a stale one.
+def bind_unix(path: Path, mode: int = SOCKET_MODE) -> socket.socket:
+    """Bind a socket of ours, in the place of a stale one.
 
     CannotCreateError when something else lies there, somebody answers on it, or the
     folder refuses.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o777 & ~SOCKET_MODE)
+    before = os.umask(0o777 & ~mode)
     try:
         with _short(path) as short:
             _clear_stale(short)
@@ -69,7 +69,7 @@ def bind_unix(path: Path) -> socket.socket:
     except OSError as error:
         sock.close()
         raise CannotCreateError(
-            f"cannot bind the local socket {path}: {error.strerror}; "
+            f"cannot bind the socket {path}: {error.strerror}; "
             "is the folder there, and nobody else using it?"
         ) from error
     finally:
