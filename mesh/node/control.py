@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import trio
 
-from mesh.core.clock import Clock, period_of, rate_of
+from mesh.core.clock import Clock, rate_of
 from mesh.core.control import (
     REQUEST_MAX_LEN,
     SCHEMA,
@@ -63,7 +63,7 @@ LINK_SECONDS: Final = 30.0
 STREAM_SECONDS: Final = 0.1
 """Between two looks for a free stream, or for room on it."""
 PING_SECONDS: Final = 60.0
-PING_PERIODS: Final = 64
+PING_CELLS: Final = 64
 """For a NOOP's answer: through a link whose 32 streams are all busy, both ways."""
 IDLE_SECONDS: Final = 600.0
 """Without a word from the user of `connect`: RFC 5321 4.5.3.2 has 5 minutes."""
@@ -229,16 +229,20 @@ class Control:
 
     async def _ping(self, name: str) -> dict[str, Any]:
         peer = self._exchange.peers.get(name)
-        session = peer.session if peer else None
-        conversation = await self._converse(name, LINK_SECONDS if session else 0)
-        period = period_of(session.klass) if session else 1.0
+        is_up = peer is not None and peer.up
+        conversation = await self._converse(name, LINK_SECONDS if is_up else 0)
+        link = self._link(self._peers.snapshot.by_name[name].descriptor)
         try:
-            with trio.move_on_after(PING_SECONDS + PING_PERIODS * period):
+            with trio.move_on_after(PING_SECONDS + PING_CELLS / link.cells_per_second):
                 if await conversation.next() is not None:
                     asked = trio.current_time()
                     conversation.write(b"NOOP\r\n")
                     if await conversation.next() is not None:
-                        return {"seconds": round(trio.current_time() - asked, 3)}
+                        return {
+                            "seconds": round(trio.current_time() - asked, 3),
+                            "clock": link.clock,
+                            "cells_per_second": link.cells_per_second,
+                        }
         finally:
             conversation.end(gone=True)
         raise UnavailableError(f"{name}: the link went while it was asked")
