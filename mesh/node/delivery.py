@@ -6,8 +6,8 @@
                            message's commands sent ahead behind the last one's octets
 
 Delivered means forgotten: the record's key is overwritten once the Maildir is on the
-disk, or the LMTP server has said 250.  Anything else defers the record; a connection
-that ends gives its records back.  The remailer is an untrusted peer: whatever it
+disk, or the LMTP server has said 250.  A 5yz bounces, anything else defers the record;
+a connection that ends gives its records back.  The remailer is an untrusted peer: whatever it
 says, this node goes on.
 """
 
@@ -21,6 +21,7 @@ import trio
 from mesh.core.content import to_lf
 from mesh.core.crypto import Entropy
 from mesh.core.record import Record
+from mesh.core.reply import Reply
 from mesh.core.retry import retry_delay
 from mesh.core.smtp import Finished, Outgoing, Sender, SenderClosed, SenderDialect
 from mesh.errors import RemoteProtocolError
@@ -39,6 +40,7 @@ SHARE: Final = 4
 """Records that wait for each connection before another one is made: below that one
 connection, with its commands sent ahead, wakes both sides less often."""
 READ_MAX: Final = 65_536
+NOT_WRITTEN: Final = Reply(451, "4.2.0 its Maildir cannot be written")
 IDLE_SECONDS: Final = 60.0
 """A connection without work is ended after this long."""
 REPLY_SECONDS: Final = 600.0
@@ -81,8 +83,10 @@ class MaildirDelivery:
             try:
                 await trio.to_thread.run_sync(deliver, self._maildir, letters)
             except OSError:
-                for ref, _ in group:
-                    self._qmgr.defer(ref)
+                for ref, record in group:
+                    self._qmgr.settle(
+                        ref, record, [NOT_WRITTEN] * len(record.recipients)
+                    )
                 continue
             for ref, _ in group:
                 self._qmgr.delivered(ref)
