@@ -46,7 +46,14 @@ from mesh.core.cell import (
 from mesh.core.dialogue import Dialogue, DialogueKind, IdsDone, MessageReceived
 from mesh.core.raw import RawEnded, RawSender
 from mesh.core.reply import Reply
-from mesh.core.smtp import Finished, Outgoing, Sender, SenderClosed, SenderDialect
+from mesh.core.smtp import Sender
+from mesh.core.transfer import (
+    Finished,
+    Outgoing,
+    SenderClosed,
+    SenderDialect,
+    StartTls,
+)
 from mesh.errors import CellError, LocalProtocolError
 
 WINDOW: Final = 4 * 65_536 + 4_096
@@ -317,7 +324,7 @@ class Link:
             if isinstance(event, Finished):
                 self._events.append(event)
                 self._free.append(number)
-            elif not isinstance(event, SenderClosed):
+            elif not isinstance(event, SenderClosed | StartTls):
                 self._events.append(Answered(number, event))
                 if isinstance(event, RawEnded):
                     stream.raw = None
