@@ -3,11 +3,13 @@
 
     MeshError                      abstract; exit_code is a sysexits number
         UsageError            64   the command line is wrong
+        MessageError          65   a message that no mail system may carry
         NoInputError          66   a file that was named is not there
         UnknownNameError      67   no such peer or recipient
         UnavailableError      69   node not running, link down, state in use
         CannotCreateError     73   a file or a listening socket cannot be made
         IoError               74   the disk failed; what was promised is in doubt
+        TryLaterError         75   no room, no reply, no key: the caller keeps it
         NotPermittedError     77   not for this user
         ConfigError           78   node.toml or a key file is wrong
         DirectoryError        65   something signed does not hold
@@ -43,6 +45,12 @@ class UsageError(MeshError):
     exit_code = 64
 
 
+class MessageError(MeshError):
+    """A message that no mail system may carry: too long, or not lines of text."""
+
+    exit_code = 65
+
+
 class NoInputError(MeshError):
     """A file that the operator named is not there."""
 
@@ -71,6 +79,12 @@ class IoError(MeshError):
     """The disk failed: the process must end and recover at its next start."""
 
     exit_code = 74
+
+
+class TryLaterError(MeshError):
+    """Not now: whoever called keeps the message and calls again."""
+
+    exit_code = 75
 
 
 class NotPermittedError(MeshError):

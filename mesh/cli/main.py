@@ -38,6 +38,7 @@ VERBS: Final = {
     "queue": "Show what waits; try it now, or drop it.",
     "ping": "Ask a peer for a sign of life through the link.",
     "connect": "Speak to a peer by hand, on a stream of the link.",
+    "sendmail": "Hand over a message on standard input, as sendmail does.",
     "help": "Read the handbook, or about one verb.",
 }
 """In the order in which a new operator meets them."""

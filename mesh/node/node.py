@@ -2,7 +2,8 @@
 """The node: composes all parts, starts them in order, ends them in order.
 
     start   lock the state -> keys -> spool (recover) -> peers -> bind the port
-            -> links, deliveries -> control socket -> *last* the local socket -> READY=1
+            -> links, deliveries, drop folder -> control socket
+            -> *last* the local socket -> READY=1
     peers   peers.d is looked at each second; a change is adopted as a whole: removed
             peers' links end at once, new ones are dialled, stray mail is routed anew
     signals SIGHUP looks at peers.d now, any other ends
@@ -47,6 +48,7 @@ from mesh.node.control import CONTROL_MODE, Control
 from mesh.node.counters import OwnCounter, PeerCounters
 from mesh.node.delivery import LmtpDelivery, MaildirDelivery
 from mesh.node.dialer import Dialer
+from mesh.node.drop import Drop
 from mesh.node.exchange import Exchange
 from mesh.node.listener import Listener, bind
 from mesh.node.peers import Peers, Us
@@ -167,6 +169,15 @@ class Node:
             max_message=config.local.message_bytes,
             uids=self._uids,
         )
+        self._drop = Drop.open(
+            config.local.drop,
+            state / "drop.keys",
+            derive_key(spool_key, b"mesh/1 drop keys"),
+            entropy,
+            self._qmgr,
+            max_message=config.local.message_bytes,
+            uids=self._uids,
+        )
 
     # what the parts ask
 
@@ -215,6 +226,7 @@ class Node:
             for sock in sockets:
                 sock.close()
             self._gate.wipe()
+            self._drop.close()
             os.close(self._lock)
 
     async def _run_spool(self, task_status: trio.TaskStatus[None]) -> None:
@@ -229,6 +241,7 @@ class Node:
         for index, remailer in enumerate(self._config.remailer):
             nursery.start_soon(self._delivery(f"local:{index}", remailer.deliver).run)
         self._adopt(nursery)
+        nursery.start_soon(self._drop.run)
         nursery.start_soon(self._watch_peers, nursery)
 
     @contextmanager

@@ -234,6 +234,11 @@ class _Session:
             if outlet.waiting:
                 await outlet.drained()
             await self._wait_for_place()
+        # Who only closed his sending side still reads what became of his message.
+        while dialogue.awaiting_answer:
+            await self._answered.park()
+        if outlet.waiting:
+            await outlet.drained()
 
     def _attend(self) -> bool:
         """Take the dialogue's events and send its replies; False when it has ended."""
