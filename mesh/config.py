@@ -61,13 +61,13 @@ from mesh.values import (
     LATER,
     Target,
     check_clock,
+    check_loopback,
     check_pool,
     check_rate,
     check_user,
     optional_endpoint,
     optional_mailbox,
     parse_deliver,
-    refuse_smtp,
     resolve,
 )
 
@@ -139,7 +139,7 @@ class Local(_Model):
     """[local]: how remailers on this machine hand mail over."""
 
     socket: _Path = Path("local.sock")
-    smtp: Annotated[_Endpoints, AfterValidator(refuse_smtp)] = ()
+    smtp: Annotated[_Endpoints, AfterValidator(check_loopback)] = ()
     drop: _Path = Path("drop")
     message_bytes: Annotated[int, Field(ge=1, le=MESSAGE_BYTES_MAX)] = 20_971_520
 

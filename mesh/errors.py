@@ -3,10 +3,14 @@
 
     MeshError                      abstract; exit_code is a sysexits number
         UsageError            64   the command line is wrong
+        MessageError          65   a message that no mail system may carry
         NoInputError          66   a file that was named is not there
+        UnknownNameError      67   no such peer or recipient
         UnavailableError      69   node not running, link down, state in use
         CannotCreateError     73   a file or a listening socket cannot be made
         IoError               74   the disk failed; what was promised is in doubt
+        TryLaterError         75   no room, no reply, no key: the caller keeps it
+        NotPermittedError     77   not for this user
         ConfigError           78   node.toml or a key file is wrong
         DirectoryError        65   something signed does not hold
             DescriptorError        a descriptor
@@ -41,10 +45,22 @@ class UsageError(MeshError):
     exit_code = 64
 
 
+class MessageError(MeshError):
+    """A message that no mail system may carry: too long, or not lines of text."""
+
+    exit_code = 65
+
+
 class NoInputError(MeshError):
     """A file that the operator named is not there."""
 
     exit_code = 66
+
+
+class UnknownNameError(MeshError):
+    """No peer, or no recipient, of that name."""
+
+    exit_code = 67
 
 
 class UnavailableError(MeshError):
@@ -63,6 +79,18 @@ class IoError(MeshError):
     """The disk failed: the process must end and recover at its next start."""
 
     exit_code = 74
+
+
+class TryLaterError(MeshError):
+    """Not now: whoever called keeps the message and calls again."""
+
+    exit_code = 75
+
+
+class NotPermittedError(MeshError):
+    """Not for this user."""
+
+    exit_code = 77
 
 
 class ConfigError(MeshError):

@@ -6,7 +6,9 @@ model (config.py) says that in its own words.  A word that a later version bring
 known and refused.  No pydantic here: `mesh init` checks its flags with the same rules.
 """
 
+import ipaddress
 import pwd
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -40,7 +42,14 @@ class LmtpHost:
     port: int
 
 
-Target: TypeAlias = Maildir | LmtpSocket | LmtpHost
+@dataclass(frozen=True)
+class Pipe:
+    """Deliver into a program; a name without a slash is looked for in its PATH."""
+
+    argv: tuple[str, ...]
+
+
+Target: TypeAlias = Maildir | LmtpSocket | LmtpHost | Pipe
 """Where a remailer's mail goes."""
 
 
@@ -90,28 +99,50 @@ def check_rate(value: float) -> float:
     return value
 
 
-def refuse_smtp(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse a loopback port until submission has one."""
-    if value:
-        raise ValueError(f"a loopback port {LATER}: write smtp = []")
+def check_loopback(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Let pass endpoints of this machine's own: mail is taken from nobody else."""
+    for endpoint in value:
+        host, _ = parse_endpoint(endpoint)
+        try:
+            loopback = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            loopback = False
+        if not loopback:
+            raise ValueError(
+                f"{endpoint} is not loopback: write 127.0.0.1:PORT or [::1]:PORT"
+            )
     return value
 
 
 def parse_deliver(value: str, base: Path) -> Target:
     """Read a `deliver` value, paths relative to `base`; raises ValueError."""
-    scheme, colon, rest = value.partition(":")
-    if scheme == "pipe" and colon:
-        raise ValueError(f"pipe: {LATER}: write maildir:PATH or lmtp:PATH")
-    if scheme not in {"maildir", "lmtp"} or not rest.strip() or not rest.isprintable():
+    scheme, _, rest = value.partition(":")
+    known = {"maildir", "lmtp", "pipe"}
+    if scheme not in known or not rest.strip() or not rest.isprintable():
         raise ValueError(
-            f"{value!a} is no delivery: write maildir:PATH, lmtp:/PATH "
-            "or lmtp:HOST:PORT"
+            f"{value!a} is no delivery: write maildir:PATH, lmtp:/PATH, "
+            "lmtp:HOST:PORT or pipe:/PROGRAM"
         )
+    if scheme == "pipe":
+        return Pipe(_split_command(rest, base))
     if scheme == "maildir":
         return Maildir(base / rest)
     if "/" in rest:
         return LmtpSocket(base / rest)
     return LmtpHost(*parse_endpoint(rest))
+
+
+def _split_command(text: str, base: Path) -> tuple[str, ...]:
+    """Split a command as a shell would; its program relative to `base` if to anything."""
+    try:
+        program, *arguments = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"{text!a} cannot be split: {error}") from None
+    if "/" in program:
+        program = str(base / program)
+    if not program:
+        raise ValueError(f"{text!a} names no program: write pipe:/PATH ARGUMENTS")
+    return (program, *arguments)
 
 
 def check_user(value: str) -> str:

@@ -34,6 +34,11 @@ VERBS: Final = {
     "export": "Print this node's signed descriptor, to give to peers.",
     "peers": "List, add and remove the nodes to have links with.",
     "run": "Run the node in the foreground.",
+    "status": "Say whether the node is well and its links are up.",
+    "queue": "Show what waits; try it now, or drop it.",
+    "ping": "Ask a peer for a sign of life through the link.",
+    "connect": "Speak to a peer by hand, on a stream of the link.",
+    "sendmail": "Hand over a message on standard input, as sendmail does.",
     "help": "Read the handbook, or about one verb.",
 }
 """In the order in which a new operator meets them."""

@@ -35,8 +35,14 @@ def _remember(ctx: click.Context, _: click.Parameter, value: str | None) -> None
         ctx.meta[_PLACE] = value
 
 
+def named_config() -> str | None:
+    """Give what -c named on this command line, if anything."""
+    name: str | None = click.get_current_context().meta.get(_PLACE)
+    return name
+
+
 def load_config() -> "Config":
     """Load the node.toml that this command line means; NoInputError, ConfigError."""
     from mesh.config import find_config, load
 
-    return load(find_config(click.get_current_context().meta.get(_PLACE)))
+    return load(find_config(named_config()))

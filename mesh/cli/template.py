@@ -32,8 +32,8 @@ postmaster = ""  # where postmaster@ goes; empty: the first remailer
 
 [local]
 socket = "local.sock"  # remailers hand mail over here: SMTP or LMTP
-smtp = []
-drop = "drop"
+smtp = []  # e.g. ["127.0.0.1:2525"]: open to whoever is on this machine
+drop = "drop"  # mesh-sendmail leaves mail here, sealed, while the node is down
 message_bytes = 20971520
 
 # One table a remailer: whose mail is it, and where is it delivered?
@@ -59,7 +59,7 @@ tick_seconds = 10
 _EXAMPLE: Final = """\
 #[[remailer]]
 #address = "mix@example.net"  # or a list; "@example.net" for a whole domain
-#deliver = "maildir:Maildir"  # or "lmtp:/path/to.sock", "lmtp:HOST:PORT"
+#deliver = "maildir:Maildir"  # or "pipe:/usr/bin/mixmaster -R", "lmtp:/path"
 #user = ""  # who may submit as it; empty: whoever can open the socket
 """
 

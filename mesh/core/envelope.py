@@ -17,7 +17,8 @@ kept beside the address and whoever does not need it looks at `address` alone.
 
 Invariant: a path is printable ASCII of at most PATH_MAX octets, so it fits a record's
 head and never breaks the line that it is written into.  Delivery uses the address as
-it was written; only look-ups use another form (names.py).
+it was written; look-ups of addresses outside the mesh use `normalize`, those inside
+have a stricter form (names.py).
 """
 
 import re
@@ -39,6 +40,7 @@ _LITERAL: Final = r"\[(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[A-Za-z0-9\-]++:[\x21-\x3
 _PATH: Final = re.compile(
     rf"<(?:(@{_DOMAIN}(?:,@{_DOMAIN})*+):)?({_LOCAL}(@(?:{_DOMAIN}|{_LITERAL}))?+)>"
 )
+_UNQUOTED: Final = re.compile(rf"[{_ATEXT}.]+")
 
 
 class Path(NamedTuple):
@@ -86,3 +88,26 @@ def split_path_untrusted(text: str, *, reverse: bool) -> tuple[Path, str]:
     if domain is None and not reverse and address.lower() != "postmaster":
         raise CommandError(501, "an address needs a domain")
     return Path(address, route or ""), text[end:]
+
+
+def normalize(address: str) -> str:
+    """The form under which an address is looked up, never the one that is delivered.
+
+    Lower case in the local part too: remailers do not tell Mix@ from mix@, and if we
+    did, two nodes could claim "different" addresses for one mailbox.  Quotes that
+    are not needed go, as RFC 5321 4.1.2 says that they mean nothing.
+    """
+    local, at, domain = address.rpartition("@")
+    if not at:
+        local, domain = domain, ""
+    if local.startswith('"'):
+        bare = re.sub(r"\\(.)", r"\1", local[1:-1])
+        if _UNQUOTED.fullmatch(bare):
+            local = bare
+    return f"{local}{at}{domain}".lower()
+
+
+def domain_of(address: str) -> str:
+    """What follows the last "@", in lower case; "" where there is none."""
+    _, at, domain = address.rpartition("@")
+    return domain.lower() if at else ""

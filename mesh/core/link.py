@@ -2,6 +2,7 @@
 """The inside of one link: streams and dialogues to cell bodies, and back.
 
     our stream n    Sender (smtp.py)      our commands, kind 1 ->   <- replies, kind 2
+                    or RawSender (raw.py): a person or a tool instead of mail
     their stream n  Dialogue (dialogue.py) <- their commands, kind 1   replies, kind 2 ->
 
 A body is filled in this order: a close, credit, replies, then commands of the streams
@@ -13,13 +14,16 @@ window, which a snooper sees.  While a message on a stream is larger than
 SMALL_MESSAGE_LEN its stream gets credit only when it is the link's one large stream, so
 that a peer holds at most 32 x (WINDOW + SMALL_MESSAGE_LEN) + one message of memory.
 
-A stream that says QUIT may be used again: its next octet begins a new dialogue.
+A stream that says QUIT may be used again: its next octet begins a new dialogue.  Of
+ours, one that was used by a person is free only after its 221, and one on which mail
+has spoken says QUIT before a person may have it.
 
 Events, from `next_event`:
 
     Received(stream, message)   a whole message of theirs; `answer` it
     Done(ids)                   they will not repeat these ids
     Finished(token, replies)    one of ours was answered
+    Answered(stream, event)     for the person on this stream: a reply, or RawEnded
 
 Invariant: what `next_body` returns is BODY_LEN octets, whatever happened; nothing
 here holds a key, looks at a clock, or decides when a body is asked for.
@@ -40,8 +44,16 @@ from mesh.core.cell import (
     parse_untrusted,
 )
 from mesh.core.dialogue import Dialogue, DialogueKind, IdsDone, MessageReceived
+from mesh.core.raw import RawEnded, RawSender
 from mesh.core.reply import Reply
-from mesh.core.smtp import Finished, Outgoing, Sender, SenderClosed, SenderDialect
+from mesh.core.smtp import Sender
+from mesh.core.transfer import (
+    Finished,
+    Outgoing,
+    SenderClosed,
+    SenderDialect,
+    StartTls,
+)
 from mesh.errors import CellError, LocalProtocolError
 
 WINDOW: Final = 4 * 65_536 + 4_096
@@ -70,7 +82,14 @@ class Done(NamedTuple):
     ids: tuple[bytes, ...]
 
 
-Event: TypeAlias = Received | Done | Finished
+class Answered(NamedTuple):
+    """For whoever writes on a stream of ours: a reply, or the end of his dialogue."""
+
+    stream: int
+    event: Reply | RawEnded
+
+
+Event: TypeAlias = Received | Done | Finished | Answered
 
 
 class _Inbound:
@@ -86,13 +105,19 @@ class _Inbound:
 
 
 class _Outbound:
-    """A stream of ours: the sender and the credit that it has left."""
+    """A stream of ours: who speaks on it, and the credit that it has left."""
 
-    __slots__ = ("credit", "sender")
+    __slots__ = ("credit", "raw", "sender")
 
-    def __init__(self, sender: Sender) -> None:
-        self.sender = sender
+    def __init__(self) -> None:
+        self.sender: Sender | None = None
+        self.raw: RawSender | None = None
+        """A person: speaks when there is no `sender`, whose 221 it awaits."""
         self.credit = WINDOW
+
+    @property
+    def speaker(self) -> Sender | RawSender | None:
+        return self.sender or self.raw
 
 
 class Link:
@@ -137,23 +162,58 @@ class Link:
         if not self.can_offer:
             raise LocalProtocolError("no stream is free")
         number = self._free.pop()
-        sender = self._stream(number).sender
+        sender = self._sender(number)
         self._tell_done(sender)
         sender.send(outgoing)
         self._turn(number)
 
-    def _stream(self, number: int) -> _Outbound:
-        stream = self._out.get(number)
-        if stream is None:
-            sender = Sender(dialect=SenderDialect.LINK, helo=self._name)
-            stream = self._out[number] = _Outbound(sender)
-        return stream
+    def _sender(self, number: int) -> Sender:
+        """Give the sender of a free stream."""
+        stream = self._out.setdefault(number, _Outbound())
+        if stream.sender is None:
+            stream.sender = Sender(dialect=SenderDialect.LINK, helo=self._name)
+        return stream.sender
 
     def _turn(self, number: int) -> None:
         """Give the stream its place in the turns while it has octets and credit."""
         stream = self._out[number]
-        if stream.credit > 0 and stream.sender.pending:
+        if stream.credit > 0 and stream.speaker and stream.speaker.pending:
             self._turns[number] = None
+
+    # a person's
+
+    def open_raw(self) -> int:
+        """Begin a dialogue of a person or a tool on a free stream; its number."""
+        if not self.can_offer:
+            raise LocalProtocolError("no stream is free")
+        # Mail takes the last that became free, so the first was seldom spoken on.
+        number = self._free.pop(0)
+        stream = self._out.setdefault(number, _Outbound())
+        stream.raw = RawSender(self._name)
+        if stream.sender:
+            stream.sender.quit()
+        self._turn(number)
+        return number
+
+    def raw_room(self, stream: int) -> int:
+        """Octets that may be written now."""
+        return self._raw(stream).room
+
+    def write_raw(self, stream: int, octets: bytes) -> None:
+        """Take what its user says."""
+        self._raw(stream).write(octets)
+        self._turn(stream)
+
+    def end_raw(self, stream: int, *, gone: bool) -> None:
+        """Its user says no more; `gone`: nor reads.  A RawEnded follows."""
+        self._raw(stream).end(gone=gone)
+        self._turn(stream)
+
+    def _raw(self, number: int) -> RawSender:
+        stream = self._out.get(number)
+        if stream is None or stream.raw is None:
+            raise LocalProtocolError("nobody's stream")
+        return stream.raw
 
     def _tell_done(self, sender: Sender) -> None:
         while self._done:
@@ -254,17 +314,26 @@ class Link:
             self._credits[number] = self._credits.get(number, 0) + more
 
     def _receive_replies_untrusted(self, segment: Segment) -> None:
-        stream = self._out.get(segment.stream)
-        if stream is None:
-            raise CellError("a reply on a stream that was never opened")
-        sender = stream.sender
-        sender.receive_data(bytes(segment.octets))
-        while (event := sender.next_event()) is not None:
-            if isinstance(event, SenderClosed):
+        number = segment.stream
+        stream = self._out.get(number)
+        if stream is None or stream.speaker is None:
+            raise CellError("a reply on a stream where nobody speaks")
+        speaker = stream.speaker
+        speaker.receive_data(bytes(segment.octets))
+        while (event := speaker.next_event()) is not None:
+            if isinstance(event, Finished):
+                self._events.append(event)
+                self._free.append(number)
+            elif not isinstance(event, SenderClosed | StartTls):
+                self._events.append(Answered(number, event))
+                if isinstance(event, RawEnded):
+                    stream.raw = None
+                    self._free.insert(0, number)
+            elif stream.raw is None:
                 raise CellError("the peer ended a dialogue of ours")
-            self._events.append(event)
-            self._free.append(segment.stream)
-        self._turn(segment.stream)
+            else:
+                stream.sender = None  # its 221: now the person may speak
+        self._turn(number)
 
     def _receive_credit_untrusted(self, segment: Segment) -> None:
         stream = self._out.get(segment.stream)
@@ -316,14 +385,17 @@ class Link:
 
     def _write_commands(self, writer: BodyWriter) -> None:
         if self._done and self._free and self.up:
-            self._tell_done(self._stream(self._free[-1]).sender)
+            self._tell_done(self._sender(self._free[-1]))
             self._turn(self._free[-1])
         for number in list(self._turns):
             if writer.space <= 0:
                 break
             del self._turns[number]
             stream = self._out[number]
-            octets = stream.sender.take(min(writer.space, stream.credit))
+            speaker = stream.speaker
+            if speaker is None:
+                raise AssertionError("a turn of nobody's")
+            octets = speaker.take(min(writer.space, stream.credit))
             stream.credit -= len(octets)
             writer.add(Kind.COMMANDS, number, octets)
             self._turn(number)

@@ -125,6 +125,11 @@ class ReplyReader:
         """Take octets; call next_reply until it gives None before the next."""
         self._buffer += data
 
+    @property
+    def buffered(self) -> int:
+        """Octets that were received and are no whole line yet, or were not asked for."""
+        return len(self._buffer)
+
     def next_reply(self) -> Reply | None:
         """The next whole reply, or None when its octets have not come yet.
 

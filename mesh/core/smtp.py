@@ -18,6 +18,10 @@ RCPT and DATA of the next message follow them in the same write.
     all recipients refused   LINK: the peer swallows the chunks that are on the way;
                              otherwise a 354 all the same is answered by a lone dot,
                              a DATA refused by RSET
+    STARTTLS                 where `tls` asks for it and it is offered (RFC 3207): the
+                             event StartTls, then EHLO anew and nothing remembered;
+                             octets behind its 220 came from nobody we know: the end;
+                             refused: on in clear, this is opportunistic (RFC 7435)
     421, no reply, nonsense  what has no final reply yet gets a 4yz, SenderClosed
 
 Invariant: each message given to send() comes back in exactly one Finished, with one
@@ -25,10 +29,8 @@ reply for each recipient; a recipient that was answered for keeps that answer.
 See `mesh help protocol`, 4; RFC 5321, 1870, 2033, 2920, 3030, 6152.
 """
 
-import enum
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from mesh.core.command import DONE_IDS_MAX, Command, Verb, encode_command
@@ -36,7 +38,27 @@ from mesh.core.content import to_stuffed
 from mesh.core.envelope import Path
 from mesh.core.outbox import Outbox
 from mesh.core.reply import SHUTTING_DOWN, TRY_LATER, Reply, ReplyReader
+from mesh.core.transfer import (
+    Event,
+    Finished,
+    Outgoing,
+    SenderClosed,
+    SenderDialect,
+    StartTls,
+    Step,
+    Transfer,
+)
 from mesh.errors import LocalProtocolError, RemoteProtocolError
+
+__all__ = [
+    "Event",
+    "Finished",
+    "Outgoing",
+    "Sender",
+    "SenderClosed",
+    "SenderDialect",
+    "StartTls",
+]
 
 # Octets of one BDAT, and how many of them may wait for their replies: PROTOCOL
 # section 3.  256 KiB a stream is what the credit of a link allows.
@@ -44,93 +66,24 @@ CHUNK_LEN: Final = 65536
 CHUNKS_UNREPLIED: Final = 4
 
 
-class SenderDialect(enum.Enum):
-    """Whom we talk to."""
-
-    LINK = "a peer, inside a link"
-    LMTP = "a remailer or sink, RFC 2033"
-    SMTP = "a mail server"
-
-
-class Step(enum.Enum):
-    """What a reply answers."""
-
-    GREETING = "the connection"
-    HELLO = "HELO, EHLO or LHLO"
-    MAIL = "MAIL"
-    RCPT = "RCPT"
-    DATA = "DATA"
-    TEXT = "the final dot"
-    CHUNK = "BDAT"
-    ASIDE = "RSET or NOOP: nothing depends on it"
-    QUIT = "QUIT"
-
-    __hash__ = object.__hash__  # the default one runs Python code
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A message to be sent; `token` is the caller's and comes back in Finished."""
-
-    token: object
-    reverse_path: str
-    recipients: tuple[str, ...]
-    content: bytes
-    id: bytes | None = None  # LINK: 16 octets, new for every hop
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The outcome of one message: a reply for each recipient, in their order."""
-
-    token: object
-    replies: tuple[Reply, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SenderClosed:
-    """Nothing more will be sent or understood: close the connection."""
-
-
-Event = Finished | SenderClosed
-
-
-@dataclass(slots=True)
-class _Transfer:
-    """One message under way."""
-
-    outgoing: Outgoing
-    outcomes: list[Reply | None]  # of each recipient
-    accepted: deque[int] = field(default_factory=deque)  # without a final reply yet
-    answered: int = 0  # RCPTs that have their reply
-    failure: Reply | None = None  # of MAIL, DATA or a chunk: for all the rest
-    all_put: bool = False  # nothing of it is still to be put into the outbox
-    octets: int = 0  # of its content that were put there as chunks
-    unreplied: int = 0  # chunks without a reply
-
-    def finished(self, otherwise: Reply) -> Finished:
-        """The outcome: `otherwise` for a recipient that has none of its own."""
-        rest = self.failure or otherwise
-        replies = tuple([reply or rest for reply in self.outcomes])
-        return Finished(self.outgoing.token, replies)
-
-
 class Sender:
     """One conversation with a receiver; `helo` is our name there."""
 
-    def __init__(self, *, dialect: SenderDialect, helo: str) -> None:
+    def __init__(self, *, dialect: SenderDialect, helo: str, tls: bool = False) -> None:
         self._link = dialect is SenderDialect.LINK
         self._lmtp = dialect is SenderDialect.LMTP
         self._helo = helo
         self._reader = ReplyReader()
         self._outbox = Outbox()
         self._events: deque[Event] = deque()
-        self._transfers: deque[_Transfer] = deque()
-        self._waiting: deque[tuple[Command, Step]] = deque()
+        self._transfers: deque[Transfer] = deque()
+        self._waiting: deque[tuple[bytes, Step]] = deque()
         self._expected: deque[Step] = deque((Step.GREETING,))
         self._offers: frozenset[str] = frozenset(("SIZE",) if self._link else ())
         self._pipelining = self._ready = self._link
         self._fallback = dialect is SenderDialect.SMTP  # HELO where EHLO is refused
+        self._wants_tls = tls
+        self._encrypting = False  # between StartTls and tls_started
         self._quitting = False
         self._closed = False
         if self._link:
@@ -158,6 +111,11 @@ class Sender:
         """take() has octets to give."""
         return len(self._outbox) > 0
 
+    @property
+    def ready(self) -> bool:
+        """The receiver greeted us, and what was to be encrypted is."""
+        return self._ready and not self._closed
+
     def send(self, outgoing: Outgoing) -> None:
         """Take a message; its Finished will come.
 
@@ -168,7 +126,7 @@ class Sender:
             raise LocalProtocolError("an envelope that cannot be sent")
         if not self.can_send:
             raise LocalProtocolError("a message out of turn")
-        transfer = _Transfer(outgoing, [None] * len(outgoing.recipients))
+        transfer = Transfer(outgoing, [None] * len(outgoing.recipients))
         self._transfers.append(transfer)
         if self._ready:
             self._start(transfer)
@@ -182,6 +140,13 @@ class Sender:
         for first in range(0, len(ids), DONE_IDS_MAX):
             some = ids[first : first + DONE_IDS_MAX]
             self._queue(Command(Verb.NOOP, ids=some), Step.ASIDE)
+
+    def tls_started(self) -> None:
+        """The connection is encrypted: begin anew, with nothing learned in clear."""
+        if not self._encrypting:
+            raise LocalProtocolError("no encryption was asked for")
+        self._encrypting = False
+        self._hello()
 
     def quit(self) -> None:
         """Say QUIT when what is under way has ended; SenderClosed follows."""
@@ -199,6 +164,9 @@ class Sender:
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Take octets of replies; then look at next_event, can_send and take."""
         if self._closed:
+            return
+        if self._encrypting:  # octets in clear behind the 220
+            self._close(TRY_LATER)
             return
         try:
             self._reader.receive_data(data)
@@ -218,17 +186,17 @@ class Sender:
     # Out.
 
     def _queue(self, command: Command, step: Step) -> None:
-        self._waiting.append((command, step))
+        self._waiting.append((encode_command(command), step))
         self._release()
 
     def _release(self) -> None:
         """Let lines go: all of them, or without PIPELINING one a reply."""
         while self._waiting and (self._pipelining or not self._expected):
-            command, step = self._waiting.popleft()
-            self._outbox.put(encode_command(command))
+            line, step = self._waiting.popleft()
+            self._outbox.put(line)
             self._expected.append(step)
 
-    def _start(self, transfer: _Transfer) -> None:
+    def _start(self, transfer: Transfer) -> None:
         outgoing = transfer.outgoing
         size = len(outgoing.content) if "SIZE" in self._offers else None
         eight = "8BITMIME" in self._offers and not outgoing.content.isascii()
@@ -247,7 +215,7 @@ class Sender:
         else:
             self._queue(Command(Verb.DATA), Step.DATA)
 
-    def _put_chunks(self, transfer: _Transfer) -> None:
+    def _put_chunks(self, transfer: Transfer) -> None:
         content = transfer.outgoing.content
         while not transfer.all_put and transfer.unreplied < CHUNKS_UNREPLIED:
             chunk = memoryview(content)[transfer.octets : transfer.octets + CHUNK_LEN]
@@ -281,8 +249,11 @@ class Sender:
         if not reply.positive:
             raise RemoteProtocolError("not greeted")
         if not self._link:
-            verb = Verb.LHLO if self._lmtp else Verb.EHLO
-            self._queue(Command(verb, self._helo), Step.HELLO)
+            self._hello()
+
+    def _hello(self) -> None:
+        verb = Verb.LHLO if self._lmtp else Verb.EHLO
+        self._queue(Command(verb, self._helo), Step.HELLO)
 
     def _on_hello(self, reply: Reply) -> None:
         if reply.permanent and self._fallback:
@@ -295,6 +266,23 @@ class Sender:
             return
         words = [line.partition(" ")[0].upper() for line in reply.text.split("\n")]
         self._offers = frozenset(words[1:])
+        if self._wants_tls and "STARTTLS" in self._offers:
+            self._wants_tls = False
+            self._waiting.append((b"STARTTLS\r\n", Step.STARTTLS))
+        else:
+            self._begin()
+
+    def _on_starttls(self, reply: Reply) -> None:
+        if not reply.positive:
+            self._begin()
+            return
+        if self._reader.buffered:
+            raise RemoteProtocolError("octets in clear behind STARTTLS")
+        self._encrypting = True
+        self._events.append(StartTls())
+
+    def _begin(self) -> None:
+        """Messages may go."""
         self._pipelining = "PIPELINING" in self._offers
         self._ready = True
         for transfer in self._transfers:
@@ -388,6 +376,7 @@ class Sender:
     _HANDLERS: ClassVar[Mapping[Step, Callable[["Sender", Reply], None]]] = {
         Step.GREETING: _on_greeting,
         Step.HELLO: _on_hello,
+        Step.STARTTLS: _on_starttls,
         Step.MAIL: _on_mail,
         Step.RCPT: _on_rcpt,
         Step.DATA: _on_data,

@@ -6,8 +6,8 @@
                            message's commands sent ahead behind the last one's octets
 
 Delivered means forgotten: the record's key is overwritten once the Maildir is on the
-disk, or the LMTP server has said 250.  Anything else defers the record; a connection
-that ends gives its records back.  The remailer is an untrusted peer: whatever it
+disk, or the LMTP server has said 250.  A 5yz bounces, anything else defers the record;
+a connection that ends gives its records back.  The remailer is an untrusted peer: whatever it
 says, this node goes on.
 """
 
@@ -21,56 +21,29 @@ import trio
 from mesh.core.content import to_lf
 from mesh.core.crypto import Entropy
 from mesh.core.record import Record
+from mesh.core.reply import Reply
 from mesh.core.retry import retry_delay
 from mesh.core.smtp import Finished, Outgoing, Sender, SenderClosed, SenderDialect
 from mesh.node.maildir import Letter, deliver
 from mesh.node.parking import Parking
-from mesh.node.qmgr import Queue, QueueManager
+from mesh.node.qmgr import QueueManager
+from mesh.node.records import Records
 from mesh.node.spool import Ref
 from mesh.node.wire import Outlet, SocketWire, Wire, receive
 
 GROUP_MAX: Final = 64
 """Messages of one hop to the thread: as many as one commit of the spool."""
-GROUP_LEN_MAX: Final = 16_777_216
-"""Octets of one group, but for a single larger message."""
 CONNECTIONS_MAX: Final = 20
 """Connections kept to one LMTP server (DESIGN, the contract)."""
 SHARE: Final = 4
 """Records that wait for each connection before another one is made: below that one
 connection, with its commands sent ahead, wakes both sides less often."""
 READ_MAX: Final = 65_536
+NOT_WRITTEN: Final = Reply(451, "4.2.0 its Maildir cannot be written")
 IDLE_SECONDS: Final = 60.0
 """A connection without work is ended after this long."""
 REPLY_SECONDS: Final = 600.0
 """For the reply to a final dot: RFC 5321 4.5.3.2.6."""
-
-
-class _Records:
-    """A queue's records with their contents, whether still in memory or not."""
-
-    def __init__(self, qmgr: QueueManager, queue: Queue) -> None:
-        self._qmgr = qmgr
-        self._queue = queue
-
-    def __bool__(self) -> bool:
-        return bool(self._queue.ready)
-
-    async def take(self, count: int) -> list[tuple[Ref, Record]]:
-        """Take the oldest, at most `count` and about GROUP_LEN_MAX octets."""
-        taken: list[tuple[Ref, Record]] = []
-        octets = 0
-        ready, spool = self._queue.ready, self._qmgr.spool
-        while ready and len(taken) < count and octets < GROUP_LEN_MAX:
-            ref = ready.popleft()
-            record = spool.hot(ref)
-            if record is None:
-                record = (await spool.read([ref]))[0]
-                if record is None:
-                    self._qmgr.unreadable(ref)
-                    continue
-            taken.append((ref, record))
-            octets += len(record.content)
-        return taken
 
 
 class MaildirDelivery:
@@ -86,7 +59,7 @@ class MaildirDelivery:
     ) -> None:
         self._maildir = maildir
         self._qmgr = qmgr
-        self._records = _Records(qmgr, qmgr.queue(destination))
+        self._records = Records(qmgr, qmgr.queue(destination))
         self._name_of = name_of
         self._parking = Parking()
         qmgr.queue(destination).wake = self._parking.wake
@@ -109,9 +82,9 @@ class MaildirDelivery:
             written = await trio.to_thread.run_sync(deliver, self._maildir, letters)
             for ref, _ in group[:written]:
                 self._qmgr.delivered(ref)
-            for ref, _ in group[written:]:
+            for ref, record in group[written:]:
                 self._qmgr.doubt(ref)
-                self._qmgr.defer(ref)
+                self._qmgr.settle(ref, record, [NOT_WRITTEN] * len(record.recipients))
 
 
 class LmtpDelivery:
@@ -131,7 +104,7 @@ class LmtpDelivery:
         self.qmgr = qmgr
         self.queue = qmgr.queue(destination)
         self.queue.wake = self._wake
-        self.records = _Records(qmgr, self.queue)
+        self.records = Records(qmgr, self.queue)
         self._address = address
         self._entropy = entropy
         self._connections: list[_Connection] = []

@@ -39,6 +39,8 @@ from mesh.node.wire import (
     receive_exactly,
 )
 
+NO_CONNECTION: Final = "cannot connect: is it running, and its port open?"
+WRONG_ANSWER: Final = "wrong answer: is its descriptor here the latest?"
 CONNECT_SECONDS: Final = 15.0
 """For a TCP connection: as long as a message may take."""
 
@@ -79,7 +81,7 @@ class Dialer:
         async with trio.open_nursery() as nursery:
             while not self._exchange.closing:
                 while not (peer.ports or self._exchange.closing):
-                    await nursery.start(self._dial, keys, addresses())
+                    await nursery.start(self._dial, peer, keys, addresses())
                     if not peer.ports:
                         wait = redial.after_failure(self._entropy)
                         await _wait_for_link(peer, wait)
@@ -90,6 +92,7 @@ class Dialer:
 
     async def _dial(
         self,
+        peer: Peer,
         keys: PeerKeys,
         addresses: tuple[str, ...],
         task_status: trio.TaskStatus[None],
@@ -101,13 +104,15 @@ class Dialer:
         with trio.CancelScope() as scope:
             wire = await _connect(addresses)
             if wire is None:
+                if addresses:
+                    peer.reason = NO_CONNECTION
                 task_status.started()
                 return
             now = trio.current_time()
             scope.deadline = now + silence_duration(self._entropy)
             session = None
             try:
-                session = await self._handshake(wire, keys)
+                session = await self._handshake(wire, peer, keys)
                 if session is None:
                     task_status.started()
                     while await receive(wire):
@@ -119,7 +124,9 @@ class Dialer:
                 scope.deadline = math.inf
                 await self._exchange.run_link(session, wire, task_status)
 
-    async def _handshake(self, wire: Wire, keys: PeerKeys) -> Session | None:
+    async def _handshake(
+        self, wire: Wire, peer: Peer, keys: PeerKeys
+    ) -> Session | None:
         initiator = Initiator(
             network=self._network,
             identity=self._identity,
@@ -137,6 +144,7 @@ class Dialer:
             with trio.move_on_after(MESSAGE_SECONDS):
                 message_2 = await receive_exactly(wire, CELL_LEN)
             if message_2 is None:
+                peer.reason = f"no answer: is our descriptor at {keys.name}?"
                 return None
             leaves = trio.current_time() + response_delay(self._entropy)
             message_3 = initiator.receive_message_2_untrusted(message_2)
@@ -144,6 +152,7 @@ class Dialer:
             wire.try_send(message_3)
             return initiator.session()
         except HandshakeError:
+            peer.reason = WRONG_ANSWER
             return None
         finally:
             initiator.wipe()

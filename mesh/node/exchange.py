@@ -4,7 +4,7 @@
     their message  -> its id known? the old reply : stored, then 250, then its queue
     our queue      -> a free stream of the peer's best link -> their replies
                       250: forgotten here, and when that is durable: DONE=<id>
-                      4yz, 5yz: deferred            link gone: back into the queue
+                      4yz: deferred, 5yz: bounced   link gone: back into the queue
 
 A peer may hand over mail for addresses that this node serves, and `<@me:x@peer>` back
 to itself; anything else is 550, so that no peer uses us as a relay.
@@ -24,20 +24,21 @@ from typing import Final
 
 import trio
 
-from mesh.core.clock import period_of
 from mesh.core.crypto import Entropy
 from mesh.core.dialogue import MessageReceived
-from mesh.core.election import Candidate, we_are_smaller, winner
+from mesh.core.election import we_are_smaller
 from mesh.core.handshake import Session
 from mesh.core.link import Done, Link, Received
 from mesh.core.record import ID_LEN, NO_ID, Record
 from mesh.core.reply import NO_ROOM, NO_SUCH_RECIPIENT, OK, Reply
 from mesh.core.smtp import Finished, Outgoing
 from mesh.errors import LocalProtocolError, RemoteProtocolError
+from mesh.node.conversation import Conversation, Conversations
 from mesh.node.ids import PER_PEER_MAX
-from mesh.node.pacing import carry
+from mesh.node.pacing import BROKEN, CLOSED, SILENT, carry
 from mesh.node.parking import Parking
 from mesh.node.qmgr import Queue, QueueManager
+from mesh.node.rivals import best_of
 from mesh.node.spool import Ref
 from mesh.node.wire import Wire
 
@@ -45,6 +46,13 @@ FLYING_MAX: Final = 8_388_608
 """Octets of messages on their way to one peer; one larger message goes alone."""
 FETCH_MAX: Final = 8
 """Records read from the disk at once for one peer."""
+
+NO_ANSWER: Final = "no answer: does it list our latest descriptor?"
+_ENDS: Final = {
+    CLOSED: "link lost: closed at the other side, dialling",
+    SILENT: "link lost: silence, dialling",
+    BROKEN: "link lost: damaged cells, dialling",
+}
 
 
 class _Port:
@@ -58,6 +66,7 @@ class _Port:
         self.came_up = 0
         self._attending = False
         self.on_data: Callable[[], None] = lambda: None
+        self.people = Conversations(link, lambda: self.on_data())
 
     @property
     def has_data(self) -> bool:
@@ -107,6 +116,8 @@ class _Port:
                     self.peer.finished(self, event)
                 elif isinstance(event, Done):
                     self.peer.ids_done(event.ids)
+                else:
+                    self.people.hear(event)
         finally:
             self._attending = False
 
@@ -120,6 +131,8 @@ class Peer:
         self.identity = identity
         self.fingerprint = identity[:ID_LEN]
         self.ports: list[_Port] = []
+        self.reason = ""
+        """Why no link is up, in a few words; "" while nothing has failed."""
         self._ups = count(1)
         self.changed = Parking()
         """Wakes the dialer when a link came up or ended."""
@@ -135,32 +148,26 @@ class Peer:
     @property
     def up(self) -> bool:
         """A link of this peer is up at this end."""
-        return any(port.link.up for port in self.ports)
+        return self.session is not None
+
+    @property
+    def session(self) -> Session | None:
+        """What was agreed on for the link that is up."""
+        return next((port.session for port in self.ports if port.link.up), None)
 
     # links
 
     def came_up(self, port: _Port) -> None:
         """Keep the one link that both ends name; close the others."""
         port.came_up = next(self._ups)
-        rivals = sorted(
-            (other for other in self.ports if other.link.up),
-            key=lambda other: other.came_up,
+        self.reason = ""
+        rivals = [other for other in self.ports if other.link.up]
+        best = best_of(
+            rivals,
+            smaller=we_are_smaller(self._exchange.identity, self.identity),
+            klass=port.session.klass,
+            now=trio.current_time(),
         )
-        best = rivals[
-            winner(
-                [
-                    Candidate(
-                        dialled_by_smaller=other.session.we_initiated
-                        == we_are_smaller(self._exchange.identity, self.identity),
-                        counter=other.session.counter,
-                        last_heard=other.heard,
-                    )
-                    for other in rivals
-                ],
-                period_of(port.session.klass),
-                trio.current_time(),
-            )
-        ]
         for other in rivals:
             if other is not best:
                 other.scope.cancel()
@@ -169,6 +176,7 @@ class Peer:
     def ended(self, port: _Port) -> None:
         """Take back what was on its way on a link that is gone."""
         self.ports.remove(port)
+        port.people.lost()
         self._flying_octets -= sum(len(r.content) for r in port.flying.values())
         back = list(port.flying)
         if not self.ports:  # the peer may be gone for good: keep nothing from others
@@ -176,6 +184,11 @@ class Peer:
             self._fetched.clear()
         self._qmgr.release(self.name, back)
         self.changed.wake()
+
+    def converse(self) -> Conversation | None:
+        """Begin a dialogue of a person or a tool; None while no stream is to be had."""
+        port = next((p for p in self.ports if p.link.can_offer), None)
+        return None if port is None else port.people.begin()
 
     def close_links(self) -> None:
         """End all links at once: the peer was removed."""
@@ -381,6 +394,7 @@ class Exchange:
         try:
             with port.scope:
                 reason = await carry(wire, session, port, self.entropy)
+                peer.reason = _ENDS[reason] if link.up else NO_ANSWER
         finally:
             peer.ended(port)
         return reason

@@ -2,7 +2,8 @@
 """The node: composes all parts, starts them in order, ends them in order.
 
     start   lock the state -> keys -> spool (recover) -> peers -> bind the port
-            -> links, deliveries -> *last* the local socket -> READY=1
+            -> links, deliveries, drop folder -> control socket
+            -> *last* the local socket -> READY=1
     peers   peers.d is looked at each second; a change is adopted as a whole: removed
             peers' links end at once, new ones are dialled, stray mail is routed anew
     signals SIGHUP looks at peers.d now, any other ends
@@ -19,14 +20,15 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from mesh.config import Config
+from mesh.core.control import CONTROL_NAME
 from mesh.core.crypto import (
     Entropy,
     MlKem768,
@@ -42,16 +44,19 @@ from mesh.core.names import normalize_address
 from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
 from mesh.errors import CannotCreateError, UnavailableError
 from mesh.node import keys as key_files
+from mesh.node.control import CONTROL_MODE, Control
 from mesh.node.counters import OwnCounter, PeerCounters
 from mesh.node.delivery import LmtpDelivery, MaildirDelivery
 from mesh.node.dialer import Dialer
+from mesh.node.drop import Drop
 from mesh.node.exchange import Exchange
 from mesh.node.listener import Listener, bind
 from mesh.node.peers import Peers, Us
+from mesh.node.pipe import PipeDelivery
 from mesh.node.qmgr import UNROUTED, QueueManager
 from mesh.node.spool import Spool
 from mesh.node.submission import Submission, allowed_uids, bind_unix
-from mesh.values import LmtpSocket, Maildir, Target
+from mesh.values import LmtpSocket, Maildir, Pipe, Target
 
 PEERS_SECONDS: Final = 1.0
 """Between two looks at peers.d: a change counts within 2 s."""
@@ -164,6 +169,15 @@ class Node:
             max_message=config.local.message_bytes,
             uids=self._uids,
         )
+        self._drop = Drop.open(
+            config.local.drop,
+            state / "drop.keys",
+            derive_key(spool_key, b"mesh/1 drop keys"),
+            entropy,
+            self._qmgr,
+            max_message=config.local.message_bytes,
+            uids=self._uids,
+        )
 
     # what the parts ask
 
@@ -204,20 +218,22 @@ class Node:
                 sockets += bind(self._config.node.listen)
                 async with trio.open_nursery() as nursery:
                     await self._start(nursery, sockets)
-                    await self._serve(nursery, signals, ready)
+                    with self._controlled(nursery):
+                        await self._serve(nursery, signals, ready)
                     nursery.cancel_scope.cancel()
                 spool_nursery.cancel_scope.cancel()
         finally:
             for sock in sockets:
                 sock.close()
             self._gate.wipe()
+            self._drop.close()
             os.close(self._lock)
 
     async def _run_spool(self, task_status: trio.TaskStatus[None]) -> None:
         await self._spool.run(task_status=task_status)
 
     async def _start(self, nursery: trio.Nursery, sockets: list[socket.socket]) -> None:
-        """Start everything but the local socket."""
+        """Start everything but the doors of remailers."""
         await nursery.start(self._exchange.run)
         nursery.start_soon(self._qmgr.run)
         for sock in sockets:
@@ -225,7 +241,27 @@ class Node:
         for index, remailer in enumerate(self._config.remailer):
             nursery.start_soon(self._delivery(f"local:{index}", remailer.deliver).run)
         self._adopt(nursery)
+        nursery.start_soon(self._drop.run)
         nursery.start_soon(self._watch_peers, nursery)
+
+    @contextmanager
+    def _controlled(self, nursery: trio.Nursery) -> Iterator[None]:
+        """Answer the operator's commands within."""
+        path = self._config.state_dir / CONTROL_NAME
+        sock = bind_unix(path, CONTROL_MODE)
+        control = Control(
+            name=self._config.node.name,
+            clock=self._config.link.clock,
+            klass=self._config.link.klass,
+            peers=self._peers,
+            exchange=self._exchange,
+            qmgr=self._qmgr,
+        )
+        nursery.start_soon(control.run, sock)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
     async def _serve(
         self,
@@ -233,16 +269,19 @@ class Node:
         signals: AsyncIterator[int],
         ready: Callable[[], None],
     ) -> None:
-        """Hold the local socket open until a signal; then end in order."""
+        """Hold the local socket and ports open until a signal; then end in order."""
         path = self._config.socket_path
-        local = bind_unix(path)
+        doors = bind(self._config.local.smtp)
         submitting = trio.CancelScope()
 
         async def submit() -> None:
             with submitting:
-                await self._submission.run(local)
+                async with trio.open_nursery() as serving:
+                    for door in doors:
+                        serving.start_soon(self._submission.run, door)
 
         try:
+            doors.append(bind_unix(path))
             nursery.start_soon(submit)
             ready()
             notify("READY=1")
@@ -251,12 +290,14 @@ class Node:
                     break
                 self._adopt(nursery)
             notify("STOPPING=1")
-            trio.lowlevel.notify_closing(local)
-            local.close()
+            for door in doors:
+                trio.lowlevel.notify_closing(door)
+                door.close()
             path.unlink(missing_ok=True)
             await self._end(submitting)
         finally:
-            local.close()
+            for door in doors:
+                door.close()
 
     async def _end(self, submitting: trio.CancelScope) -> None:
         with trio.move_on_after(ANSWER_SECONDS):
@@ -273,7 +314,11 @@ class Node:
 
     def _delivery(
         self, destination: str, target: Target
-    ) -> MaildirDelivery | LmtpDelivery:
+    ) -> MaildirDelivery | LmtpDelivery | PipeDelivery:
+        if isinstance(target, Pipe):
+            return PipeDelivery(
+                argv=target.argv, destination=destination, qmgr=self._qmgr
+            )
         if isinstance(target, Maildir):
             return MaildirDelivery(
                 maildir=target.path,

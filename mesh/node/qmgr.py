@@ -3,7 +3,9 @@
 
     accept   a message -> one record a destination, one commit, then the answer
     queues   a destination -> the records that may go now, oldest first
-    outcome  delivered -> forgotten; refused for now -> deferred; link gone -> released
+    outcome  delivered -> forgotten     link gone -> released
+             refused for now -> deferred; after 5 days and 20 attempts as for ever
+             refused for ever -> a bounce to a reverse-path of this node, or a count
 
 States of a record as everybody else sees them (what lies on the disk: spool.py):
 
@@ -13,39 +15,64 @@ States of a record as everybody else sees them (what lies on the disk: spool.py)
     deferred   in the heap until its time     active again
     corrupt    counted, in no queue           counted again
 
-A destination is a peer's name, `local:N` for the N-th remailer of node.toml, or
-UNROUTED: an address whose node left or that two nodes claim.  Mail there waits; each
-change of the peers routes it anew.  Nothing accepted is dropped here, whatever a
-receiver says: what cannot go is deferred.
+A destination is one of
+
+    NAME           a peer
+    local:N        the N-th remailer of node.toml
+    exit:DOMAIN    port 25, for addresses that no node serves, a queue a domain;
+                   `exit:` alone: all of them, to the smarthost
+    ?              UNROUTED: the address's node left, or two nodes claim it
+
+Mail waits where nobody takes it; each change of the peers routes anew what is UNROUTED
+or about to leave the mesh, and hourly what has waited for 5 days is counted as tried.
+
+A bounce goes to addresses of this node's remailers only: anywhere else it would be
+mail from us that a forged reverse-path addressed.  It and what remains of its message
+are committed together, before the message is forgotten: nothing accepted is lost
+without one of them, or a count in `dropped`.
 
 All of this runs on the Trio thread and nothing blocks.
 """
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
 import trio
 
+from mesh.core.bounce import Failure
 from mesh.core.crypto import Entropy
 from mesh.core.record import NO_ID, Record, split_recipients
 from mesh.core.reply import Reply
-from mesh.core.retry import retry_delay
+from mesh.core.retry import (
+    GIVE_UP_SECONDS,
+    INSIDE,
+    Patience,
+    is_given_up,
+    retry_delay,
+)
 from mesh.node.parking import Parking
+from mesh.node.reporter import Reporter
 from mesh.node.spool import Ref, Spool
 
 UNROUTED: Final = "?"
+LOCAL: Final = "local:"
+EXIT: Final = "exit:"
 COPIES_MAX: Final = 67_108_864
 """Octets that one message may become through its many destinations: three of the
 greatest size; a longer list of recipients is for several messages."""
 REROUTE_BATCH: Final = 64
 """Records read at once when the peers have changed."""
+SWEEP_SECONDS: Final = 3600.0
+"""Between two looks for what waits too long: 20 of them are less than a day, so that
+no id is offered to a peer after 7 days (`mesh help protocol`, 4)."""
 
 STORED: Final = Reply(250, "ok")
 FULL: Final = Reply(452, "no room, try later")
 MANY: Final = Reply(452, "too many places for so large a message")
+NOBODY: Final = Reply(451, "4.4.7 its node took nothing for so long")
 
 
 class Router(Protocol):
@@ -69,8 +96,21 @@ class Queue:
 class QueueManager:
     """Owns every record between its commit and its end."""
 
-    def __init__(self, spool: Spool, router: Router, entropy: Entropy) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        router: Router,
+        entropy: Entropy,
+        *,
+        host: str = "localhost",
+    ) -> None:
+        """`host` is how bounces call this node."""
         self.spool = spool
+        self.bounced = 0
+        """Recipients whose failure was reported, since the start."""
+        self.dropped = 0
+        """Recipients whose failure nobody could be told of."""
+        self._reporter = Reporter(host, entropy)
         self.router = router
         self._entropy = entropy
         self._queues: dict[str, Queue] = {}
@@ -138,9 +178,7 @@ class QueueManager:
                 return
             answer(STORED)
             for ref, record in zip(refs, records, strict=True):
-                queue = self.queue(record.destination)
-                queue.ready.append(ref)
-                queue.wake()
+                self._enqueue(ref, record.destination)
 
         self.spool.accept(records, committed)
 
@@ -166,46 +204,122 @@ class QueueManager:
         queue.ready.extendleft(reversed(list(refs)))
         queue.wake()
 
-    def defer(self, ref: Ref) -> None:
+    def defer(self, ref: Ref, patience: Patience = INSIDE) -> None:
         """Try this record again after a while, routed anew."""
         attempts = self._attempts[ref] = self._attempts.get(ref, 0) + 1
-        due = trio.current_time() + retry_delay(attempts, self._entropy)
+        due = trio.current_time() + retry_delay(attempts, self._entropy, patience)
         heapq.heappush(self._deferred, (due, ref))
         self._parking.wake()
 
-    def settle(self, ref: Ref, record: Record, replies: Sequence[Reply]) -> bool:
+    def settle(
+        self,
+        ref: Ref,
+        record: Record,
+        replies: Sequence[Reply],
+        patience: Patience = INSIDE,
+    ) -> bool:
         """Draw the consequence of a receiver's replies, one a recipient.
 
-        True: all were taken and the caller says `delivered`.  When only some were, the
-        others become a record of their own, and the old one is forgotten once that is
-        on the disk.
+        True: all were taken and the caller says `delivered`.  Otherwise what is left
+        to try becomes a record of its own, what failed a bounce, and the old record is
+        forgotten once these are on the disk.
         """
-        left = [
-            recipient
-            for recipient, reply in zip(record.recipients, replies, strict=True)
-            if not reply.positive
-        ]
-        if not left:
+        if all(reply.positive for reply in replies):
             return True
+        attempts = self._attempts.get(ref, 0) + 1
+        too_old = is_given_up(attempts, self.spool.running_seconds - record.accepted)
+        failures: list[Failure] = []
+        left: list[str] = []
+        for recipient, reply in zip(record.recipients, replies, strict=True):
+            if reply.permanent or (too_old and not reply.positive):
+                failures.append(Failure(recipient, reply))
+            elif not reply.positive:
+                left.append(recipient)
         if len(left) == len(record.recipients):
-            self.defer(ref)
-            return False
-        rest = replace(record, id=self._entropy.octets(16), recipients=tuple(left))
+            self.defer(ref, patience)
+        else:
+            self._replace(ref, record, left, failures, patience)
+        return False
+
+    def _replace(
+        self,
+        ref: Ref,
+        record: Record,
+        left: Sequence[str],
+        failures: Sequence[Failure],
+        patience: Patience,
+    ) -> None:
+        """Put in a record's place what is still to be tried and what is to be told."""
+        rest = [
+            replace(record, id=self._entropy.octets(16), recipients=tuple(left))
+            for _ in left[:1]
+        ]
+        place = self.router(record.reverse_path) or UNROUTED
+        reports = [
+            self._reporter.report(record, failures, place, self.spool.running_seconds)
+            for _ in failures[:1]
+            if place.startswith(LOCAL)
+        ]
 
         def committed(refs: Sequence[Ref] | None) -> None:
             if refs is None:
-                self.defer(ref)
+                self.defer(ref, patience)
                 return
-            self.defer(refs[0])
+            if reports:
+                self.bounced += len(failures)
+                self._enqueue(refs[-1], reports[0].destination)
+            else:
+                self.dropped += len(failures)
+            for again in refs[: len(rest)]:
+                self._attempts[again] = self._attempts.get(ref, 0)
+                self.defer(again, patience)
             self.delivered(ref)
 
-        self.spool.accept([rest], committed)
-        return False
+        if rest or reports:
+            self.spool.accept([*rest, *reports], committed)
+        else:
+            committed(())
+
+    def _enqueue(self, ref: Ref, destination: str) -> None:
+        queue = self.queue(destination)
+        queue.ready.append(ref)
+        queue.wake()
+
+    def exits(self) -> list[str]:
+        """Name the places outside for which something waits; forget the empty ones."""
+        outside = [name for name in self._queues if name.startswith(EXIT)]
+        for name in outside:
+            if not self._queues[name].ready:
+                del self._queues[name]
+        return [name for name in outside if name in self._queues]
 
     def unreadable(self, ref: Ref) -> None:
         """Drop a record that the spool set aside as corrupt from every list."""
         self._attempts.pop(ref, None)
         self._doubtful.discard(ref)
+
+    # what the operator asks
+
+    @property
+    def queues(self) -> Mapping[str, Queue]:
+        """All queues by destination, to be counted."""
+        return self._queues
+
+    @property
+    def deferred(self) -> int:
+        """Records that wait for their next try."""
+        return len(self._deferred)
+
+    def take_deferred(self) -> list[Ref]:
+        """Take all that is deferred: the caller leads it back or drops it."""
+        refs = [ref for _, ref in self._deferred]
+        self._deferred.clear()
+        return refs
+
+    def lead_back(self, refs: Iterable[Ref]) -> None:
+        """Bring records to their queues, routed anew."""
+        self._astray.extend(refs)
+        self._parking.wake()
 
     # routes and time
 
@@ -214,28 +328,35 @@ class QueueManager:
         return self.router(record.recipients[0]) or UNROUTED
 
     def reroute(self, known: Callable[[str], bool], *, changed: bool) -> None:
-        """Route anew what waits where nobody is; with `changed` routes also the unrouted.
+        """Route anew what waits where nobody is.
 
+        With `changed` routes also what is unrouted, and what would leave by port 25:
+        a listed peer is never reached in clear.
         `known` says whether a place is one of ours or of a listed peer.
         """
         for destination, queue in self._queues.items():
             if not queue.ready:
                 continue
-            if changed if destination == UNROUTED else not known(destination):
+            movable = destination == UNROUTED or destination.startswith(EXIT)
+            if changed if movable else not known(destination):
                 self._astray.extend(queue.ready)
                 queue.ready.clear()
         self._parking.wake()
 
     async def run(self) -> None:
         """Bring deferred and stray records back to their queues, for ever."""
+        sweep = trio.current_time() + SWEEP_SECONDS
         while True:
             now = trio.current_time()
+            if now >= sweep:
+                sweep = now + SWEEP_SECONDS
+                await self._sweep()
             while self._deferred and self._deferred[0][0] <= now:
                 self._astray.append(heapq.heappop(self._deferred)[1])
             if self._astray:
                 await self._lead_back()
             due = self._deferred[0][0] if self._deferred else float("inf")
-            with trio.move_on_at(due):
+            with trio.move_on_at(min(due, sweep)):
                 await self._parking.park()
 
     async def _lead_back(self) -> None:
@@ -246,6 +367,38 @@ class QueueManager:
                 if head is None:
                     self.unreadable(ref)
                     continue
-                queue = self.queue(self._route(head))
-                queue.ready.append(ref)
-                queue.wake()
+                self._enqueue(ref, self._route(head))
+
+    async def _sweep(self) -> None:
+        """Count as tried what has waited too long for a link; give up what is old."""
+        for destination, queue in list(self._queues.items()):
+            if destination.startswith((LOCAL, EXIT)):
+                continue  # each of these is tried, and settled by what came of it
+            kept: list[Ref] = []
+            while queue.ready:
+                refs = [
+                    queue.ready.popleft()
+                    for _ in range(min(REROUTE_BATCH, len(queue.ready)))
+                ]
+                if not await self._sweep_some(refs, kept):
+                    break
+            queue.ready.extendleft(reversed(kept))
+
+    async def _sweep_some(self, refs: Sequence[Ref], kept: list[Ref]) -> bool:
+        """Sweep the oldest; False when one of them is young, as all behind it are."""
+        is_old = True
+        for ref, head in zip(refs, await self.spool.heads(refs), strict=True):
+            if head is None:
+                self.unreadable(ref)
+                continue
+            age = self.spool.running_seconds - head.accepted
+            is_old = is_old and age >= GIVE_UP_SECONDS
+            attempts = self._attempts.get(ref, 0) + 1
+            if is_given_up(attempts, age):
+                failures = [Failure(to, NOBODY) for to in head.recipients]
+                self._replace(ref, head, (), failures, INSIDE)
+                continue
+            if is_old:
+                self._attempts[ref] = attempts
+            kept.append(ref)
+        return is_old

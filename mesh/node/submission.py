@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Submission: the local socket on which remailers hand messages over.
+"""Submission: the socket, and the loopback ports, on which remailers hand mail over.
 
 ESMTP, or LMTP after LHLO, by core/dialogue.py.  Who may speak is decided by the
 socket's mode and, where node.toml names a `user`, by the kernel's word about who is
-at the other end (SO_PEERCRED).  The remailer is an untrusted peer too: it can hurt
-nobody but its own messages.
+at the other end (SO_PEERCRED).  A loopback port ([local] smtp, none by default) is for
+remailers that know nothing else, and open to everybody on this machine.  The remailer
+is an untrusted peer too: it can hurt nobody but its own messages.
 
 A session is one task that reads.  When a message is whole it goes to the queue manager
 and the session goes on reading; the reply is sent by the commit itself, with no task
@@ -55,14 +56,14 @@ _PEERCRED: Final = struct.Struct("3i")
 NOT_PERMITTED: Final = Reply(554, "this user may not submit here")
 
 
-def bind_unix(path: Path) -> socket.socket:
-    """Bind the local socket, in the place of a stale one.
+def bind_unix(path: Path, mode: int = SOCKET_MODE) -> socket.socket:
+    """Bind a socket of ours, in the place of a stale one.
 
     CannotCreateError when something else lies there, somebody answers on it, or the
     folder refuses.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o777 & ~SOCKET_MODE)
+    before = os.umask(0o777 & ~mode)
     try:
         with _short(path) as short:
             _clear_stale(short)
@@ -71,7 +72,7 @@ def bind_unix(path: Path) -> socket.socket:
     except OSError as error:
         sock.close()
         raise CannotCreateError(
-            f"cannot bind the local socket {path}: {error.strerror}; "
+            f"cannot bind the socket {path}: {error.strerror}; "
             "is the folder there, and nobody else using it?"
         ) from error
     finally:

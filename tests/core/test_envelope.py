@@ -7,6 +7,8 @@ from mesh.core.envelope import (
     NULL_PATH,
     PATH_MAX,
     Path,
+    domain_of,
+    normalize,
     parse_path_untrusted,
     split_path_untrusted,
 )
@@ -98,3 +100,33 @@ def test_a_route_is_kept_apart() -> None:
 def test_what_follows_a_path_is_left() -> None:
     assert split_path_untrusted("<> A=1", reverse=True) == (NULL_PATH, " A=1")
     assert split_path_untrusted("<a@b>x", reverse=False) == (Path("a@b"), "x")
+
+
+@pytest.mark.parametrize(
+    ("address", "normal"),
+    [
+        ("Mix@Alpha.Example", "mix@alpha.example"),
+        ('"Mix"@x', "mix@x"),
+        ('"M\\ix"@x', "mix@x"),
+        ('"a b"@X', '"a b"@x'),
+        ('""@x', '""@x'),
+        ('"a@b"@X', '"a@b"@x'),
+        ("Postmaster", "postmaster"),
+        ('"post"', "post"),
+        ("a@[IPv6:2001:DB8::1]", "a@[ipv6:2001:db8::1]"),
+    ],
+)
+def test_normal_forms(address: str, normal: str) -> None:
+    assert normalize(address) == normal
+
+
+@given(strategies.addresses)
+def test_a_normal_form_is_its_own(address: str) -> None:
+    once = normalize(address)
+    assert normalize(once) == once
+    assert normalize(address.upper()) == once
+
+
+def test_domains() -> None:
+    assert domain_of('"a@b"@C.example') == "c.example"
+    assert domain_of("postmaster") == ""

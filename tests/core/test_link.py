@@ -21,10 +21,12 @@ from mesh.core.link import (
     DONE_IDS_MAX,
     SMALL_MESSAGE_LEN,
     WINDOW,
+    Answered,
     Done,
     Link,
     Received,
 )
+from mesh.core.raw import RawEnded
 from mesh.core.reply import NO_SUCH_RECIPIENT, OK, Reply
 from mesh.core.smtp import Finished, Outgoing
 from mesh.errors import CellError, LocalProtocolError
@@ -56,6 +58,7 @@ class Pair:
         self.received: list[Received] = []
         self.finished: list[Finished] = []
         self.done: list[bytes] = []
+        self.shown: list[tuple[int, int | bool]] = []
         self.bodies = 0
         for _ in range(2):
             self.bravo.receive_body(self.alpha.next_body())
@@ -74,6 +77,11 @@ class Pair:
         assert len(body) == BODY_LEN
         self.alpha.receive_body(body)
         while (event := self.alpha.next_event()) is not None:
+            if isinstance(event, Answered):
+                of = event.event
+                shown = of.code if isinstance(of, Reply) else of.by_quit
+                self.shown.append((event.stream, shown))
+                continue
             assert isinstance(event, Finished)
             self.finished.append(event)
         self.bodies += 1
@@ -337,3 +345,72 @@ def test_busy_or_idle_a_body_has_one_length() -> None:
     for number in range(STREAMS_MAX):
         pair.alpha.offer(message(number, b"x" * 5000 + b"\r\n"))
     assert {len(pair.alpha.next_body()) for _ in range(60)} == {BODY_LEN}
+
+
+def test_a_person_speaks_on_a_stream_of_his_own() -> None:
+    pair = Pair()
+    number = pair.alpha.open_raw()
+    assert pair.alpha.has_data
+    pair.run()
+    assert pair.shown == [(number, 220)]
+    pair.alpha.offer(message("mail", b"x\r\n"))
+    pair.alpha.write_raw(number, b"MAIL FROM:<>\r\nRCPT TO:<%b>\r\n" % MINE.encode())
+    pair.run()
+    assert pair.alpha.raw_room(number) > 0
+    pair.alpha.write_raw(number, b"BDAT 2 LAST\r\n\r\nQUIT\r\n")
+    pair.run()
+    codes = [220, 250, 250, 250, 221, True]
+    assert pair.shown == [(number, code) for code in codes]
+    assert len(pair.received) == 2
+    with pytest.raises(LocalProtocolError):
+        pair.alpha.write_raw(number, b"NOOP\r\n")
+    assert pair.alpha.open_raw() == number
+    pair.run()
+    assert pair.shown[-1] == (number, 220)
+
+
+def test_a_persons_stream_is_free_only_after_its_221() -> None:
+    pair = Pair()
+    numbers = [pair.alpha.open_raw() for _ in range(STREAMS_MAX)]
+    assert sorted(numbers) == list(range(STREAMS_MAX))
+    with pytest.raises(LocalProtocolError):
+        pair.alpha.open_raw()
+    pair.alpha.end_raw(numbers[3], gone=True)
+    assert not pair.alpha.can_offer
+    pair.run()
+    pair.alpha.offer(message("mail", b"x\r\n"))
+    pair.run()
+    assert [f.token for f in pair.finished] == ["mail"]
+    assert pair.received[0].stream == numbers[3]
+
+
+def test_where_mail_has_spoken_a_person_waits_for_its_221() -> None:
+    pair = Pair()
+    for token in range(STREAMS_MAX):
+        pair.alpha.offer(message(token, b"x\r\n"))
+    pair.run()
+    number = pair.alpha.open_raw()
+    pair.alpha.write_raw(number, b"NOOP\r\nQUIT\r\n")
+    pair.run()
+    assert [code for _, code in pair.shown] == [220, 250, 221, True]
+    pair.alpha.offer(message("after", b"x\r\n"))
+    pair.run()
+    assert pair.finished[-1].token == "after"
+
+
+def test_a_reply_to_a_person_who_left_ends_the_link() -> None:
+    pair = Pair()
+    number = pair.alpha.open_raw()
+    pair.alpha.end_raw(number, gone=False)
+    pair.run()
+    assert [code for _, code in pair.shown] == [220, 221, True]
+    assert pair.shown[-1] == (number, RawEnded(by_quit=True).by_quit)
+    with pytest.raises(CellError):
+        pair.alpha.receive_body(body((Kind.REPLIES, number, b"250 ok\r\n")))
+
+
+def test_a_person_has_no_stream_before_the_link_is_up() -> None:
+    with pytest.raises(LocalProtocolError):
+        make("alpha", "bravo").open_raw()
+    with pytest.raises(LocalProtocolError):
+        make("alpha", "bravo").raw_room(0)

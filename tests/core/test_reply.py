@@ -173,3 +173,10 @@ def test_the_codes_are_those_of_the_protocol() -> None:
 def test_what_cannot_be_sent_is_our_bug(code: int, text: str) -> None:
     with pytest.raises(LocalProtocolError):
         Reply(code, text)
+
+
+def test_what_is_left_is_counted() -> None:
+    reader = ReplyReader()
+    reader.receive_data(b"220 x\r\n25")
+    assert reader.next_reply() == Reply(220, "x")
+    assert reader.buffered == 2

@@ -18,11 +18,13 @@ from mesh.core.reply import NO_ROOM, NO_SUCH_RECIPIENT, OK, TRY_LATER, Reply
 from mesh.core.smtp import (
     CHUNK_LEN,
     CHUNKS_UNREPLIED,
+    Event,
     Finished,
     Outgoing,
     Sender,
     SenderClosed,
     SenderDialect,
+    StartTls,
 )
 from mesh.errors import LocalProtocolError
 from tests import strategies
@@ -66,7 +68,7 @@ def pending(one: Sender) -> bool:
     return one.pending
 
 
-def events(one: Sender) -> list[Finished | SenderClosed]:
+def events(one: Sender) -> list[Event]:
     found = []
     while (event := one.next_event()) is not None:
         found.append(event)
@@ -461,6 +463,77 @@ def test_quit_comes_last() -> None:
     early.send(outgoing())
     early.quit()
     assert events(early) == [Finished(1, (TRY_LATER,)), SenderClosed()]
+
+
+# STARTTLS
+
+OFFER = b"250-x\r\n250-STARTTLS\r\n250 PIPELINING\r\n"
+
+
+def encrypting(*replies: bytes) -> Sender:
+    """An SMTP sender that wants TLS, behind its EHLO and these replies."""
+    one = Sender(dialect=SMTP, helo="me", tls=True)
+    one.send(outgoing(token=1))
+    for reply in (b"220 x\r\n", *replies):
+        one.receive_data(reply)
+    return one
+
+
+def test_what_is_offered_is_encrypted_and_all_begins_anew() -> None:
+    one = encrypting(OFFER)
+    assert out(one) == b"EHLO me\r\nSTARTTLS\r\n"
+    assert not is_ready(one)
+    one.receive_data(b"220 go\r\n")
+    assert events(one) == [StartTls()]
+    assert out(one) == b""
+    one.tls_started()
+    assert out(one) == b"EHLO me\r\n"
+    assert not is_ready(one)
+    # A second offer is no offer, and PIPELINING from before is forgotten.
+    one.receive_data(b"250-x\r\n250 STARTTLS\r\n")
+    assert is_ready(one)
+    assert out(one) == b"MAIL FROM:<from@a>\r\n"
+
+
+def is_ready(one: Sender) -> bool:
+    return one.ready
+
+
+@pytest.mark.parametrize("behind", [b"250 injected\r\n", b"2", b"\r\n"])
+def test_octets_behind_the_220_end_it(behind: bytes) -> None:
+    closed = [Finished(1, (TRY_LATER,)), SenderClosed()]
+    at_once = encrypting(OFFER, b"220 go\r\n" + behind)
+    assert events(at_once) == closed
+    assert not is_ready(at_once)
+    later = encrypting(OFFER, b"220 go\r\n")
+    later.receive_data(behind)
+    assert events(later) == [StartTls(), *closed]
+    before = encrypting(OFFER + b"220 go\r\n250-", b"x")
+    assert events(before) == closed
+
+
+@pytest.mark.parametrize("refusal", [b"454 x\r\n", b"502 x\r\n"])
+def test_a_refusal_leaves_it_in_clear(refusal: bytes) -> None:
+    one = encrypting(OFFER, refusal)
+    assert out(one) == (
+        b"EHLO me\r\nSTARTTLS\r\nMAIL FROM:<from@a>\r\nRCPT TO:<x@b>\r\nDATA\r\n"
+    )
+
+
+def test_tls_is_for_those_who_offer_and_those_who_want_it() -> None:
+    assert b"STARTTLS" not in out(encrypting(EHLO))
+    assert b"STARTTLS" not in out(encrypting(b"500 x\r\n", OFFER.replace(b"-", b" ")))
+    unwilling = sender(SMTP, b"220 x\r\n", OFFER)
+    assert is_ready(unwilling)
+    assert out(unwilling) == b""
+    with pytest.raises(LocalProtocolError):
+        unwilling.tls_started()
+
+
+def test_a_connection_that_ends_while_it_is_encrypted() -> None:
+    one = encrypting(OFFER, b"220 go\r\n")
+    one.receive_eof()
+    assert events(one) == [StartTls(), Finished(1, (TRY_LATER,)), SenderClosed()]
 
 
 # Ends before their time

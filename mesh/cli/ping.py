@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: MIT
+"""`mesh ping PEER`: is the link up, and how long is the way through its cells."""
+
+import click
+
+from mesh.cli.asking import ask
+from mesh.cli.options import config_option, load_config
+from mesh.core.control import Ask, Request
+
+
+@click.command("ping")
+@config_option
+@click.argument("peer")
+def command(peer: str) -> None:
+    """Ask PEER for a sign of life through the link.
+
+    A NOOP and its answer ride in cells that leave anyway: with one cell a second that
+    takes seconds, and nobody on the wire sees it.  Exit code 69 when the link is down,
+    67 when PEER is not listed.
+    """
+    answer = ask(load_config(), Request(Ask.PING, peer=peer or "?"), None)
+    click.echo(
+        f"{peer}: up, answered in {answer['seconds']:.2f} s "
+        f"({answer['clock']}, {answer['cells_per_second']:g} cells/s)"
+    )

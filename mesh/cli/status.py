@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""`mesh status`: is the node well, are its links up, and if not, why.
+
+state      exit   when
+ok           0    every link is up
+degraded    75    a link is down, or a record is damaged
+down        69    no link is up, or the node does not run
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import click
+
+from mesh.cli.asking import ask
+from mesh.cli.options import config_option, load_config
+from mesh.core.control import SCHEMA, Ask, Request
+from mesh.errors import UnavailableError
+
+EXIT_CODES: Final = {"ok": 0, "degraded": 75, "down": 69}
+LINKS_SHOWN: Final = 16
+"""Lines: with the rest they fit one screen of 24; links that are down come first."""
+
+
+@click.command("status")
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="For a program to read.")
+def command(as_json: bool) -> int:
+    """Say whether the node is well; exit code 0 ok, 75 degraded, 69 down.
+
+    Whether links are up, and why not, is live.  Counts are rough, and change only every
+    ten minutes: a status polled each second would be the load that the links hide.
+    """
+    config = load_config()
+    try:
+        answer = ask(config, Request(Ask.STATUS))
+    except UnavailableError:
+        if as_json:
+            click.echo(json.dumps(_not_running(config.node.name), indent=2))
+        raise
+    status = answer["status"]
+    if as_json:
+        click.echo(json.dumps(status, indent=2))
+    else:
+        click.echo("\n".join(_screen(status)))
+    for note in answer["notes"]:
+        click.echo(f"mesh: {note}", err=True)
+    return EXIT_CODES[status["state"]]
+
+
+def _not_running(name: str) -> dict[str, Any]:
+    """Give the same object where nobody knows more."""
+    queue = dict.fromkeys(("waiting", "deferred", "corrupt"))
+    return {
+        "schema": SCHEMA,
+        "name": name,
+        "state": "down",
+        "links": [],
+        "queue": queue,
+    }
+
+
+def _screen(status: Mapping[str, Any]) -> list[str]:
+    links = sorted(status["links"], key=lambda link: (link["up"], link["peer"]))
+    up = sum(link["up"] for link in links)
+    lines = [f"{status['name']}: {status['state']}, {up} of {len(links)} links up"]
+    width = max((len(link["peer"]) for link in links), default=0)
+    lines += [_line(link, width) for link in links[:LINKS_SHOWN]]
+    if not links:
+        lines.append("  no peers yet: mesh peers add FILE")
+    if len(links) > LINKS_SHOWN:
+        lines.append(f"  and {len(links) - LINKS_SHOWN} more: mesh status --json")
+    queue = status["queue"]
+    lines.append(
+        f"queue: about {queue['waiting']} waiting, about {queue['deferred']} deferred"
+    )
+    if queue["corrupt"]:
+        lines.append(
+            f"damaged: {queue['corrupt']} records do not open and are set aside: "
+            "look to the disk"
+        )
+    return lines
+
+
+def _line(link: Mapping[str, Any], width: int) -> str:
+    pace = f"{link['clock']}, {link['cells_per_second']:g} cells/s"
+    told = [pace if link["up"] else link["reason"]]
+    if link["insecure"]:
+        told.append(f"INSECURE: {', '.join(link['insecure'])}")
+    return f"  {link['peer']:<{width}}  {'up  ' if link['up'] else 'down'}  " + (
+        "; ".join(told)
+    )

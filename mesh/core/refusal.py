@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""The list of those who want no mail from here: `[delivery] refuse = "FILE"`.
+
+    # a comment, to the end of the line
+    who@example.org            this recipient
+    @example.org               everybody at this domain; not at those below it
+
+Case does not matter, nor quotes that are not needed, nor a final dot.  What is listed
+is refused 550 at RCPT, on links too, and bounces if it was accepted before.
+"""
+
+from collections.abc import Collection
+
+from mesh.core.envelope import domain_of, normalize
+from mesh.errors import ConfigError
+
+
+class Refusals:
+    """A list that holds; an empty one refuses nobody."""
+
+    def __init__(self, entries: Collection[str] = ()) -> None:
+        self._entries = frozenset(entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def refuses(self, address: str) -> bool:
+        """Say whether this recipient, or everybody at its domain, is listed."""
+        return bool(self._entries) and (
+            normalize(address) in self._entries
+            or f"@{domain_of(address)}" in self._entries
+        )
+
+
+def parse_refusals(text: str, where: str) -> Refusals:
+    """Read a list; ConfigError with a line a mistake, each beginning with `where`."""
+    entries: set[str] = set()
+    mistakes: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        entry = line.partition("#")[0].strip().rstrip(".")
+        if not entry:
+            continue
+        local, at, domain = entry.rpartition("@")
+        if not (at and domain and entry.isascii() and entry.isprintable()) or (
+            not local.startswith('"') and any(mark in entry for mark in " ,;<>")
+        ):
+            mistakes.append(
+                f"{where}:{number}: no address: write one a line, user@example.net, "
+                "or @example.net for a whole domain"
+            )
+            continue
+        entries.add(normalize(entry))
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return Refusals(entries)

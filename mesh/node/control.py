@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: MIT
+"""The control socket: what the operator's commands ask of the running node.
+
+    state/control.sock   0600, bound before the local socket, gone after the end
+
+One connection is one question (core/control.py) and its answer; `connect` then is a
+stream of the peer's link, octets as in mesh/core/raw.py, replies back as they come.
+
+    live                    is a link up, and why not
+    on the node's ticks     every count: read at the start and each TICK_SECONDS after
+
+so that a status polled each second is no curve of the load that the wire hides.  A
+reason is the last that the dialer or the link gave; nothing here has a time, an
+address, an id or a size.  `ping` is a dialogue of its own with one NOOP in it.
+"""
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import trio
+
+from mesh.core.clock import Clock, rate_of
+from mesh.core.control import (
+    REQUEST_MAX_LEN,
+    SCHEMA,
+    Ask,
+    LinkFacts,
+    QueueFacts,
+    Request,
+    What,
+    encode_answer,
+    encode_refusal,
+    parse_request_untrusted,
+    rough,
+    status,
+)
+from mesh.core.descriptor import Descriptor
+from mesh.core.reply import SHUTTING_DOWN, Reply
+from mesh.errors import (
+    RemoteProtocolError,
+    UnavailableError,
+    UnknownNameError,
+    UsageError,
+)
+from mesh.node.conversation import Conversation
+from mesh.node.exchange import Exchange, Peer
+from mesh.node.peers import Peers
+from mesh.node.qmgr import UNROUTED, QueueManager
+from mesh.node.spool import Ref
+from mesh.node.wire import Outlet, SocketWire, receive
+
+CONTROL_MODE: Final = 0o600
+TICK_SECONDS: Final = 600.0
+"""Between two changes of any count."""
+SESSIONS_MAX: Final = 16
+"""Questions at once: half of a link's streams, so that mail always has some."""
+REQUEST_SECONDS: Final = 10.0
+"""For a request to arrive: the other end is a program of ours."""
+LINK_SECONDS: Final = 30.0
+"""That `connect` waits for a link."""
+STREAM_SECONDS: Final = 0.1
+"""Between two looks for a free stream, or for room on it."""
+PING_SECONDS: Final = 60.0
+PING_CELLS: Final = 64
+"""For a NOOP's answer: through a link whose 32 streams are all busy, both ways."""
+IDLE_SECONDS: Final = 600.0
+"""Without a word from the user of `connect`: RFC 5321 4.5.3.2 has 5 minutes."""
+READ_MAX: Final = 65_536
+GREEDY_CLOCK: Final = "greedy clock"
+"""As a descriptor says it."""
+
+LOST: Final = Reply(421, "the link is lost, try later")
+IDLE: Final = Reply(421, "nothing was said for too long")
+
+
+class Control:
+    """Answers on the control socket."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        clock: Clock,
+        klass: int,
+        peers: Peers,
+        exchange: Exchange,
+        qmgr: QueueManager,
+        unix_time: Callable[[], float] = time.time,
+    ) -> None:
+        self._name, self._clock, self._klass = name, clock, klass
+        self._peers = peers
+        self._exchange = exchange
+        self._qmgr = qmgr
+        self._unix_time = unix_time
+        self._places = trio.CapacityLimiter(SESSIONS_MAX)
+        self._queue = QueueFacts()
+
+    async def run(self, sock: socket.socket) -> None:
+        """Accept on a listening socket, which it closes when it is cancelled."""
+        sock.setblocking(False)
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        async with listener, trio.open_nursery() as nursery:
+            nursery.start_soon(self._tick_forever)
+            while True:
+                stream = await listener.accept()
+                accepted = socket.socket(fileno=stream.socket.detach())
+                nursery.start_soon(self.serve, SocketWire(accepted))
+
+    async def _tick_forever(self) -> None:
+        due = trio.current_time()
+        while True:
+            self._queue = self._count()
+            due += TICK_SECONDS
+            await trio.sleep_until(due)
+
+    async def serve(self, wire: SocketWire) -> None:
+        """Serve one connection to its end."""
+        try:
+            async with self._places:
+                line = await _read_line(wire)
+                if line:
+                    await self._answer(wire, line)
+        finally:
+            wire.close()
+
+    async def _answer(self, wire: SocketWire, line: bytes) -> None:
+        async with trio.open_nursery() as nursery:
+            outlet = Outlet(wire)
+            nursery.start_soon(outlet.flush_forever)
+            try:
+                request = parse_request_untrusted(line)
+                if request.ask is Ask.CONNECT:
+                    await self._connect(wire, outlet, request.peer)
+                elif request.ask is Ask.PING:
+                    outlet.send(encode_answer(await self._ping(request.peer)))
+                else:
+                    outlet.send(encode_answer(self._tell(request)))
+            except RemoteProtocolError as error:
+                outlet.send(encode_refusal(UsageError.exit_code, str(error)))
+            except (UnavailableError, UnknownNameError) as error:
+                outlet.send(encode_refusal(error.exit_code, str(error)))
+            await outlet.drained()
+            nursery.cancel_scope.cancel()
+
+    # status, queue, retry, drop
+
+    def _tell(self, request: Request) -> dict[str, Any]:
+        if request.ask is Ask.STATUS:
+            listed = self._peers.snapshot.by_name.values()
+            links = [self._link(one.descriptor) for one in listed]
+            notes = list(self._peers.snapshot.mistakes)
+            return {"status": status(self._name, links, self._queue), "notes": notes}
+        if request.ask is Ask.QUEUE:
+            return {"queue": {"schema": SCHEMA, **self._queue.rounded()}}
+        if request.ask is Ask.RETRY:
+            refs = self._qmgr.take_deferred()
+            self._qmgr.lead_back(refs)
+        else:
+            refs = self._drop(request.what)
+        return {"about": rough(len(refs))}
+
+    def _drop(self, what: What | None) -> list[Ref]:
+        if what is What.DEFERRED:
+            refs = self._qmgr.take_deferred()
+        else:
+            ready = self._qmgr.queue(UNROUTED).ready
+            refs = list(ready)
+            ready.clear()
+        for ref in refs:
+            self._qmgr.delivered(ref)
+        return refs
+
+    def _count(self) -> QueueFacts:
+        counts = dict.fromkeys(("peers", "remailers", "port_25", "unrouted"), 0)
+        for destination, queue in self._qmgr.queues.items():
+            counts[_kind(destination)] += len(queue.ready)
+        spool, deferred = self._qmgr.spool, self._qmgr.deferred
+        waiting = max(0, spool.waiting - deferred)
+        moving = max(0, waiting - sum(counts.values()))
+        return QueueFacts(waiting, deferred, spool.corrupt, moving=moving, **counts)
+
+    def _link(self, descriptor: Descriptor) -> LinkFacts:
+        peer = self._exchange.peers.get(descriptor.name)
+        session = peer.session if peer else None
+        clock = session.clock if session else min(self._clock, descriptor.clock)
+        klass = session.klass if session else min(self._klass, descriptor.klass)
+        own = (GREEDY_CLOCK,) if self._clock is Clock.GREEDY else ()
+        return LinkFacts(
+            peer=descriptor.name,
+            up=session is not None,
+            reason="" if session else self._reason(descriptor, peer),
+            clock=clock.name.lower(),
+            cells_per_second=rate_of(klass),
+            insecure=tuple(sorted({*descriptor.insecure, *own})),
+        )
+
+    def _reason(self, descriptor: Descriptor, peer: Peer | None) -> str:
+        """Say in a few words why there is no link, and what may help."""
+        now = self._unix_time()
+        if now > descriptor.not_after:
+            return "expired descriptor: ask its operator for a fresh `mesh export`"
+        if now < descriptor.not_before:
+            return "its descriptor is not valid yet: compare the clocks"
+        if peer and peer.ports:
+            return peer.reason or "handshaking"
+        if not descriptor.addresses:
+            return "it dials us: is our address right, and our port open?"
+        return (peer and peer.reason) or "dialling"
+
+    # ping, connect
+
+    async def _converse(self, name: str, seconds: float) -> Conversation:
+        """Begin a dialogue with a peer, if need be after a while."""
+        listed = self._peers.snapshot.by_name.get(name)
+        if listed is None:
+            raise UnknownNameError(
+                f"{name}: no such peer: `mesh peers list` shows who is listed"
+            )
+        with trio.move_on_after(seconds):
+            while True:
+                peer = self._exchange.peers.get(name)
+                if peer and (conversation := peer.converse()):
+                    return conversation
+                await trio.sleep(STREAM_SECONDS)
+        why = self._link(listed.descriptor).reason or "all its streams are in use"
+        raise UnavailableError(f"{name}: no link: {why}")
+
+    async def _ping(self, name: str) -> dict[str, Any]:
+        peer = self._exchange.peers.get(name)
+        is_up = peer is not None and peer.up
+        conversation = await self._converse(name, LINK_SECONDS if is_up else 0)
+        link = self._link(self._peers.snapshot.by_name[name].descriptor)
+        try:
+            with trio.move_on_after(PING_SECONDS + PING_CELLS / link.cells_per_second):
+                if await conversation.next() is not None:
+                    asked = trio.current_time()
+                    conversation.write(b"NOOP\r\n")
+                    if await conversation.next() is not None:
+                        return {
+                            "seconds": round(trio.current_time() - asked, 3),
+                            "clock": link.clock,
+                            "cells_per_second": link.cells_per_second,
+                        }
+        finally:
+            conversation.end(gone=True)
+        raise UnavailableError(f"{name}: the link went while it was asked")
+
+    async def _connect(self, wire: SocketWire, outlet: Outlet, name: str) -> None:
+        conversation = await self._converse(name, LINK_SECONDS)
+        outlet.send(encode_answer({}))
+        last: Reply | None = SHUTTING_DOWN
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_listen, wire, outlet, conversation)
+                while isinstance(reply := await conversation.next(), Reply):
+                    outlet.send(reply.encode())
+                last = LOST if reply is None else None
+                nursery.cancel_scope.cancel()
+        finally:
+            conversation.end(gone=True)
+            if last is not None:
+                outlet.send(last.encode())
+
+
+async def _listen(wire: SocketWire, outlet: Outlet, conversation: Conversation) -> None:
+    """Take what the user says, no faster than the link carries it."""
+    while True:
+        while not conversation.room or outlet.waiting:  # noqa: ASYNC110  # a slow clock
+            await trio.sleep(STREAM_SECONDS)
+        with trio.move_on_after(IDLE_SECONDS) as idle:
+            octets = await receive(wire, min(conversation.room, READ_MAX))
+            if not octets:
+                conversation.end(gone=False)
+                return
+            conversation.write(octets)
+        if idle.cancelled_caught:
+            outlet.send(IDLE.encode())
+            conversation.end(gone=True)
+            return
+
+
+async def _read_line(wire: SocketWire) -> bytes:
+    """Read the request; b"" when none comes."""
+    line = b""
+    with trio.move_on_after(REQUEST_SECONDS):
+        while len(line) <= REQUEST_MAX_LEN and not line.endswith(b"\n"):
+            octets = await receive(wire, REQUEST_MAX_LEN)
+            if not octets:
+                return b""
+            line += octets
+        return line
+    return b""
+
+
+def _kind(destination: str) -> str:
+    if destination == UNROUTED:
+        return "unrouted"
+    if destination.startswith("local:"):
+        return "remailers"
+    return "port_25" if destination.startswith("exit") else "peers"

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: MIT
+"""The drop folder: mail that was handed over while nobody answered the socket.
+
+    at the start, and each second while the folder changes:
+    mail.ID -> read -> opened -> the queue's commit -> its key destroyed, a new one ready
+
+Each message goes through these states; what a crash in one leaves, the next start takes
+up where it was (K: key.NNNN, M: mail.ID, S: the private half in its slot, R: a record
+in the spool under the message's own id):
+
+         K  M  S  R
+    D0   +  -  +  -   a key lies ready
+    D1   +  +  +  -   left: the sender exited 0            crash: read again
+    D2   +  +  +  +   the spool's commit is on the disk    crash: read again, known, not
+                                                           stored twice
+    D3   -  +  +  +   key.NNNN away, folder fsynced        crash: as D2
+    D4   -  -  +  +   mail.ID away, folder fsynced         crash: the slot has no file:
+                                                           it gets a new key
+    D5   -  -  -  +   the slot overwritten, fdatasynced    crash: the new key is published
+    D0'  +  -  +  ?   the new key lies there; the spool may forget the id
+
+K goes before M: with M gone first and K still there a sender could seal to a key that
+is about to die.  The id is a hash of the message's own octets (core/drop.py), kept by
+the spool as a peer's is: known from the commit until D5, also when the record was
+delivered meanwhile.
+
+The folder is hostile (dropbox.py): junk under a message's name costs its key and is
+counted, everything else is not looked at.  What cannot be read or stored now stays.
+Recipients are routed as any are; what no node serves waits or bounces as the queue
+says, because the sender has gone.
+
+A folder that fails is tried again later.  A failed fsync, or state/drop.keys failing, is
+an IoError: the node ends and recovers.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import trio
+
+from mesh.core.crypto import Entropy, Key, hash256
+from mesh.core.drop import (
+    ID_LEN,
+    SLOTS,
+    Mail,
+    OneTime,
+    longest_file,
+    open_mail_untrusted,
+    origin_id,
+)
+from mesh.core.reply import Reply
+from mesh.errors import RemoteProtocolError
+from mesh.node.dropbox import DropBox, Found
+from mesh.node.onetime import OneTimeKeys
+from mesh.node.qmgr import QueueManager
+
+LOOK_SECONDS: Final = 1.0
+"""Between two looks at the folder's time: what is dropped is taken within 2 s."""
+RETRY_SECONDS: Final = 10.0
+"""After a look that left something lying: no room, or a lock that somebody holds."""
+GROUP_MAX: Final = 64
+"""Messages taken together: as many as one commit of the spool."""
+GROUP_LEN_MAX: Final = 16_777_216
+"""Octets taken together, but for a single larger message."""
+ORIGIN: Final = hash256(b"mesh/1 drop folder")[:ID_LEN]
+"""Where these records come from, in the place of a peer's mark: no peer has it."""
+
+
+class Item(NamedTuple):
+    """A slot whose message is to be taken, or was junk."""
+
+    slot: int
+    origin_id: bytes  # empty: junk
+
+
+class Drop:
+    """Takes mail out of the folder.  Made by `open`; `run` does the work."""
+
+    def __init__(self, box: DropBox, keys: OneTimeKeys, qmgr: QueueManager) -> None:
+        self._box = box
+        self._keys = keys
+        self._qmgr = qmgr
+        self._seen = 0
+        self._settled = False
+        self._retry_at = float("inf")
+        self.junk = 0
+        """Files that were no messages, since the start."""
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        keys: Path,
+        wrapping: Key,
+        entropy: Entropy,
+        qmgr: QueueManager,
+        *,
+        max_message: int,
+        uids: frozenset[int] | None,
+    ) -> "Drop":
+        """Open folder and keys, made when absent.  Blocks.
+
+        CannotCreateError, IoError.
+        """
+        box = DropBox(folder, longest_file(max_message), uids)
+        try:
+            return cls(box, OneTimeKeys.open(keys, wrapping, entropy), qmgr)
+        except BaseException:
+            box.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._box.close()
+        self._keys.close()
+
+    def _ones(self) -> list[tuple[int, OneTime]]:
+        return [(slot, self._keys.one(slot)) for slot in range(SLOTS)]
+
+    async def run(self) -> None:
+        """Take what lies there, lay keys ready, look again; for ever.  IoError."""
+        stocked = False
+        while True:
+            try:
+                stocked = stocked or await self._stock()
+                if not self._is_still() and not await self._take_all():
+                    self._retry_at = trio.current_time() + RETRY_SECONDS
+            except OSError:
+                stocked = False
+                self._retry_at = trio.current_time() + RETRY_SECONDS
+            await trio.sleep(LOOK_SECONDS if stocked else RETRY_SECONDS)
+
+    def _is_still(self) -> bool:
+        """Say whether the folder is as at the last look.
+
+        Its time has the grain of a timer: one more look follows the one that first
+        saw it.
+        """
+        changed = self._box.changed_at()
+        if changed != self._seen or trio.current_time() >= self._retry_at:
+            self._seen, self._settled = changed, False
+            self._retry_at = float("inf")
+            return False
+        was, self._settled = self._settled, True
+        return was
+
+    # keys
+
+    async def _stock(self) -> bool:
+        """Make every slot one whose key lies ready or whose message does (D0, D1).
+
+        False when one cannot be.
+        """
+        missing, bare = await _in_thread(partial(_survey, self._box, self._ones()))
+        # A slot without either may be in D4: its key has served.
+        served = bare - self._keys.new
+        self._keys.new.clear()
+        await self._renew(sorted(served))
+        return await self._publish(sorted(missing - served))
+
+    async def _renew(self, slots: Sequence[int]) -> None:
+        """Destroy the keys of these slots and lay new ones ready (D4 to D0')."""
+        for at in range(0, len(slots), GROUP_MAX):
+            part = slots[at : at + GROUP_MAX]
+            fresh = {slot: self._keys.draw(slot) for slot in part}
+            await _in_thread(partial(self._keys.write, fresh))
+            self._keys.adopt(fresh)
+            await self._publish(part)
+
+    async def _publish(self, slots: Sequence[int]) -> bool:
+        ones = [(slot, self._keys.one(slot)) for slot in slots]
+        return await _in_thread(partial(_publish, self._box, ones))
+
+    # messages
+
+    async def _take_all(self) -> bool:
+        """Take every message there is; False when one had to stay."""
+        mails, temps = await _in_thread(partial(self._box.look, self._ones()))
+        if temps:
+            abandoned = [(slot, self._keys.one(slot)) for slot in temps]
+            await _in_thread(partial(_remove_abandoned, self._box, abandoned))
+        everything = True
+        while mails:
+            group, rest = await _in_thread(partial(self._read, mails))
+            taken = await self._accept(group)
+            done = await self._retire(taken)
+            everything &= done == len(mails) - len(rest)
+            mails = rest
+        return everything
+
+    def _read(
+        self, slots: Sequence[int]
+    ) -> tuple[list[tuple[int, Found, bytes]], list[int]]:
+        """Read a group; what is left is for the next one."""
+        group: list[tuple[int, Found, bytes]] = []
+        octets = 0
+        for at, slot in enumerate(slots):
+            if len(group) == GROUP_MAX or octets >= GROUP_LEN_MAX:
+                return group, list(slots[at:])
+            found, content = self._box.read(self._keys.one(slot))
+            group.append((slot, found, content))
+            octets += len(content)
+        return group, []
+
+    async def _accept(self, group: Sequence[tuple[int, Found, bytes]]) -> list[Item]:
+        """Have the group stored; give what is stored, now or before, and the junk."""
+        taken: list[Item] = []
+        open_calls = 1
+        answered = trio.Event()
+
+        def settle() -> None:
+            nonlocal open_calls
+            open_calls -= 1
+            if not open_calls:
+                answered.set()
+
+        def store(item: Item, mail: Mail) -> None:
+            nonlocal open_calls
+
+            def answer(reply: Reply) -> None:
+                if reply.positive:
+                    taken.append(item)
+                settle()
+
+            open_calls += 1
+            self._qmgr.accept(
+                reverse_path=mail.reverse_path,
+                recipients=mail.recipients,
+                content=mail.content,
+                answer=answer,
+                origin=ORIGIN,
+                origin_id=item.origin_id,
+            )
+
+        for slot, found, octets in group:
+            mail = self._open(slot, octets) if found is Found.MAIL else None
+            if mail is not None:
+                item = Item(slot, origin_id(octets))
+                if self._qmgr.spool.knows(ORIGIN, item.origin_id):
+                    taken.append(item)
+                else:
+                    store(item, mail)
+            elif found is not Found.LATER:
+                self.junk += 1
+                taken.append(Item(slot, b""))
+        settle()
+        await answered.wait()
+        return taken
+
+    def _open(self, slot: int, octets: bytes) -> Mail | None:
+        private = self._keys.private(slot)
+        try:
+            return open_mail_untrusted(private, self._keys.one(slot), octets)
+        except RemoteProtocolError:
+            return None
+        finally:
+            private.wipe()
+
+    async def _retire(self, taken: Sequence[Item]) -> int:
+        """Bring what is stored from D2 to D0'; give how many got there."""
+        if not taken:
+            return 0
+        ones = [(item.slot, self._keys.one(item.slot)) for item in taken]
+        free = await _in_thread(partial(_remove, self._box, ones))
+        await self._renew(sorted(free))
+        for item in taken:
+            if item.slot in free and item.origin_id:
+                self._qmgr.spool.forget_id(ORIGIN, item.origin_id)
+        return len(free)
+
+
+_in_thread = trio.to_thread.run_sync
+
+Ones = Sequence[tuple[int, OneTime]]
+
+
+def _survey(box: DropBox, ones: Ones) -> tuple[set[int], set[int]]:
+    """Give the slots whose key is not published, and those with no message either."""
+    lost = [(slot, one) for slot, one in ones if not box.is_published(slot, one)]
+    missing = {slot for slot, _ in lost}
+    bare = missing - set(box.look(lost)[0])
+    for slot, one in lost:
+        if slot in bare:
+            box.remove(one)  # what a power cut may have left of its writing
+    return missing, bare
+
+
+def _publish(box: DropBox, ones: Ones) -> bool:
+    """Publish these keys; False when one cannot be: somebody is in its way."""
+    everything = True
+    for slot, one in ones:
+        try:
+            box.publish(slot, one)
+        except OSError:
+            everything = False
+    return everything
+
+
+def _remove_abandoned(box: DropBox, ones: Ones) -> None:
+    for slot, one in ones:
+        box.remove_abandoned(slot, one)
+
+
+def _remove(box: DropBox, ones: Ones) -> set[int]:
+    """Take keys and messages away (D2 to D4); give the slots whose lock was free."""
+    free = [(slot, one) for slot, one in ones if box.withdraw(slot)]
+    box.sync()
+    for _, one in free:
+        box.remove(one)
+    box.sync()
+    return {slot for slot, _ in free}

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""Delivery into a program: `deliver = "pipe:/usr/bin/mixmaster -R"`.
+
+    argv       split as a shell would, run without one
+    stdin      the whole message with LF line ends, as a file in memory: a program that
+               does not read it blocks nobody, and a node that dies leaves no half one
+    environ    PATH, HOME, USER, LOGNAME and nothing else; working directory /
+    stdout     thrown away, stderr too: what a program says may name a recipient
+    exit       sysexits.py; past LIMIT_SECONDS the program's group is killed: not now
+
+One program at a time for each remailer.  It is the leader of a group of its own, which
+ends with the node: SIGTERM, END_SECONDS, SIGKILL; a node that is killed takes the
+program with it (PR_SET_PDEATHSIG).  What the program leaves running when it ends by
+itself is its own affair.
+
+A program that was running when the node crashed is run again with the same message.
+"""
+
+import ctypes
+import os
+import pwd
+import signal
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+import trio
+
+from mesh.core.content import to_lf
+from mesh.core.record import Record
+from mesh.core.reply import Reply
+from mesh.core.sysexits import NOT_NOW, reply_of
+from mesh.node.parking import Parking
+from mesh.node.qmgr import QueueManager
+from mesh.node.records import Records
+from mesh.node.writer import Writer
+
+LIMIT_SECONDS: Final = 600.0
+"""For one message: Mixmaster's slowest pool takes seconds; a program that waits for
+something else for so long waits for ever."""
+END_SECONDS: Final = 2.0
+"""Between SIGTERM and SIGKILL when the node ends; it has 10 s for everything."""
+PATH: Final = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+PR_SET_PDEATHSIG: Final = 1
+_PRCTL: Final = ctypes.CDLL(None).prctl
+
+
+class PipeDelivery:
+    """One remailer's program."""
+
+    def __init__(
+        self,
+        *,
+        argv: Sequence[str],
+        destination: str,
+        qmgr: QueueManager,
+        limit_seconds: float = LIMIT_SECONDS,
+    ) -> None:
+        self._argv = tuple(argv)
+        self._qmgr = qmgr
+        self._limit_seconds = limit_seconds
+        queue = qmgr.queue(destination)
+        self._records = Records(qmgr, queue)
+        self._release = partial(qmgr.release, destination)
+        self._parking = Parking()
+        queue.wake = self._parking.wake
+        # Its own thread and not one of Trio's, which end when idle: PDEATHSIG means
+        # the thread that made the program.
+        self._thread = Writer()
+
+    async def run(self) -> None:
+        """Deliver for ever."""
+        self._thread.start()
+        try:
+            while True:
+                if not self._records:
+                    await self._parking.park()
+                    continue
+                for ref, record in await self._records.take(1):
+                    try:
+                        reply = await self._deliver(record)
+                    except trio.Cancelled:
+                        self._release([ref])
+                        raise
+                    replies = [reply] * len(record.recipients)
+                    if self._qmgr.settle(ref, record, replies):
+                        self._qmgr.delivered(ref)
+        finally:
+            await self._thread.stop()
+
+    async def _deliver(self, record: Record) -> Reply:
+        """Run the program once; what its end says."""
+        content = to_lf(record.content)
+        process = await self._thread.call(partial(_start, self._argv, content))
+        if process is None:
+            return NOT_NOW
+        try:
+            if await _ended(process, self._limit_seconds):
+                return reply_of(process.wait())
+            return NOT_NOW
+        finally:
+            with trio.CancelScope(shield=True):
+                await _end(process)
+
+
+def _start(argv: Sequence[str], content: bytes) -> "subprocess.Popen[bytes] | None":
+    """Start the program in a group of its own; None: it cannot be started."""
+    memory = -1
+    try:
+        memory = os.memfd_create("message", os.MFD_CLOEXEC)
+        with os.fdopen(memory, "w+b") as file:
+            file.write(content)
+            file.seek(0)
+            return subprocess.Popen(  # noqa: S603  # the operator's words, no shell
+                argv,
+                stdin=file,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=_environment(),
+                start_new_session=True,
+                preexec_fn=_die_with_the_node,
+            )
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def _die_with_the_node() -> None:
+    """Between fork and exec: one system call, nothing that could wait for a lock."""
+    _PRCTL(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _environment() -> dict[str, str]:
+    try:
+        us = pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return {"PATH": PATH, "HOME": "/"}
+    name = us.pw_name
+    return {"PATH": PATH, "HOME": us.pw_dir, "USER": name, "LOGNAME": name}
+
+
+async def _ended(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
+    """Wait until it has ended, for so long; False: it goes on."""
+    handle = os.pidfd_open(process.pid)
+    try:
+        with trio.move_on_after(seconds):
+            await trio.lowlevel.wait_readable(handle)
+        return process.poll() is not None
+    finally:
+        os.close(handle)
+
+
+async def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End the group of a program that did not end by itself."""
+    for number, seconds in ((signal.SIGTERM, END_SECONDS), (signal.SIGKILL, 1e9)):
+        if process.returncode is not None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        await _ended(process, seconds)
