@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""`mesh demo`: two nodes on loopback, a message through them, what a wire-tap saw.
+"""`mesh demo`: three nodes and a mail sink on loopback, and what a snooper saw.
 
-Everything is real: `mesh init`, `mesh export` and `mesh peers add` make the nodes in
-a temporary folder, both run in this process, and a tap between them counts what
-passes.  First the link is idle, then a message goes through it.  The tap sees cells,
-all of one length, at the clock's instants, in both halves alike.
+    a client -> alpha ==== bravo's remailer ==== charlie's remailer -> port 25: the sink
+
+Everything is real: `mesh init`, `mesh export` and `mesh peers add` make the nodes in a
+temporary folder; all run in this process, each behind a wire-tap (tap.py); the sink is
+aiosmtpd, reached by the rules of port 25.  The demo's remailers are a few lines: each
+takes a letter out of its Maildir, reads from the first line where to pass it, and hands
+the rest to its own node.  First the links are idle, then the message goes through.
 
 Last line on standard output: `demo: delivered 1 of 1; idle N, busy M cells/s a link`,
 with exit code 0; anything else is exit code 1.
@@ -16,32 +19,34 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+from mesh.errors import UnavailableError
 
 if TYPE_CHECKING:
     import trio
 
+    from mesh.cli.tap import Tap
     from mesh.node.node import Node
 
+NAMES: Final = ("alpha", "bravo", "charlie")
 CELLS_PER_SECOND: Final = 32
 """Enough cells for a picture in a few seconds."""
-LOOK_SECONDS: Final = 5.0
-"""Of idle link, and again of a link with mail."""
 LINK_SECONDS: Final = 20.0
-"""For the link to come up: a handshake takes 2 s, a lost race another 4."""
+"""For the links to come up: a handshake takes 2 s, a lost race another 4."""
 DELIVERY_SECONDS: Final = 30.0
-COLUMNS: Final = 50
-"""Of the drawing: one a tenth of a second."""
-RECIPIENT: Final = "mix@bravo.test"
-CONTENT: Final = b"Subject: first light\r\n\r\n" + b"nobody saw this pass\r\n" * 1500
-"""33 kB: about a remailer's packet, nine cells."""
+FIRST_CELLS: Final = 8
+"""Cells each way that show that a link is up."""
+READER: Final = "reader@sink.example"
+LETTER: Final = b"Subject: first light\r\n\r\n" + b"nobody saw this pass\r\n" * 1300
+"""28 kB: a remailer's packet, eight cells."""
 
 
 @click.command("demo")
 def command() -> int:
-    """Run two nodes on loopback, send a message through them, show the wire."""
+    """Run three nodes on loopback, pass a message through them, show the wires."""
     import trio
 
     with tempfile.TemporaryDirectory(prefix="mesh-demo-") as folder:
@@ -51,33 +56,42 @@ def command() -> int:
 async def _demo(folder: Path) -> int:
     import trio
 
+    from mesh.cli.tap import Tap
     from mesh.config import load
     from mesh.node.node import Node
 
-    tap = _Tap()
-    homes = {name: _make_node(folder, name, tap) for name in ("alpha", "bravo")}
-    _introduce(homes)
-    nodes = [Node(load(home / "node.toml")) for home in homes.values()]
-    async with trio.open_nursery() as nursery:
-        tap.start(nursery)
-        stops = [await nursery.start(_run_node, node) for node in nodes]
-        _say("two nodes run; they shake hands: three messages of 4,096 octets")
-        delivered = await _watch(homes, tap)
-        for stop in stops:
-            stop.close()
-        with trio.move_on_after(LINK_SECONDS):
-            await tap.quiet()
-        nursery.cancel_scope.cancel()
-    idle, busy = tap.rate(0), tap.rate(1)
+    tap = Tap()
+    with _sink() as sink:
+        homes = {name: _make_node(folder, name, tap, sink.port) for name in NAMES}
+        _introduce(homes)
+        nodes = [Node(load(home / "node.toml")) for home in homes.values()]
+        async with trio.open_nursery() as nursery:
+            tap.start(nursery)
+            stops = [await nursery.start(_run_node, node) for node in nodes]
+            for name in NAMES[1:]:
+                nursery.start_soon(_remail, homes[name])
+            _say("three nodes run, and greet each other with three messages a link")
+            idle, busy = await _watch(homes["alpha"], tap, sink)
+            for stop in stops:
+                stop.close()
+            with trio.move_on_after(LINK_SECONDS):
+                while not tap.is_quiet:  # noqa: ASYNC110  # a tap looks, nobody tells it
+                    await trio.sleep(0.05)
+            nursery.cancel_scope.cancel()
+    delivered = sum(letter == LETTER for letter in sink.letters)
     _say(
-        f"demo: delivered {delivered} of 1; idle {idle:.0f}, busy {busy:.0f} cells/s a link"
+        f"demo: delivered {delivered} of 1; "
+        f"idle {idle:.0f}, busy {busy:.0f} cells/s a link"
     )
-    return 0 if delivered else 1
+    return 0 if delivered == 1 and len(sink.letters) == 1 else 1
 
 
 def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+# the nodes
 
 
 def _free_port() -> int:
@@ -98,20 +112,22 @@ def _mesh(*args: str) -> str:
     return printed.getvalue()
 
 
-def _make_node(folder: Path, name: str, tap: "_Tap") -> Path:
+def _make_node(folder: Path, name: str, tap: "Tap", sink_port: int) -> Path:
     """Make a node that is dialled at the tap's port and listens at another."""
     home, inner = folder / name, _free_port()
-    outer = tap.add(inner)
+    outer = tap.add(name, inner)
     _mesh(
         "init", str(home), "--name", name, "--address", f"127.0.0.1:{outer}",
         "--remailer", f"mix@{name}.test",
     )  # fmt: skip
-    toml = home / "node.toml"
-    lines = toml.read_text().splitlines()
     changed = {
         "listen": f'["127.0.0.1:{inner}"]',
         "cells_per_second": str(CELLS_PER_SECOND),
+        "routes": f'{{ "sink.example" = "127.0.0.1:{sink_port}" }}',
+        "tick_seconds": "1",
     }
+    toml = home / "node.toml"
+    lines = toml.read_text().splitlines()
     for at, line in enumerate(lines):
         key = line.partition(" = ")[0]
         if key in changed:
@@ -121,15 +137,15 @@ def _make_node(folder: Path, name: str, tap: "_Tap") -> Path:
 
 
 def _introduce(homes: dict[str, Path]) -> None:
-    for name, home in homes.items():
-        for other, there in homes.items():
-            if other != name:
-                file = home / f"{other}.mesh"
-                file.write_text(_mesh("export", "-c", str(there / "node.toml")))
-                _mesh(
-                    "peers", "add", "-c", str(home / "node.toml"),
-                    "--serves", f"mix@{other}.test", str(file),
-                )  # fmt: skip
+    """Give every node the others' descriptors, as operators do by mail."""
+    for there, home in homes.items():
+        file = home.parent / f"{there}.mesh"
+        file.write_text(_mesh("export", "-c", str(home / "node.toml")))
+    for here, home in homes.items():
+        others = [name for name in homes if name != here]
+        served = [arg for name in others for arg in ("--serves", f"mix@{name}.test")]
+        files = [str(home.parent / f"{name}.mesh") for name in others]
+        _mesh("peers", "add", "-c", str(home / "node.toml"), *served, *files)
 
 
 async def _run_node(
@@ -142,151 +158,116 @@ async def _run_node(
     await node.run(signals, lambda: task_status.started(send))
 
 
-async def _watch(homes: dict[str, Path], tap: "_Tap") -> int:
-    """Look at the idle link, send, look again; returns how many were delivered."""
+# the mail
+
+
+def _wrap(path: list[str], letter: bytes) -> bytes:
+    """Put a letter into one envelope a remailer, the first outermost."""
+    for address in reversed(path):
+        letter = b"Pass-To: " + address.encode() + b"\r\n\r\n" + letter
+    return letter
+
+
+async def _remail(home: Path) -> None:
+    """Be a remailer: pass on each letter of the Maildir as its first line says."""
     import trio
 
-    with trio.move_on_after(LINK_SECONDS):
-        await tap.busy_with(cells=6)
-    tap.look()
-    await trio.sleep(LOOK_SECONDS)
-    _say("idle   " + tap.drawing(0))
-    tap.look()
-    started = trio.current_time()
-    await trio.to_thread.run_sync(_submit, homes["alpha"] / "local.sock")
-    new = homes["bravo"] / "Maildir" / "new"
-    found: list[Path] = []
-    with trio.move_on_after(DELIVERY_SECONDS):
-        while not found:
-            await trio.sleep(0.05)
-            found = list(new.glob("*"))
-    took = trio.current_time() - started
-    await trio.sleep_until(started + LOOK_SECONDS)
-    _say("busy   " + tap.drawing(1))
-    same = bool(found) and found[0].read_bytes() == CONTENT.replace(b"\r\n", b"\n")
-    if same:
-        _say(f"bravo's Maildir has the same {len(CONTENT):,} octets after {took:.1f} s")
-        _say(
-            "each mark is a tenth of a second of one direction: . no cell, 1 to 9 cells"
-        )
-        _say(
-            "all cells have one length; when they left was drawn before there was mail"
-        )
-    return int(same)
+    new = home / "Maildir" / "new"
+    while True:
+        await trio.sleep(0.1)
+        for path in new.glob("*") if new.is_dir() else ():
+            head, _, rest = path.read_bytes().partition(b"\n\n")
+            path.unlink()
+            to = head.removeprefix(b"Pass-To: ").decode()
+            content = rest.replace(b"\n", b"\r\n")
+            await trio.to_thread.run_sync(_submit, home, to, content)
 
 
-def _submit(path: Path) -> None:
-    """Hand the message over as a remailer does, with the standard library's client."""
+def _submit(home: Path, to: str, content: bytes) -> None:
+    """Hand a message over as a remailer does, with the standard library's client."""
     import smtplib
 
-    class Client(smtplib.LMTP):
-        """LMTP over the local socket."""
-
-    with Client(str(path)) as client:
-        client.sendmail("mix@alpha.test", [RECIPIENT], CONTENT)
+    with smtplib.LMTP(str(home / "local.sock")) as client:
+        client.sendmail(f"mix@{home.name}.test", [to], content)
 
 
-class _Tap:
-    """Forwards connections and notes when how many octets passed, as a snooper would."""
+@contextlib.contextmanager
+def _sink() -> Any:
+    """Run a mail server that keeps what it gets; UnavailableError without aiosmtpd."""
+    try:
+        from aiosmtpd.controller import Controller
+    except ImportError as error:
+        raise UnavailableError(
+            "the demo's mail sink is not installed: pip install 'remailer-mesh[demo]'"
+        ) from error
 
-    def __init__(self) -> None:
-        self._ports: list[tuple[socket.socket, int]] = []
-        self._seen: list[tuple[float, int, int]] = []
-        self._looks: list[float] = []
-        self._open = 0
+    class Sink(Controller):
+        """Keeps the letters."""
 
-    def add(self, inner: int) -> int:
-        """Listen on a port that leads to `inner`."""
-        sock = socket.create_server(("127.0.0.1", 0))
-        self._ports.append((sock, inner))
-        return int(sock.getsockname()[1])
+        letters: list[bytes]
 
-    def start(self, nursery: "trio.Nursery") -> None:
-        """Begin to forward."""
-        import trio
+        async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802
+            self.letters.append(envelope.original_content)
+            return "250 ok"
 
-        for sock, inner in self._ports:
-            sock.setblocking(False)
-            listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-            nursery.start_soon(self._serve, listener, inner)
+    sink = Sink(None, hostname="127.0.0.1", port=_free_port())
+    sink.handler, sink.letters = sink, []
+    sink.start()
+    try:
+        yield sink
+    finally:
+        sink.stop()
 
-    async def _serve(self, listener: "trio.SocketListener", inner: int) -> None:
-        import trio
 
-        async def forward(near: trio.SocketStream) -> None:
-            self._open += 1
-            try:
-                far = await trio.open_tcp_stream("127.0.0.1", inner)
-                async with near, far, trio.open_nursery() as nursery:
-                    nursery.start_soon(self._copy, near, far, 0, nursery)
-                    nursery.start_soon(self._copy, far, near, 1, nursery)
-            except OSError:
-                pass  # the node behind is not there yet: the dialler comes again
-            finally:
-                self._open -= 1
+# the snooper
 
-        await trio.serve_listeners(forward, [listener])
 
-    async def _copy(
-        self,
-        source: "trio.SocketStream",
-        target: "trio.SocketStream",
-        direction: int,
-        nursery: "trio.Nursery",
-    ) -> None:
-        import trio
+async def _watch(home: Path, tap: "Tap", sink: Any) -> tuple[float, float]:
+    """Look at idle links, send, look again; returns cells a second of both looks."""
+    import trio
 
-        with contextlib.suppress(trio.BrokenResourceError):
-            async for data in source:
-                self._seen.append((trio.current_time(), direction, len(data)))
-                await target.send_all(data)
-        nursery.cancel_scope.cancel()
+    from mesh.cli.tap import LOOK_SECONDS
 
-    async def busy_with(self, cells: int) -> None:
-        """Return when so many cells have passed each way."""
-        import trio
-
-        from mesh.core.cell import CELL_LEN
-
-        while any(  # noqa: ASYNC110  # a tap looks, it is not told
-            sum(octets for _, way, octets in self._seen if way == direction)
-            < cells * CELL_LEN
-            for direction in (0, 1)
-        ):
+    links = len(NAMES) * (len(NAMES) - 1)  # directions
+    with trio.move_on_after(LINK_SECONDS):
+        while len(tap.wires(FIRST_CELLS)) < links:  # noqa: ASYNC110  # as above
             await trio.sleep(0.05)
-
-    async def quiet(self) -> None:
-        """Return when no connection is left."""
-        import trio
-
-        while self._open:  # noqa: ASYNC110
+    tap.look()
+    _say("the links are up; nothing is sent")
+    await trio.sleep(LOOK_SECONDS)
+    tap.look()
+    started = trio.current_time()
+    letter = _wrap(["mix@charlie.test", READER], LETTER)
+    await trio.to_thread.run_sync(_submit, home, "mix@bravo.test", letter)
+    _say("a message was handed to alpha: for bravo's remailer, charlie's, then port 25")
+    with trio.move_on_after(DELIVERY_SECONDS):
+        while not sink.letters:  # noqa: ASYNC110  # the sink is a thread of its own
             await trio.sleep(0.05)
+        _say(f"the sink has it, {trio.current_time() - started:.1f} s later")
+    await trio.sleep_until(started + LOOK_SECONDS)
+    return _tell(tap)
 
-    def look(self) -> None:
-        """Begin another look."""
-        import trio
 
-        self._looks.append(trio.current_time())
-
-    def _window(self, look: int) -> list[tuple[float, int]]:
-        start = self._looks[look]
-        return [
-            (at - start, octets)
-            for at, direction, octets in self._seen
-            if direction == 0 and 0 <= at - start < LOOK_SECONDS
-        ]
-
-    def rate(self, look: int) -> float:
-        """Cells a second of one direction in that look."""
-        from mesh.core.cell import CELL_LEN
-
-        return sum(octets for _, octets in self._window(look)) / CELL_LEN / LOOK_SECONDS
-
-    def drawing(self, look: int) -> str:
-        """One mark a tenth of a second: how many cells passed."""
-        from mesh.core.cell import CELL_LEN
-
-        counts = [0.0] * COLUMNS
-        for at, octets in self._window(look):
-            counts[int(at / LOOK_SECONDS * COLUMNS)] += octets / CELL_LEN
-        return "".join("." if not c else str(min(round(c), 9)) for c in counts)
+def _tell(tap: "Tap") -> tuple[float, float]:
+    """Draw what was on each wire, idle above busy, and say what that tells."""
+    wires = [wire for wire in tap.wires(FIRST_CELLS) if wire[0].startswith("to ")]
+    rates: list[list[float]] = [[], []]
+    odd = 0
+    for number, wire in enumerate(wires, 1):
+        _say(f"wire {number}, one direction")
+        for look, name in enumerate(("idle", "busy")):
+            sight = tap.sight(look, wire)
+            rates[look].append(sight.cells_per_second)
+            odd += sight.odd_lengths
+            _say(
+                f"  {name}  {tap.drawing(look, wire)}  {sight.cells_per_second:4.1f} "
+                f"cells/s, gaps {sight.gap_mean * 1e3:.0f} +- "
+                f"{sight.gap_spread * 1e3:.0f} ms"
+            )
+    _say("a mark is a tenth of a second: . no cell, else how many")
+    _say(
+        f"a snooper saw cells of one length ({odd} others), at instants drawn before "
+        "there was mail;\nthe message crossed two of these wires: which, and when?"
+    )
+    idle, busy = (sum(rate) / max(len(rate), 1) for rate in rates)
+    return idle, busy
