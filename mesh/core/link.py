@@ -10,8 +10,9 @@ in turn, one segment each, so that 10 MB on one stream do not stop 10 kB on anot
 Credit: a stream starts with WINDOW octets of commands; the receiver of them grants
 more (kind 3) as it takes them in.  Flow control is inside the cells and never TCP's
 window, which a snooper sees.  While a message on a stream is larger than
-SMALL_MESSAGE_LEN its stream gets credit only when it is the link's one large stream, so
-that a peer holds at most 32 x (WINDOW + SMALL_MESSAGE_LEN) + one message of memory.
+SMALL_MESSAGE_LEN its stream gets credit only when it is the link's one large stream,
+and that it is until its message is answered, so that a peer holds at most
+32 x (WINDOW + SMALL_MESSAGE_LEN) + one message of memory, however slow the disk is.
 
 A stream that says QUIT may be used again: its next octet begins a new dialogue.
 
@@ -232,7 +233,9 @@ class Link:
             self._replying[number] = None
             if len(inbound.replies) > REPLIES_MAX:
                 raise CellError("more commands than anybody waits for")
-        if number == self._large and dialogue.content_octets <= SMALL_MESSAGE_LEN:
+        if number == self._large and not (
+            dialogue.awaiting_answer or dialogue.content_octets > SMALL_MESSAGE_LEN
+        ):
             self._large = None
             for waiting, other in self._in.items():
                 self._grant(waiting, other)

@@ -153,6 +153,26 @@ def test_memory_of_messages_in_arrival_is_bounded() -> None:
     assert most <= STREAMS_MAX * (WINDOW + SMALL_MESSAGE_LEN) + MAX_MESSAGE
 
 
+def test_a_large_message_is_held_alone_until_it_is_answered() -> None:
+    pair = Pair()
+    alpha, bravo = pair.alpha, pair.bravo
+    content = b"0123456789abcd\r\n" * (600_000 // 16)
+    for number in range(3):
+        alpha.offer(message(number, content))
+    unanswered: list[int] = []
+    for turn in range(1500):
+        bravo.receive_body(alpha.next_body())
+        while (event := bravo.next_event()) is not None:
+            assert isinstance(event, Received)
+            unanswered.append(event.stream)
+        assert len(unanswered) <= 1
+        if turn % 500 == 499:
+            bravo.answer(unanswered.pop(), OK)
+        alpha.receive_body(bravo.next_body())
+    pair.run()
+    assert not unanswered
+
+
 def test_a_large_message_does_not_stop_small_ones() -> None:
     pair = Pair()
     pair.alpha.offer(message("large", b"0123456789abcd\r\n" * 60_000))
