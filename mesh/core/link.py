@@ -24,12 +24,13 @@ Events, from `next_event`:
 
 Invariant: what `next_body` returns is BODY_LEN octets, whatever happened; nothing
 here holds a key, looks at a clock, or decides when a body is asked for.
-Raises RemoteProtocolError for what no honest peer does: the link ends.
+Raises RemoteProtocolError for what no honest peer does: the link ends.  Until its
+carrier has ended too, which may take a moment, nothing more goes in or comes out.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 from mesh.core.cell import (
     CREDIT,
@@ -43,7 +44,7 @@ from mesh.core.cell import (
 from mesh.core.dialogue import Dialogue, DialogueKind, IdsDone, MessageReceived
 from mesh.core.reply import Reply
 from mesh.core.smtp import Finished, Outgoing, Sender, SenderClosed, SenderDialect
-from mesh.errors import CellError, LocalProtocolError
+from mesh.errors import CellError, LocalProtocolError, RemoteProtocolError
 
 WINDOW: Final = 4 * 65_536 + 4_096
 """Octets of credit: four chunks that may be unreplied, and the commands beside them."""
@@ -119,6 +120,7 @@ class Link:
         self._large: int | None = None
         self._events: deque[Event] = deque()
         self._closing = False
+        self._broken = False
         self.up = False
         """A body of the other side has opened: key confirmation."""
         self.peer_closed = False
@@ -131,7 +133,8 @@ class Link:
     @property
     def can_offer(self) -> bool:
         """A stream is free for another message of ours."""
-        return bool(self._free) and self.up and not (self._closing or self.peer_closed)
+        ending = self._closing or self.peer_closed or self._broken
+        return bool(self._free) and self.up and not ending
 
     def offer(self, outgoing: Outgoing) -> None:
         """Give a message to a free stream; its token comes back in a Finished."""
@@ -167,11 +170,17 @@ class Link:
 
     def answer(self, stream: int, *replies: Reply) -> None:
         """Answer the message that a Received brought."""
+        if self._broken:
+            return
         inbound = self._in[stream]
         if inbound.dialogue is None:
             raise LocalProtocolError("nothing to answer on this stream")
-        inbound.dialogue.answer(*replies)
-        self._serve(stream, inbound)
+        try:
+            inbound.dialogue.answer(*replies)
+            self._serve(stream, inbound)
+        except RemoteProtocolError:
+            self._broken = True
+            raise
 
     def close(self) -> None:
         """Take no more messages of ours and say so in the next body, the last one."""
@@ -184,15 +193,12 @@ class Link:
         self.up = True
         if body == PADDING:
             return
-        for segment in parse_untrusted(body):
-            if segment.kind == Kind.COMMANDS:
-                self._receive_commands_untrusted(segment)
-            elif segment.kind == Kind.REPLIES:
-                self._receive_replies_untrusted(segment)
-            elif segment.kind == Kind.CREDIT:
-                self._receive_credit_untrusted(segment)
-            else:
-                self.peer_closed = True
+        try:
+            for segment in parse_untrusted(body):
+                self._RECEIVERS[segment.kind](self, segment)
+        except RemoteProtocolError:
+            self._broken = True
+            raise
 
     def next_event(self) -> Event | None:
         """Return the next event, None when there is none."""
@@ -278,12 +284,22 @@ class Link:
             raise CellError("more credit than the window")
         self._turn(segment.stream)
 
+    def _receive_close(self, _: Segment) -> None:
+        self.peer_closed = True
+
+    _RECEIVERS: ClassVar[Mapping[int, Callable[["Link", Segment], None]]] = {
+        Kind.COMMANDS: _receive_commands_untrusted,
+        Kind.REPLIES: _receive_replies_untrusted,
+        Kind.CREDIT: _receive_credit_untrusted,
+        Kind.CLOSE: _receive_close,
+    }
+
     # bodies out
 
     @property
     def has_data(self) -> bool:
         """The next body would not be padding."""
-        return bool(
+        return not self._broken and bool(
             self._replying
             or self._credits
             or self._turns
@@ -293,6 +309,8 @@ class Link:
 
     def next_body(self) -> bytes:
         """Return the next body: BODY_LEN octets, padding when there is nothing."""
+        if self._broken:
+            return PADDING
         writer = BodyWriter()
         if self._closing and not self.finished:
             writer.add(Kind.CLOSE, 0, b"")

@@ -46,6 +46,11 @@ def has_data(link: Link) -> bool:
     return link.has_data
 
 
+def can_offer(link: Link) -> bool:
+    """Ask anew here too."""
+    return link.can_offer
+
+
 class Pair:
     """alpha and bravo; what each said, and what bravo's messages were answered."""
 
@@ -349,6 +354,35 @@ def test_a_reply_that_answers_nothing_ends_the_link() -> None:
     pair.run()
     with pytest.raises(CellError):
         pair.alpha.receive_body(body((Kind.REPLIES, 0, b"250 ok\r\n")))
+
+
+@pytest.mark.parametrize("said", [b"421 ending\r\n", b"what\r\n"])
+def test_a_broken_link_takes_nothing_and_gives_nothing_more(said: bytes) -> None:
+    pair = Pair()
+    link = pair.alpha
+    ask = b"HELO bravo\r\nMAIL FROM:<>\r\nRCPT TO:<%b>\r\nBDAT 2 LAST\r\n\r\n"
+    link.receive_body(body((Kind.COMMANDS, 5, ask % MINE.encode())))
+    link.offer(message("t", b"x\r\n"))
+    link.done([bytes(16)])
+    assert can_offer(link)
+    with pytest.raises(CellError):
+        link.receive_body(body((Kind.REPLIES, 0, said)))
+    assert not can_offer(link)
+    with pytest.raises(LocalProtocolError):
+        link.offer(message("u", b"x\r\n"))
+    link.answer(5, OK)  # a commit that ends meanwhile has nobody to tell
+    assert not has_data(link)
+    assert link.next_body() == PADDING
+
+
+def test_an_answer_that_frees_a_flood_ends_the_link() -> None:
+    link = make("bravo", "alpha")
+    ask = b"HELO alpha\r\nMAIL FROM:<>\r\nRCPT TO:<%b>\r\nBDAT 2 LAST\r\n\r\n"
+    link.receive_body(body((Kind.COMMANDS, 0, ask % MINE.encode())))
+    flood(link, b"NOOP\r\n" * 600, 20)
+    with pytest.raises(CellError):
+        link.answer(0, OK)
+    assert not has_data(link)
 
 
 def test_busy_or_idle_a_body_has_one_length() -> None:

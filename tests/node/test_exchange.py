@@ -4,12 +4,20 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from mesh.core.cell import CELL_LEN, BodyWriter, Kind, parse_untrusted
+from mesh.core.cell import (
+    CELL_LEN,
+    PADDING,
+    STREAMS_MAX,
+    BodyWriter,
+    Kind,
+    parse_untrusted,
+)
 from mesh.core.reply import NO_ROOM, NO_SUCH_RECIPIENT, OK
 from mesh.errors import LocalProtocolError
 from mesh.node import exchange as exchange_
@@ -276,6 +284,31 @@ async def test_what_no_honest_peer_says_ends_the_link(
         peer.wire.try_send(peer.session.sealer.seal(writer.finish()))
         await until(lambda: peer.ended)
         assert peer.ended == [BROKEN]
+
+
+async def test_a_link_that_breaks_is_offered_nothing_while_it_ends(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with two(tmp_path) as (_, bravo, nursery):
+        peer = Stranger(nursery, bravo)
+        peer.wire.try_send(peer.session.sealer.seal(PADDING))
+        for number in range(STREAMS_MAX + 1):
+            bravo.submit(b"%d\r\n" % number, "mix@alpha")
+        await until(lambda: bravo.spool.waiting == STREAMS_MAX + 1)
+        theirs = bravo.exchange.peers["alpha"]
+        ended = theirs.ended
+
+        def late(port: Any) -> None:
+            theirs.fill()  # as a commit does that ends just then
+            ended(port)
+
+        monkeypatch.setattr(theirs, "ended", late)
+        writer = BodyWriter()
+        writer.add(Kind.REPLIES, 0, b"421 ending\r\n")
+        peer.wire.try_send(peer.session.sealer.seal(writer.finish()))
+        await until(lambda: peer.ended)
+        assert peer.ended == [BROKEN]
+        assert len(bravo.qmgr.queue("alpha").ready) == STREAMS_MAX + 1
 
 
 async def test_what_is_pipelined_behind_a_message_is_not_forgotten(
