@@ -117,6 +117,7 @@ class Link:
         self._replying: dict[int, None] = {}
         self._credits: dict[int, int] = {}
         self._done: list[bytes] = []
+        self._told: dict[int, list[bytes]] = {}  # on a stream, and not sure to be heard
         self._large: int | None = None
         self._events: deque[Event] = deque()
         self._closing = False
@@ -141,9 +142,8 @@ class Link:
         if not self.can_offer:
             raise LocalProtocolError("no stream is free")
         number = self._free.pop()
-        sender = self._stream(number).sender
-        self._tell_done(sender)
-        sender.send(outgoing)
+        self._tell_done(number)
+        self._stream(number).sender.send(outgoing)
         self._turn(number)
 
     def _stream(self, number: int) -> _Outbound:
@@ -159,7 +159,9 @@ class Link:
         if stream.credit > 0 and stream.sender.pending:
             self._turns[number] = None
 
-    def _tell_done(self, sender: Sender) -> None:
+    def _tell_done(self, number: int) -> None:
+        sender = self._stream(number).sender
+        self._told.setdefault(number, []).extend(self._done)
         while self._done:
             sender.done(tuple(self._done[:DONE_IDS_MAX]))
             del self._done[:DONE_IDS_MAX]
@@ -167,6 +169,13 @@ class Link:
     def done(self, ids: Sequence[bytes]) -> None:
         """Tell the peer, with what leaves next, that these ids may be forgotten."""
         self._done += ids
+
+    def untold(self) -> list[bytes]:
+        """Ids given to `done` that the peer may not have heard: for its next link.
+
+        What stood before a message that it answered, on the same stream, it has.
+        """
+        return [*(i for ids in self._told.values() for i in ids), *self._done]
 
     def answer(self, stream: int, *replies: Reply) -> None:
         """Answer the message that a Received brought."""
@@ -272,6 +281,7 @@ class Link:
             if isinstance(event, SenderClosed):
                 raise CellError("the peer ended a dialogue of ours")
             self._events.append(event)
+            self._told.pop(segment.stream, None)
             self._free.append(segment.stream)
         self._turn(segment.stream)
 
@@ -337,7 +347,7 @@ class Link:
 
     def _write_commands(self, writer: BodyWriter) -> None:
         if self._done and self._free and self.up:
-            self._tell_done(self._stream(self._free[-1]).sender)
+            self._tell_done(self._free[-1])
             self._turn(self._free[-1])
         for number in list(self._turns):
             if writer.space <= 0:

@@ -231,6 +231,24 @@ def test_done_ids_travel_with_and_without_mail() -> None:
     assert pair.finished
 
 
+def test_ids_that_the_peer_may_not_have_heard_are_kept_for_the_next_link() -> None:
+    pair = Pair()
+    link = pair.alpha
+    ids = [bytes([n]) * 16 for n in range(DONE_IDS_MAX + 5)]
+    link.done(ids)
+    assert link.untold() == ids
+    link.next_body()  # on its way, and perhaps lost
+    link.done([bytes(16)])
+    assert link.untold() == [*ids, bytes(16)]
+    link.offer(message("t", b"x\r\n"))
+    assert link.untold() == [*ids, bytes(16)]
+    link.receive_body(body((Kind.REPLIES, 0, b"220 hi\r\n" + b"250 ok\r\n" * 6)))
+    assert link.untold() == [*ids, bytes(16)]
+    link.receive_body(body((Kind.REPLIES, 0, b"250 ok\r\n")))
+    assert isinstance(link.next_event(), Finished)
+    assert link.untold() == []
+
+
 def test_nothing_is_offered_before_the_other_side_is_proven() -> None:
     alone = make("alpha", "bravo")
     assert not alone.can_offer

@@ -123,6 +123,24 @@ async def test_a_message_crosses_and_both_ends_forget(
         assert await bravo.arrived() == [b"hello\r\n"]
 
 
+async def test_what_is_done_is_said_again_when_the_link_ended_meanwhile(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with two(tmp_path) as (alpha, bravo, nursery):
+        cable = await connect(nursery, alpha, bravo)
+        alpha.submit(b"hello\r\n", HERE)
+        port = alpha.exchange.peers["bravo"].ports[0]
+        await until(lambda: alpha.quiet and not port.flying)
+        cable.near.held = True
+        await until(lambda: port.link.untold())  # on its way, and never there
+        cable.cut()
+        await until(lambda: not alpha.exchange.peers["bravo"].ports)
+        await trio.sleep(5)
+        assert bravo.spool.known_ids(alpha.identity[:16]) == 1
+        await connect(nursery, alpha, bravo, counter=2)
+        await until(lambda: not bravo.spool.known_ids(alpha.identity[:16]), seconds=30)
+
+
 async def test_refused_is_deferred_and_tried_again(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
