@@ -18,7 +18,8 @@ A segment inside a body:
          5  length  octets   for credit: how many more octets may come, u32
 
 Integers are big-endian.  A body of zeros is padding.  After kind 0 all is zeros: a
-peer that leaves octets there is refused, so that a body has one reading only.
+peer that leaves octets there is refused, so that a body has one reading only.  So is
+one with more than SEGMENTS_MAX segments, so that no body takes long to read.
 
 Invariant: a body of zeros is sealed by the same work into the same number of octets.
 Nothing here looks at a clock or holds a key.  See `mesh help protocol`.
@@ -39,6 +40,9 @@ HEADER_LEN: Final = HEADER.size
 CREDIT: Final = struct.Struct(">I")
 STREAMS_MAX: Final = 32
 """Streams a direction: what one link may have in flight, and its memory, are bounded."""
+SEGMENTS_MAX: Final = 3 * STREAMS_MAX + 1
+"""Segments a body: commands, replies and credit of each stream, and a close.  Hundreds
+of one octet each would take milliseconds, in which no other link's cell leaves."""
 PADDING: Final = bytes(BODY_LEN)
 
 
@@ -116,6 +120,8 @@ def parse_untrusted(body: bytes) -> list[Segment]:
             raise CellError("a segment of no known kind or stream")
         if length not in allowed or at + length > BODY_LEN:
             raise CellError("a segment of impossible length")
+        if len(segments) == SEGMENTS_MAX:
+            raise CellError("more segments than streams have a use for")
         segments.append(Segment(kind, stream, view[at : at + length]))
         at += length
     if body[at:] != PADDING[at:]:

@@ -62,7 +62,7 @@ def decode_untrusted(data: bytes, *, max_len: int) -> Value:
 
 
 def _check(value: Any, depth: int) -> None:
-    if isinstance(value, (list, tuple)):
+    if type(value) in (list, tuple):  # msgpack's extensions are tuples of a kind
         if depth == DEPTH_MAX:
             raise LocalProtocolError("arrays nested too deep")
         for item in value:

@@ -11,8 +11,9 @@ in turn, one segment each, so that 10 MB on one stream do not stop 10 kB on anot
 Credit: a stream starts with WINDOW octets of commands; the receiver of them grants
 more (kind 3) as it takes them in.  Flow control is inside the cells and never TCP's
 window, which a snooper sees.  While a message on a stream is larger than
-SMALL_MESSAGE_LEN its stream gets credit only when it is the link's one large stream, so
-that a peer holds at most 32 x (WINDOW + SMALL_MESSAGE_LEN) + one message of memory.
+SMALL_MESSAGE_LEN its stream gets credit only when it is the link's one large stream,
+and that it is until its message is answered, so that a peer holds at most
+32 x (WINDOW + SMALL_MESSAGE_LEN) + one message of memory, however slow the disk is.
 
 A stream that says QUIT may be used again: its next octet begins a new dialogue.  Of
 ours, one that was used by a person is free only after its 221, and one on which mail
@@ -27,12 +28,13 @@ Events, from `next_event`:
 
 Invariant: what `next_body` returns is BODY_LEN octets, whatever happened; nothing
 here holds a key, looks at a clock, or decides when a body is asked for.
-Raises RemoteProtocolError for what no honest peer does: the link ends.
+Raises RemoteProtocolError for what no honest peer does: the link ends.  Until its
+carrier has ended too, which may take a moment, nothing more goes in or comes out.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 from mesh.core.cell import (
     CREDIT,
@@ -54,7 +56,7 @@ from mesh.core.transfer import (
     SenderDialect,
     StartTls,
 )
-from mesh.errors import CellError, LocalProtocolError
+from mesh.errors import CellError, LocalProtocolError, RemoteProtocolError
 
 WINDOW: Final = 4 * 65_536 + 4_096
 """Octets of credit: four chunks that may be unreplied, and the commands beside them."""
@@ -140,9 +142,11 @@ class Link:
         self._replying: dict[int, None] = {}
         self._credits: dict[int, int] = {}
         self._done: list[bytes] = []
+        self._told: dict[int, list[bytes]] = {}  # on a stream, and not sure to be heard
         self._large: int | None = None
         self._events: deque[Event] = deque()
         self._closing = False
+        self._broken = False
         self.up = False
         """A body of the other side has opened: key confirmation."""
         self.peer_closed = False
@@ -155,16 +159,16 @@ class Link:
     @property
     def can_offer(self) -> bool:
         """A stream is free for another message of ours."""
-        return bool(self._free) and self.up and not (self._closing or self.peer_closed)
+        ending = self._closing or self.peer_closed or self._broken
+        return bool(self._free) and self.up and not ending
 
     def offer(self, outgoing: Outgoing) -> None:
         """Give a message to a free stream; its token comes back in a Finished."""
         if not self.can_offer:
             raise LocalProtocolError("no stream is free")
         number = self._free.pop()
-        sender = self._sender(number)
-        self._tell_done(sender)
-        sender.send(outgoing)
+        self._tell_done(number)
+        self._sender(number).send(outgoing)
         self._turn(number)
 
     def _sender(self, number: int) -> Sender:
@@ -215,7 +219,9 @@ class Link:
             raise LocalProtocolError("nobody's stream")
         return stream.raw
 
-    def _tell_done(self, sender: Sender) -> None:
+    def _tell_done(self, number: int) -> None:
+        sender = self._sender(number)
+        self._told.setdefault(number, []).extend(self._done)
         while self._done:
             sender.done(tuple(self._done[:DONE_IDS_MAX]))
             del self._done[:DONE_IDS_MAX]
@@ -224,13 +230,26 @@ class Link:
         """Tell the peer, with what leaves next, that these ids may be forgotten."""
         self._done += ids
 
+    def untold(self) -> list[bytes]:
+        """Ids given to `done` that the peer may not have heard: for its next link.
+
+        What stood before a message that it answered, on the same stream, it has.
+        """
+        return [*(i for ids in self._told.values() for i in ids), *self._done]
+
     def answer(self, stream: int, *replies: Reply) -> None:
         """Answer the message that a Received brought."""
+        if self._broken:
+            return
         inbound = self._in[stream]
         if inbound.dialogue is None:
             raise LocalProtocolError("nothing to answer on this stream")
-        inbound.dialogue.answer(*replies)
-        self._serve(stream, inbound)
+        try:
+            inbound.dialogue.answer(*replies)
+            self._serve(stream, inbound)
+        except RemoteProtocolError:
+            self._broken = True
+            raise
 
     def close(self) -> None:
         """Take no more messages of ours and say so in the next body, the last one."""
@@ -243,15 +262,12 @@ class Link:
         self.up = True
         if body == PADDING:
             return
-        for segment in parse_untrusted(body):
-            if segment.kind == Kind.COMMANDS:
-                self._receive_commands_untrusted(segment)
-            elif segment.kind == Kind.REPLIES:
-                self._receive_replies_untrusted(segment)
-            elif segment.kind == Kind.CREDIT:
-                self._receive_credit_untrusted(segment)
-            else:
-                self.peer_closed = True
+        try:
+            for segment in parse_untrusted(body):
+                self._RECEIVERS[segment.kind](self, segment)
+        except RemoteProtocolError:
+            self._broken = True
+            raise
 
     def next_event(self) -> Event | None:
         """Return the next event, None when there is none."""
@@ -292,7 +308,9 @@ class Link:
             self._replying[number] = None
             if len(inbound.replies) > REPLIES_MAX:
                 raise CellError("more commands than anybody waits for")
-        if number == self._large and dialogue.content_octets <= SMALL_MESSAGE_LEN:
+        if number == self._large and not (
+            dialogue.awaiting_answer or dialogue.content_octets > SMALL_MESSAGE_LEN
+        ):
             self._large = None
             for waiting, other in self._in.items():
                 self._grant(waiting, other)
@@ -323,6 +341,7 @@ class Link:
         while (event := speaker.next_event()) is not None:
             if isinstance(event, Finished):
                 self._events.append(event)
+                self._told.pop(number, None)
                 self._free.append(number)
             elif not isinstance(event, SenderClosed | StartTls):
                 self._events.append(Answered(number, event))
@@ -333,6 +352,7 @@ class Link:
                 raise CellError("the peer ended a dialogue of ours")
             else:
                 stream.sender = None  # its 221: now the person may speak
+                self._told.pop(number, None)
         self._turn(number)
 
     def _receive_credit_untrusted(self, segment: Segment) -> None:
@@ -344,12 +364,22 @@ class Link:
             raise CellError("more credit than the window")
         self._turn(segment.stream)
 
+    def _receive_close(self, _: Segment) -> None:
+        self.peer_closed = True
+
+    _RECEIVERS: ClassVar[Mapping[int, Callable[["Link", Segment], None]]] = {
+        Kind.COMMANDS: _receive_commands_untrusted,
+        Kind.REPLIES: _receive_replies_untrusted,
+        Kind.CREDIT: _receive_credit_untrusted,
+        Kind.CLOSE: _receive_close,
+    }
+
     # bodies out
 
     @property
     def has_data(self) -> bool:
         """The next body would not be padding."""
-        return bool(
+        return not self._broken and bool(
             self._replying
             or self._credits
             or self._turns
@@ -359,6 +389,8 @@ class Link:
 
     def next_body(self) -> bytes:
         """Return the next body: BODY_LEN octets, padding when there is nothing."""
+        if self._broken:
+            return PADDING
         writer = BodyWriter()
         if self._closing and not self.finished:
             writer.add(Kind.CLOSE, 0, b"")
@@ -385,7 +417,7 @@ class Link:
 
     def _write_commands(self, writer: BodyWriter) -> None:
         if self._done and self._free and self.up:
-            self._tell_done(self._sender(self._free[-1]))
+            self._tell_done(self._free[-1])
             self._turn(self._free[-1])
         for number in list(self._turns):
             if writer.space <= 0:

@@ -3,7 +3,8 @@
 
     start      dial at once
     no link    the smaller ID dials after 0.2 to 1 s, the other after 2 to 4 s
-    failed     again after a drawn, doubling wait, at most 30 s
+    failed     again after a drawn, doubling wait, at most 30 s; a link that ended
+               before a cell of the other side came has failed too
 
 No dial is ever caused by mail: this task knows none.
 """
@@ -85,10 +86,16 @@ class Dialer:
                     if not peer.ports:
                         wait = redial.after_failure(self._entropy)
                         await _wait_for_link(peer, wait)
-                redial.link_up()
+                came_up = False
                 while peer.ports:
+                    came_up = came_up or peer.up
                     await peer.changed.park()
-                await _wait_for_link(peer, redial.after_loss(self._entropy))
+                if came_up:
+                    redial.link_up()
+                    wait = redial.after_loss(self._entropy)
+                else:
+                    wait = redial.after_failure(self._entropy)
+                await _wait_for_link(peer, wait)
 
     async def _dial(
         self,

@@ -3,7 +3,8 @@
 
     their message  -> its id known? the old reply : stored, then 250, then its queue
     our queue      -> a free stream of the peer's best link -> their replies
-                      250: forgotten here, and when that is durable: DONE=<id>
+                      250: forgotten here, and when that is durable: DONE=<id>,
+                           on the next link again if this one ends before it is heard
                       4yz: deferred, 5yz: bounced   link gone: back into the queue
 
 A peer may hand over mail for addresses that this node serves, and `<@me:x@peer>` back
@@ -177,6 +178,7 @@ class Peer:
         """Take back what was on its way on a link that is gone."""
         self.ports.remove(port)
         port.people.lost()
+        self._done += port.link.untold()
         self._flying_octets -= sum(len(r.content) for r in port.flying.values())
         back = list(port.flying)
         if not self.ports:  # the peer may be gone for good: keep nothing from others

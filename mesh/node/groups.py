@@ -18,6 +18,10 @@ SQLite's own checkpoints are off, at a commit as at the close: they swallow the 
 a failed fsync and try again, and the second fsync succeeds over pages that are lost.
 `checkpoint` is called by the spool, and its failure ends the process.
 
+What goes into the WAL has its room in the database beforehand: a checkpoint that finds
+none could never begin the WAL anew, and a disk that was full once would stay full when
+all its mail is gone.
+
 Blocking; one thread at a time.  No room is SpoolFullError, which costs one group; any
 other error is apsw's own and ends the process.
 """
@@ -58,6 +62,11 @@ _SCAN: Final = (
 )
 _ONE: Final = "select salt, slots, heads, length(bodies) from groups where id = ?"
 
+PAGE_LEN: Final = 32_768
+"""Octets, as above; for the room that a row needs."""
+ROW_PAGES: Final = 4
+"""Pages of a row beside its octets: its own, its parents', the list of free ones."""
+
 DISK_ERRORS: Final = (OSError, apsw.Error)
 """What a failing disk raises here."""
 
@@ -92,13 +101,14 @@ class Groups:
 
     def __init__(self, path: Path) -> None:
         """Open, recover and, when it is new, create; SpoolCorruptError if it is none."""
-        os.close(open_private(path))
+        # Closing any descriptor of the file ends SQLite's locks: so this one is last.
+        self._file = open_private(path)
         self._db = apsw.Connection(str(path))
         try:
             for _ in self._db.execute(_SETUP):
                 pass
         except (apsw.CorruptError, apsw.NotADBError) as error:
-            self._db.close()
+            self.close()
             raise SpoolCorruptError(f"{path}: not a spool, or damaged") from error
         self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         sync_folder(path.parent)
@@ -106,6 +116,7 @@ class Groups:
     def close(self) -> None:
         """Close the database; nothing is written."""
         self._db.close()
+        os.close(self._file)
 
     def next_id(self) -> int:
         """Give a number greater than that of any row."""
@@ -116,17 +127,43 @@ class Groups:
         self, number: int, salt: bytes, slots: bytes, heads: bytes, bodies: bytes
     ) -> None:
         """Commit a group; SpoolFullError when the disk has no room for it."""
+        values = number, salt, slots, heads, bodies
+        self._commit(_INSERT, values, len(heads) + len(bodies))
+
+    def _commit(self, statement: str, values: tuple[Any, ...], octets: int = 0) -> None:
+        """Run a statement; where the WAL has no room, once more in a WAL begun anew."""
+        self._reserve(octets)
         try:
-            self._db.execute(_INSERT, (number, salt, slots, heads, bodies))
+            self._db.execute(statement, values)
+            return
+        except apsw.FullError:
+            self.checkpoint()  # which also cuts off what was reserved
+        self._reserve(octets)
+        try:
+            self._db.execute(statement, values)
         except apsw.FullError as error:
             raise SpoolFullError("the disk is full") from error
 
+    def _reserve(self, octets: int) -> None:
+        """Have room in the database for so much more; SpoolFullError."""
+        if not octets:
+            return
+        pages, free = self._pragma("page_count"), self._pragma("freelist_count")
+        pages += max(0, octets // PAGE_LEN + ROW_PAGES - free)
+        length, held = pages * PAGE_LEN, os.fstat(self._file).st_size
+        if length <= held:
+            return
+        try:
+            os.posix_fallocate(self._file, held, length - held)
+        except OSError as error:
+            raise SpoolFullError("the disk is full") from error
+
+    def _pragma(self, name: str) -> int:
+        return cast(int, self._db.pragma(name))
+
     def delete(self, numbers: Sequence[int]) -> None:
         """Delete groups that hold nothing any more; SpoolFullError changes nothing."""
-        try:
-            self._db.execute(_DELETE, (json.dumps(numbers),))
-        except apsw.FullError as error:
-            raise SpoolFullError("the disk is full") from error
+        self._commit(_DELETE, (json.dumps(numbers),))
 
     def checkpoint(self) -> None:
         """Fold the WAL into the database; SpoolFullError leaves it as it was."""

@@ -13,8 +13,9 @@ branch on whether there is mail.
 
 `renewal`, at each due instant and at no other: send the one cell that was sealed
 ahead (one call; a remainder goes first the next time; nothing while the kernel still
-holds more than a cell), then read all that has come, open it, hand it to the port,
-take the next body, seal it, draw the next instant.
+holds more than a cell), then read what has come, 64 cells at most (a peer that sends
+without end must not keep the others' cells from leaving), open it, hand it to the
+port, take the next body, seal it, draw the next instant.
 
 `greedy`: whatever the port has leaves at once, up to 64 cells a call, with one cell
 of padding when nothing left for T.
@@ -95,6 +96,16 @@ class _Carrier:
             self.heard = trio.current_time()
             port.received()
 
+    def read(self, wire: Wire) -> bool:
+        """Take what has come, RECEIVE_MAX octets at most; False: it was the end."""
+        room = RECEIVE_MAX
+        while room > 0 and (data := wire.try_receive(room)) is not None:
+            if not data:
+                return False
+            self.take(data)
+            room -= len(data)
+        return True
+
     @property
     def deadline(self) -> float:
         """The instant at which a silent peer counts as dead."""
@@ -129,9 +140,7 @@ async def _carry_renewal(carrier: _Carrier, entropy: Entropy) -> str:
             if not rest:
                 rest, sealed = sealed, b""
             rest = rest[wire.try_send(rest) :]
-        while data := wire.try_receive(RECEIVE_MAX):
-            carrier.take(data)
-        if data == b"":
+        if not carrier.read(wire):
             return CLOSED
         if trio.current_time() > carrier.deadline:
             return SILENT

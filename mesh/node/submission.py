@@ -11,9 +11,13 @@ A session is one task that reads.  When a message is whole it goes to the queue 
 and the session goes on reading; the reply is sent by the commit itself, with no task
 woken.  A session that sends ahead more than AHEAD_MAX is not read until its reply.
 
-Octets of large messages in arrival are bounded for all sessions together: past
-SMALL_MESSAGE_LEN a session needs one of LARGE_MAX places and waits, unread, until one
-is free; so a reply comes late, never as 4yz.
+What a user's sessions hold in memory is bounded: past SMALL_MESSAGE_LEN a message needs
+one of that user's LARGE_MAX places until it is answered, however slow the disk is, and
+waits, unread, until one is free; so a reply comes late, never as 4yz.
+
+One user leaves room for others: no place is shared with them, and whoever has USER_MAX
+sessions gets 421 for the next.  A session from which nothing comes ends by itself, so
+that a remailer that forgets to close does not stop itself for ever.
 """
 
 import errno
@@ -41,19 +45,25 @@ READ_MAX: Final = 262_144
 AHEAD_MAX: Final = 65_536
 """Octets that may wait behind an unanswered message before reading stops: with one
 read more they are no more than the dialogue's SENT_AHEAD_MAX."""
-SMALL_MESSAGE_LEN: Final = 1_048_576
+SMALL_MESSAGE_LEN: Final = 262_144
 """Octets of a message in arrival past which it needs a place among the large ones."""
 LARGE_MAX: Final = 4
-"""Large messages in arrival at once: with 20 MiB each, 80 MiB of memory."""
+"""A user's large messages at once: with 20 MiB each, 80 MiB of memory."""
 LARGE_SECONDS: Final = 180.0
 """Without an octet, and the place goes to another: RFC 5321 4.5.3.2.5."""
+IDLE_SECONDS: Final = 300.0
+"""Without a command, and the session ends: RFC 5321 4.5.3.2.7 asks for no less."""
 SESSIONS_MAX: Final = 1_000
-"""Sessions at once; a thousand small messages in arrival are a gigabyte at most."""
+"""Sessions at once; a thousand small messages in arrival are 260 MB at most."""
+USER_MAX: Final = 900
+"""Of which one user's: more than any remailer keeps, and the others have a hundred."""
 BACKLOG: Final = 512
 SOCKET_MODE: Final = 0o660
 """The owner and the group that the operator gave the folder."""
 _PEERCRED: Final = struct.Struct("3i")
 NOT_PERMITTED: Final = Reply(554, "this user may not submit here")
+TOO_MANY: Final = Reply(421, "this user has too many sessions")
+SILENT: Final = Reply(421, "nothing came for too long")
 
 
 def bind_unix(path: Path, mode: int = SOCKET_MODE) -> socket.socket:
@@ -138,7 +148,7 @@ class Submission:
         self.accepts = accepts
         self.max_message = max_message
         self._uids = uids
-        self.large = trio.Semaphore(LARGE_MAX)
+        self._users: dict[int, _User] = {}
         self._places = trio.Semaphore(SESSIONS_MAX)
         self._sessions: set[_Session] = set()
 
@@ -152,19 +162,24 @@ class Submission:
                     nursery.start_soon(self._serve, await _accept(sock))
 
     async def _serve(self, accepted: socket.socket) -> None:
-        session = _Session(self, SocketWire(accepted))
+        uid = _uid_of(accepted)
+        user = self._users.setdefault(uid, _User())
+        session = _Session(self, SocketWire(accepted), user.large)
+        user.sessions += 1
         self._sessions.add(session)
         try:
-            await session.run(permitted=self._permitted(accepted))
+            await session.run(self._refusal(uid, user))
         finally:
             self._sessions.discard(session)
+            user.sessions -= 1
+            if not user.sessions:
+                del self._users[uid]
             self._places.release()
 
-    def _permitted(self, accepted: socket.socket) -> bool:
-        if self._uids is None or accepted.family != socket.AF_UNIX:
-            return True
-        raw = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
-        return _PEERCRED.unpack(raw)[1] in self._uids
+    def _refusal(self, uid: int, user: "_User") -> Reply | None:
+        if self._uids is not None and uid not in self._uids:
+            return NOT_PERMITTED
+        return TOO_MANY if user.sessions > USER_MAX else None
 
     @property
     def unanswered(self) -> bool:
@@ -175,6 +190,20 @@ class Submission:
         """Tell every idle session that this node ends."""
         for session in self._sessions:
             session.outlet.send(SHUTTING_DOWN.encode())
+
+
+class _User:
+    """What one user's sessions share."""
+
+    def __init__(self) -> None:
+        self.sessions = 0
+        self.large = trio.Semaphore(LARGE_MAX)
+
+
+def _uid_of(accepted: socket.socket) -> int:
+    """Ask the kernel who connected."""
+    raw = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
+    return int(_PEERCRED.unpack(raw)[1])
 
 
 async def _accept(sock: socket.socket) -> socket.socket:
@@ -191,9 +220,12 @@ async def _accept(sock: socket.socket) -> socket.socket:
 class _Session:
     """One remailer's conversation."""
 
-    def __init__(self, submission: Submission, wire: SocketWire) -> None:
+    def __init__(
+        self, submission: Submission, wire: SocketWire, large: trio.Semaphore
+    ) -> None:
         self._submission = submission
         self._wire = wire
+        self._large = large
         self._answered = Parking()
         self._has_place = False
         self.outlet = Outlet(wire)
@@ -204,11 +236,11 @@ class _Session:
             max_message=submission.max_message,
         )
 
-    async def run(self, *, permitted: bool) -> None:
+    async def run(self, refusal: Reply | None = None) -> None:
         """Serve until either side ends."""
         try:
-            if not permitted:
-                self.outlet.send(NOT_PERMITTED.encode())
+            if refusal is not None:
+                self.outlet.send(refusal.encode())
                 return
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.outlet.flush_forever)
@@ -228,23 +260,32 @@ class _Session:
                 return
             if not self._attend():
                 break
-            while dialogue.awaiting_answer and dialogue.buffered > AHEAD_MAX:
+            while dialogue.awaiting_answer and (
+                self._has_place or dialogue.buffered > AHEAD_MAX
+            ):
                 await self._answered.park()
-            if outlet.waiting:
-                await outlet.drained()
+            if outlet.waiting and not await self._drained():
+                return
             await self._wait_for_place()
         # Whoever sent all and closed its sending side still gets its replies.
         while dialogue.awaiting_answer:
             await self._answered.park()
-        await outlet.drained()
+        await self._drained()
 
     async def _receive(self) -> bytes:
-        """Read; b"" also for one that holds a place and sends nothing."""
-        if not self._has_place:
-            return await receive(self._wire, READ_MAX)
-        with trio.move_on_after(LARGE_SECONDS):
-            return await receive(self._wire, READ_MAX)
-        return b""
+        """Read; b"" also for one from whom nothing comes."""
+        while True:
+            with trio.move_on_after(LARGE_SECONDS if self._has_place else IDLE_SECONDS):
+                return await receive(self._wire, READ_MAX)
+            if not self.dialogue.awaiting_answer:
+                self.outlet.send(SILENT.encode())
+                return b""
+
+    async def _drained(self) -> bool:
+        """Wait until the client has read its replies; False when it does not."""
+        with trio.move_on_after(IDLE_SECONDS):
+            await self.outlet.drained()
+        return not self.outlet.waiting
 
     def _attend(self) -> bool:
         """Take the dialogue's events and send its replies; False when it has ended."""
@@ -276,12 +317,12 @@ class _Session:
         """Hold a place among the large messages while this one is large."""
         large = self.dialogue.content_octets > SMALL_MESSAGE_LEN
         if large and not self._has_place:
-            await self._submission.large.acquire()
+            await self._large.acquire()
             self._has_place = True
         elif not large:
             self._give_place_back()
 
     def _give_place_back(self) -> None:
         if self._has_place:
-            self._submission.large.release()
+            self._large.release()
             self._has_place = False

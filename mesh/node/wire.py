@@ -121,15 +121,22 @@ class SocketWire:
 
 
 async def receive(wire: Wire, limit: int = RECEIVE_MAX) -> bytes:
-    """Return the next octets, b"" at the end; tries first and waits only then."""
-    while True:
-        data = wire.try_receive(limit)
-        if data is not None:
-            return data
+    """Return the next octets, b"" at the end; tries first and waits only then.
+
+    Others always get their turn in between: one who sends without end, a stranger
+    too, would stop every link of the node.
+    """
+    data = wire.try_receive(limit)
+    if data is not None:
+        await trio.lowlevel.checkpoint()
+        return data
+    while data is None:
         try:
             await wire.wait_readable()
         except trio.ClosedResourceError:
             return b""
+        data = wire.try_receive(limit)
+    return data
 
 
 async def receive_exactly(wire: Wire, length: int) -> bytes | None:

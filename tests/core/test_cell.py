@@ -12,6 +12,7 @@ from mesh.core.cell import (
     HEADER,
     HEADER_LEN,
     PADDING,
+    SEGMENTS_MAX,
     STREAMS_MAX,
     BodyWriter,
     Kind,
@@ -119,3 +120,19 @@ def test_a_body_has_one_length() -> None:
     for length in (0, BODY_LEN - 1, BODY_LEN + 1):
         with pytest.raises(CellError):
             parse_untrusted(bytes(length))
+
+
+def test_a_body_has_no_more_segments_than_streams_need() -> None:
+    each = [
+        segment
+        for stream in range(STREAMS_MAX)
+        for segment in (
+            (Kind.COMMANDS, stream, b"x"),
+            (Kind.REPLIES, stream, b"x"),
+            (Kind.CREDIT, stream, b"1234"),
+        )
+    ]
+    whole = [(Kind.CLOSE, 0, b""), *each]
+    assert len(parse_untrusted(write(whole))) == SEGMENTS_MAX
+    with pytest.raises(CellError):
+        parse_untrusted(write([*whole, (Kind.COMMANDS, 0, b"x")]))

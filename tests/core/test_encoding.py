@@ -54,6 +54,8 @@ def test_a_truncated_or_lengthened_statement_is_refused(value: Any, data: Any) -
         b"\x80",  # an empty map
         b"\xcb" + bytes(8),  # a float
         b"\xd4\x01\x00",  # an extension
+        b"\xc7\x00\x05",  # an empty one
+        b"\x91\xc7\x00\x05",
         b"\xa1\xff",  # not UTF-8
         b"\x91" * (DEPTH_MAX + 1) + b"\xc0",
         b"\x91" * 5000 + b"\xc0",

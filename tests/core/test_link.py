@@ -48,6 +48,11 @@ def has_data(link: Link) -> bool:
     return link.has_data
 
 
+def can_offer(link: Link) -> bool:
+    """Ask anew here too."""
+    return link.can_offer
+
+
 class Pair:
     """alpha and bravo; what each said, and what bravo's messages were answered."""
 
@@ -161,6 +166,26 @@ def test_memory_of_messages_in_arrival_is_bounded() -> None:
     assert most <= STREAMS_MAX * (WINDOW + SMALL_MESSAGE_LEN) + MAX_MESSAGE
 
 
+def test_a_large_message_is_held_alone_until_it_is_answered() -> None:
+    pair = Pair()
+    alpha, bravo = pair.alpha, pair.bravo
+    content = b"0123456789abcd\r\n" * (600_000 // 16)
+    for number in range(3):
+        alpha.offer(message(number, content))
+    unanswered: list[int] = []
+    for turn in range(1500):
+        bravo.receive_body(alpha.next_body())
+        while (event := bravo.next_event()) is not None:
+            assert isinstance(event, Received)
+            unanswered.append(event.stream)
+        assert len(unanswered) <= 1
+        if turn % 500 == 499:
+            bravo.answer(unanswered.pop(), OK)
+        alpha.receive_body(bravo.next_body())
+    pair.run()
+    assert not unanswered
+
+
 def test_a_large_message_does_not_stop_small_ones() -> None:
     pair = Pair()
     pair.alpha.offer(message("large", b"0123456789abcd\r\n" * 60_000))
@@ -212,6 +237,24 @@ def test_done_ids_travel_with_and_without_mail() -> None:
     pair.run()
     assert pair.done == ids + ids[:2]
     assert pair.finished
+
+
+def test_ids_that_the_peer_may_not_have_heard_are_kept_for_the_next_link() -> None:
+    pair = Pair()
+    link = pair.alpha
+    ids = [bytes([n]) * 16 for n in range(DONE_IDS_MAX + 5)]
+    link.done(ids)
+    assert link.untold() == ids
+    link.next_body()  # on its way, and perhaps lost
+    link.done([bytes(16)])
+    assert link.untold() == [*ids, bytes(16)]
+    link.offer(message("t", b"x\r\n"))
+    assert link.untold() == [*ids, bytes(16)]
+    link.receive_body(body((Kind.REPLIES, 0, b"220 hi\r\n" + b"250 ok\r\n" * 6)))
+    assert link.untold() == [*ids, bytes(16)]
+    link.receive_body(body((Kind.REPLIES, 0, b"250 ok\r\n")))
+    assert isinstance(link.next_event(), Finished)
+    assert link.untold() == []
 
 
 def test_nothing_is_offered_before_the_other_side_is_proven() -> None:
@@ -337,6 +380,35 @@ def test_a_reply_that_answers_nothing_ends_the_link() -> None:
     pair.run()
     with pytest.raises(CellError):
         pair.alpha.receive_body(body((Kind.REPLIES, 0, b"250 ok\r\n")))
+
+
+@pytest.mark.parametrize("said", [b"421 ending\r\n", b"what\r\n"])
+def test_a_broken_link_takes_nothing_and_gives_nothing_more(said: bytes) -> None:
+    pair = Pair()
+    link = pair.alpha
+    ask = b"HELO bravo\r\nMAIL FROM:<>\r\nRCPT TO:<%b>\r\nBDAT 2 LAST\r\n\r\n"
+    link.receive_body(body((Kind.COMMANDS, 5, ask % MINE.encode())))
+    link.offer(message("t", b"x\r\n"))
+    link.done([bytes(16)])
+    assert can_offer(link)
+    with pytest.raises(CellError):
+        link.receive_body(body((Kind.REPLIES, 0, said)))
+    assert not can_offer(link)
+    with pytest.raises(LocalProtocolError):
+        link.offer(message("u", b"x\r\n"))
+    link.answer(5, OK)  # a commit that ends meanwhile has nobody to tell
+    assert not has_data(link)
+    assert link.next_body() == PADDING
+
+
+def test_an_answer_that_frees_a_flood_ends_the_link() -> None:
+    link = make("bravo", "alpha")
+    ask = b"HELO alpha\r\nMAIL FROM:<>\r\nRCPT TO:<%b>\r\nBDAT 2 LAST\r\n\r\n"
+    link.receive_body(body((Kind.COMMANDS, 0, ask % MINE.encode())))
+    flood(link, b"NOOP\r\n" * 600, 20)
+    with pytest.raises(CellError):
+        link.answer(0, OK)
+    assert not has_data(link)
 
 
 def test_busy_or_idle_a_body_has_one_length() -> None:

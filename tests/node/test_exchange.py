@@ -4,12 +4,20 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from mesh.core.cell import CELL_LEN, BodyWriter, Kind, parse_untrusted
+from mesh.core.cell import (
+    CELL_LEN,
+    PADDING,
+    STREAMS_MAX,
+    BodyWriter,
+    Kind,
+    parse_untrusted,
+)
 from mesh.core.reply import NO_ROOM, NO_SUCH_RECIPIENT, OK
 from mesh.errors import LocalProtocolError
 from mesh.node import exchange as exchange_
@@ -115,19 +123,48 @@ async def test_a_message_crosses_and_both_ends_forget(
         assert await bravo.arrived() == [b"hello\r\n"]
 
 
-async def test_refused_is_deferred_and_tried_again(
+async def test_what_is_done_is_said_again_when_the_link_ended_meanwhile(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with two(tmp_path) as (alpha, bravo, nursery):
+        cable = await connect(nursery, alpha, bravo)
+        alpha.submit(b"hello\r\n", HERE)
+        port = alpha.exchange.peers["bravo"].ports[0]
+        await until(lambda: alpha.quiet and not port.flying)
+        cable.near.held = True
+        await until(lambda: port.link.untold())  # on its way, and never there
+        cable.cut()
+        await until(lambda: not alpha.exchange.peers["bravo"].ports)
+        await trio.sleep(5)
+        assert bravo.spool.known_ids(alpha.identity[:16]) == 1
+        await connect(nursery, alpha, bravo, counter=2)
+        await until(lambda: not bravo.spool.known_ids(alpha.identity[:16]), seconds=30)
+
+
+async def test_no_room_is_deferred_and_tried_again(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with two(tmp_path) as (alpha, bravo, nursery):
+        await connect(nursery, alpha, bravo)
+        with monkeypatch.context() as full:
+            full.setattr(exchange_, "PER_PEER_MAX", 0)
+            alpha.submit(b"hello\r\n", HERE)
+            await trio.sleep(1)
+        assert alpha.spool.waiting == 1
+        assert not bravo.spool.waiting
+        await until(lambda: bravo.spool.waiting, seconds=60)
+        await until(lambda: alpha.quiet)
+
+
+async def test_refused_for_ever_is_told_and_gone(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     async with two(tmp_path) as (alpha, bravo, nursery):
         await connect(nursery, alpha, bravo)
         del bravo.routes[HERE]
         alpha.submit(b"hello\r\n", HERE)
-        await trio.sleep(1)
-        assert alpha.spool.waiting == 1
+        await until(lambda: not alpha.spool.waiting)
         assert not bravo.spool.waiting
-        bravo.routes[HERE] = "local:0"
-        await until(lambda: bravo.spool.waiting, seconds=60)
-        await until(lambda: alpha.quiet)
 
 
 async def test_too_many_ids_are_refused_for_now(
@@ -276,6 +313,31 @@ async def test_what_no_honest_peer_says_ends_the_link(
         peer.wire.try_send(peer.session.sealer.seal(writer.finish()))
         await until(lambda: peer.ended)
         assert peer.ended == [BROKEN]
+
+
+async def test_a_link_that_breaks_is_offered_nothing_while_it_ends(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with two(tmp_path) as (_, bravo, nursery):
+        peer = Stranger(nursery, bravo)
+        peer.wire.try_send(peer.session.sealer.seal(PADDING))
+        for number in range(STREAMS_MAX + 1):
+            bravo.submit(b"%d\r\n" % number, "mix@alpha")
+        await until(lambda: bravo.spool.waiting == STREAMS_MAX + 1)
+        theirs = bravo.exchange.peers["alpha"]
+        ended = theirs.ended
+
+        def late(port: Any) -> None:
+            theirs.fill()  # as a commit does that ends just then
+            ended(port)
+
+        monkeypatch.setattr(theirs, "ended", late)
+        writer = BodyWriter()
+        writer.add(Kind.REPLIES, 0, b"421 ending\r\n")
+        peer.wire.try_send(peer.session.sealer.seal(writer.finish()))
+        await until(lambda: peer.ended)
+        assert peer.ended == [BROKEN]
+        assert len(bravo.qmgr.queue("alpha").ready) == STREAMS_MAX + 1
 
 
 async def test_what_is_pipelined_behind_a_message_is_not_forgotten(

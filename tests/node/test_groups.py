@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Groups in SQLite: rows come back as they were, and say when they cannot."""
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import apsw
 import pytest
 
 from mesh.core.record import HEAD_LEN
@@ -124,3 +128,94 @@ def test_nothing_is_folded_in_at_the_close(tmp_path: Path) -> None:
     groups.insert(1, SALT, SLOTS, HEADS, BODIES)
     groups.close()
     assert (tmp_path / "spool.db-wal").stat().st_size > len(BODIES)
+
+
+class SmallDisk(apsw.VFS):
+    """A disk on which the files of one folder may not grow past some octets."""
+
+    def __init__(self, folder: Path, room: int) -> None:
+        self.folder, self.room = folder, room
+        super().__init__("small", "unix", makedefault=True)
+
+    def xOpen(self, name: Any, flags: Any) -> "SmallFile":  # noqa: N802
+        return SmallFile(self, name, flags)
+
+    def check(self, path: Path, end: int) -> None:
+        """FullError when this file may not reach so far."""
+        held = {file: file.stat().st_size for file in self.folder.iterdir()}
+        held[path] = max(held.get(path, 0), end)
+        if sum(held.values()) > self.room:
+            raise apsw.FullError("no room")
+
+
+class SmallFile(apsw.VFSFile):
+    """A file on the small disk."""
+
+    def __init__(self, disk: SmallDisk, name: Any, flags: Any) -> None:
+        super().__init__("unix", name, flags)
+        self._disk = disk
+        self._path = Path(name.filename() if hasattr(name, "filename") else name)
+
+    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
+        self._disk.check(self._path, offset + len(data))
+        super().xWrite(data, offset)
+
+
+@contextmanager
+def small_disk(folder: Path, room: int) -> Iterator[None]:
+    """Within it a database in this folder is on a small disk."""
+    disk = SmallDisk(folder, room)
+
+    def reserve(_file: int, offset: int, length: int) -> None:
+        try:
+            disk.check(folder / "spool.db", offset + length)
+        except apsw.FullError as error:
+            raise OSError("no room") from error
+        os.truncate(folder / "spool.db", offset + length)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mesh.node.groups.os.posix_fallocate", reserve)
+        try:
+            yield
+        finally:
+            disk.unregister()
+
+
+def fill(groups: Groups, number: int) -> int:
+    """Insert groups until there is no room; the number of the one that was refused."""
+    while True:
+        try:
+            groups.insert(number, SALT, SLOTS, HEADS, bytes(300_000))
+        except SpoolFullError:
+            return number
+        number += 1
+
+
+@pytest.mark.parametrize("room", [3_000_000, 3_700_000, 5_000_000])
+def test_a_full_disk_has_room_again_when_its_mail_is_gone(
+    tmp_path: Path, room: int
+) -> None:
+    with small_disk(tmp_path, room):
+        groups = Groups(tmp_path / "spool.db")
+        end = fill(groups, 1)
+        assert end > 3
+        assert fill(groups, end) == end  # and it stays full until then
+        for number in range(1, end):
+            groups.delete([number])
+        for _ in range(3):
+            start, end = end, fill(groups, end)
+            assert end - start > 3
+            groups.delete(list(range(start, end)))
+        groups.close()
+
+
+def test_a_full_disk_is_found_again_whole(tmp_path: Path) -> None:
+    with small_disk(tmp_path, 3_000_000):
+        groups = Groups(tmp_path / "spool.db")
+        end = fill(groups, 1)
+        groups.close()  # folds nothing in: as a killed process leaves it
+        groups = Groups(tmp_path / "spool.db")
+        assert [row.id for row in groups.scan()] == list(range(1, end))
+        groups.delete(list(range(1, end)))
+        assert fill(groups, end) > end
+        groups.close()

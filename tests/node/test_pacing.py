@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a snooper sees of a link: instants and lengths, the same with mail and without."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -229,6 +230,25 @@ async def test_renewal_reads_at_its_own_instants_only(
         link.say()
         await trio.sleep(T / 7)
     assert set(reads) == {at for at, _ in link.wire.sent}
+
+
+async def test_renewal_reads_64_cells_an_instant_and_no_more(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    link = Carried(nursery, Clock.RENEWAL)
+    at: list[float] = []
+    take = link.box.receive_body
+
+    def noting(body: bytes) -> None:
+        at.append(trio.current_time())
+        take(body)
+
+    link.box.receive_body = noting  # type: ignore[method-assign]
+    for _ in range(3):
+        link.say(GREEDY_CELLS)
+    link.say()
+    await trio.sleep(10 * T)
+    assert list(Counter(at).values()) == [64, 64, 64, 1]
 
 
 async def test_renewal_sends_the_rest_of_a_cell_first(

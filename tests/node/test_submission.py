@@ -358,9 +358,75 @@ async def test_large_messages_wait_for_a_place(
         third = await here.mail()
         await third.stream.send_all(octets[:1_200_000])
         await trio.sleep(submission_.LARGE_SECONDS + 10)
-        assert await third.code() == 0
+        assert [await third.code(), await third.code()] == [421, 0]
         fourth = await here.mail()
         assert await fourth.say(octets) == [250]
+
+
+async def test_a_large_message_keeps_its_place_until_it_is_on_the_disk(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    patience: Patience,
+) -> None:
+    monkeypatch.setattr(submission_, "LARGE_MAX", 1)
+    large = b"0123456789abcd\r\n" * 100_000
+    octets = b"BDAT %d LAST\r\n" % len(large) + large
+    async with local(tmp_path) as here:
+        first, second = await here.mail(), await here.mail()
+        with patience.slow_disk(here.alpha.spool):
+            await first.stream.send_all(octets)
+            await trio.sleep(1)
+            here.nursery.start_soon(second.stream.send_all, octets)
+            await trio.sleep(1)
+            held = sorted(s.dialogue.content_octets for s in here.submission._sessions)
+            assert here.submission.unanswered
+        assert held[0] == 0
+        assert 0 < held[1] <= submission_.SMALL_MESSAGE_LEN + submission_.READ_MAX
+        assert [await first.code(), await second.code()] == [250, 250]
+
+
+async def test_one_user_leaves_room_for_the_others(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission_, "USER_MAX", 2)
+    monkeypatch.setattr(submission_, "LARGE_MAX", 1)
+    large = b"0123456789abcd\r\n" * 100_000
+    octets = b"BDAT %d LAST\r\n" % len(large) + large
+    uids = iter([1000, 1000, 1000, 2000, 1000])
+    monkeypatch.setattr(submission_, "_uid_of", lambda _: next(uids))
+    async with local(tmp_path) as here:
+        greedy, other = await here.mail(), await here.client()
+        refused = await here.connect()
+        assert [await refused.code(), await refused.code()] == [421, 0]
+        await greedy.stream.send_all(octets[:1_200_000])
+        await trio.sleep(1)
+        neighbour = await here.mail()
+        with trio.fail_after(10):
+            assert await neighbour.say(octets) == [250]
+        assert await other.say(b"QUIT\r\n") == [221]
+        await trio.sleep(1)
+        assert await (await here.connect()).code() == 220
+        for stream in here.streams:
+            await stream.aclose()
+        await trio.sleep(1)
+        assert not here.submission._users
+
+
+async def test_whoever_forgot_to_close_is_closed(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    async with local(tmp_path) as here:
+        idle, waiting = await here.client(), await here.mail()
+        with patience.slow_disk(here.alpha.spool):
+            await waiting.stream.send_all(b"BDAT 2 LAST\r\n\r\n")
+            await trio.sleep(submission_.IDLE_SECONDS - 10)
+            assert await idle.say(b"NOOP\r\n") == [250]
+            await trio.sleep(20)
+            assert await idle.say(b"NOOP\r\n") == [250]
+            with trio.fail_after(submission_.IDLE_SECONDS + 10):
+                assert [await idle.code(), await idle.code()] == [421, 0]
+        assert await waiting.code() == 250  # it waited for us, not we for it
 
 
 async def test_who_is_not_named_may_not_submit(

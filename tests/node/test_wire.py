@@ -95,6 +95,31 @@ async def test_closing_wakes_the_reader(
     far.close()
 
 
+async def test_who_sends_without_end_stops_nobody(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    _, far = wire_pair()
+    reads = 0
+
+    def endless(limit: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        assert reads < 100, "nobody else had a turn"
+        return bytes(limit)
+
+    far.try_receive = endless  # type: ignore[method-assign]
+
+    async def read() -> None:
+        while await receive(far):
+            pass
+
+    nursery.start_soon(read)
+    for _ in range(10):
+        await trio.lowlevel.checkpoint()
+    assert reads
+    nursery.cancel_scope.cancel()
+
+
 async def test_exactly_so_many_octets(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
