@@ -8,6 +8,9 @@
 the first takes its name.  A crash between two renames leaves some added, each whole.
 The node may run or not: it watches the folder (peers.py).
 
+`remove` of a node that stands in a file with others gives each of the others a file of
+its own first.
+
 A claim to an address that we or another peer serve is refused even where it would not
 count, since no honest peer makes it.  A name belongs to one identity until it is removed.
 """
@@ -25,7 +28,16 @@ from mesh.core.directory import Directory, Listed
 from mesh.core.names import check_name
 from mesh.errors import CannotCreateError, DescriptorError, IoError, NoInputError
 from mesh.node.keys import sync_directory
-from mesh.node.peers import Peers, Us, check_is_other, format_file, keys_of, path_of
+from mesh.node.peers import (
+    SUFFIX,
+    Peers,
+    Us,
+    check_is_other,
+    format_file,
+    keys_of,
+    path_of,
+    read_file_untrusted,
+)
 
 
 @dataclass(frozen=True)
@@ -69,22 +81,57 @@ def add(
     return list(added.values())
 
 
-def remove(folder: Path, name: str) -> None:
-    """Take a peer off the list; NoInputError when it is not on it."""
+def remove(folder: Path, name: str, own: str = "") -> None:
+    """Take a peer off the list; NoInputError when it is not on it.
+
+    `own` is this node's name, which in a file with others stands for nobody.
+    """
     try:
         path = path_of(folder, check_name(name))
     except ValueError as error:
         raise NoInputError(str(error)) from error
     with _locked(folder):
         try:
-            path.unlink()
+            shared = list(_shared(folder, name))
+            if not (shared or path.is_symlink() or path.exists()):
+                raise NoInputError(
+                    f"{path}: not there: `mesh peers list` shows who is listed"
+                )
+            _write(folder, _latest(folder, shared, {name, own}))
+            for each in (*(file for file, _ in shared), path):
+                each.unlink(missing_ok=True)
             sync_directory(folder)
-        except FileNotFoundError as error:
-            raise NoInputError(
-                f"{path}: not there: `mesh peers list` shows who is listed"
-            ) from error
         except OSError as error:
             raise IoError(f"{path}: {error.strerror}") from error
+
+
+def _shared(folder: Path, name: str) -> Iterator[tuple[Path, list[Listed]]]:
+    """Good files that list this node among others."""
+    for file in sorted(folder.glob(f"[!.]*{SUFFIX}")):
+        with suppress(DescriptorError, OSError):
+            found = read_file_untrusted(file)
+            if len(found) > 1 and any(one.descriptor.name == name for one in found):
+                yield file, found
+
+
+def _latest(
+    folder: Path, shared: Sequence[tuple[Path, list[Listed]]], left_out: set[str]
+) -> list[Listed]:
+    """What is to be written so that the others stay listed without these files."""
+    kept: dict[str, Listed] = {}
+    written: set[str] = set()
+    for one in (one for _, found in shared for one in found):
+        name = one.descriptor.name
+        if name in left_out:
+            continue
+        if name not in kept:
+            with suppress(DescriptorError, OSError):
+                kept[name] = read_file_untrusted(path_of(folder, name))[0]
+        old = kept.get(name)
+        if old is None or old.descriptor.serial < one.descriptor.serial:
+            kept[name] = one
+            written.add(name)
+    return [kept[name] for name in sorted(written)]
 
 
 def _unclaimed(

@@ -129,7 +129,7 @@ class Peers:
     def _read(self, name: str, stamp: _Stamp, last: tuple[Listed, ...]) -> _Entry:
         path = self._folder / name
         try:
-            found = _parse_file_untrusted(_read_regular(path), path)
+            found = read_file_untrusted(path)
             if len(found) > 1:
                 found = [f for f in found if f.descriptor.name != self._us.name]
             for one in found:
@@ -218,6 +218,11 @@ def _stamps(folder: Path) -> dict[str, _Stamp]:
                     )
                     stamps[item.name] = look
     return stamps
+
+
+def read_file_untrusted(path: Path) -> list[Listed]:
+    """All that one file of the folder lists; raises DescriptorError or OSError."""
+    return _parse_file_untrusted(_read_regular(path), path)
 
 
 def _read_regular(path: Path) -> bytes:

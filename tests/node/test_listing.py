@@ -285,3 +285,29 @@ def test_a_folder_that_may_not_be_written() -> None:
     refusal = pytest.raises(CannotCreateError, match="Permission denied")
     with forbidden_folder() as folder, refusal:
         offer(folder, signed("bravo"))
+
+
+def test_remove_of_one_among_many_keeps_the_others(tmp_path: Path) -> None:
+    """Also a later statement, and the operator's word; we ourselves are nobody."""
+    word = "Serves-Confirmed: list@else.test\n"
+    carol = text_of("carol", serial=8, serves=("list@else.test",))
+    (tmp_path / "carol.mesh").write_text(text_of("carol"))
+    (tmp_path / "dave.mesh").write_text(text_of("dave", serial=9))
+    (tmp_path / "all.mesh").write_text(
+        text_of("alpha") + text_of("bravo") + word + carol + text_of("dave")
+    )
+    (tmp_path / "bad.mesh").write_text("bravo")
+    (tmp_path / "bravo.mesh").write_text(text_of("bravo"))
+    remove(tmp_path, "bravo", "alpha")
+    (tmp_path / "bad.mesh").unlink()
+    found = snapshot(tmp_path)
+    assert found.mistakes == ()
+    assert {n: one.descriptor.serial for n, one in found.by_name.items()} == {
+        "carol": 8,
+        "dave": 9,
+    }
+    assert found.by_name["carol"].confirmed == {"list@else.test"}
+    assert sorted(path.name for path in tmp_path.glob("*.mesh")) == [
+        "carol.mesh",
+        "dave.mesh",
+    ]
