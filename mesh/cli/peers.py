@@ -80,7 +80,7 @@ def remove_(name: str) -> None:
     from mesh.node.listing import remove
 
     config = load_config()
-    remove(config.peers_dir, name, config.node.name)
+    remove(config.peers_dir, name, config.node.name, time.time())
     click.echo(f"{name}: removed")
 
 

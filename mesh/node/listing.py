@@ -3,6 +3,7 @@
 
     peers.d/.lock            held (flock) while a command changes the folder
     peers.d/.NAME.mesh.new   written and synced, before it takes its name
+    peers.d/.removed         what removed peers served (peers.py), written before they go
 
 `add` checks all descriptors, each against those before it, and writes all aside before
 the first takes its name.  A crash between two renames leaves some added, each whole.
@@ -22,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from mesh.core.descriptor import Descriptor, fingerprint
 from mesh.core.directory import Directory, Listed
@@ -29,6 +31,7 @@ from mesh.core.names import check_name
 from mesh.errors import CannotCreateError, DescriptorError, IoError, NoInputError
 from mesh.node.keys import sync_directory
 from mesh.node.peers import (
+    REMOVED_NAME,
     SUFFIX,
     Peers,
     Us,
@@ -37,7 +40,11 @@ from mesh.node.peers import (
     keys_of,
     path_of,
     read_file_untrusted,
+    read_withheld,
 )
+
+WITHHELD_SECONDS: Final = 31 * 86_400
+"""A removed peer's mail never leaves in clear for 30 whole days: time to notice."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +88,11 @@ def add(
     return list(added.values())
 
 
-def remove(folder: Path, name: str, own: str = "") -> None:
+def remove(folder: Path, name: str, own: str = "", now: float = 0.0) -> None:
     """Take a peer off the list; NoInputError when it is not on it.
 
-    `own` is this node's name, which in a file with others stands for nobody.
+    `own` is this node's name, which in a file with others stands for nobody.  What the
+    peer served is withheld from port 25 for WITHHELD_SECONDS from `now` on.
     """
     try:
         path = path_of(folder, check_name(name))
@@ -97,12 +105,37 @@ def remove(folder: Path, name: str, own: str = "") -> None:
                 raise NoInputError(
                     f"{path}: not there: `mesh peers list` shows who is listed"
                 )
+            with suppress(DescriptorError, OSError):
+                shared.append((path, read_file_untrusted(path)))
+            listed = (one for _, found in shared for one in found)
+            served = [
+                address
+                for one in listed
+                if one.descriptor.name == name
+                for address in one.counted
+            ]
+            _withhold(folder, served, now)
             _write(folder, _latest(folder, shared, {name, own}))
             for each in (*(file for file, _ in shared), path):
                 each.unlink(missing_ok=True)
             sync_directory(folder)
         except OSError as error:
             raise IoError(f"{path}: {error.strerror}") from error
+
+
+def _withhold(folder: Path, addresses: Sequence[str], now: float) -> None:
+    """Write down what must not leave by port 25, and forget what may again."""
+    withheld = {a: until for a, until in read_withheld(folder).items() if until > now}
+    withheld |= dict.fromkeys(addresses, int(now) + WITHHELD_SECONDS)
+    lines = [f"{_day(until)} {address}\n" for address, until in withheld.items()]
+    aside = folder / f"{REMOVED_NAME}.new"
+    aside.unlink(missing_ok=True)
+    with aside.open("x", encoding="ascii") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write("".join(sorted(lines)))
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(folder / REMOVED_NAME)
 
 
 def _shared(folder: Path, name: str) -> Iterator[tuple[Path, list[Listed]]]:

@@ -5,6 +5,8 @@
                         -----BEGIN MESH DESCRIPTOR-----
                         ...                            the descriptor of NAME
     peers.d/ANY.mesh    two or more of these, each with the lines before it
+    peers.d/.removed    YYYY-MM-DD ADDRESS    what a removed peer served, and until
+                                              when it may not leave by port 25
 
 Other names are ignored.  A file counts when it is a regular file (no link, no FIFO) of
 bounded size with good descriptors only, of our network and not our own, and a single
@@ -28,6 +30,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -39,6 +42,7 @@ from mesh.core.descriptor import (
     parse_untrusted,
 )
 from mesh.core.directory import Directory, Listed
+from mesh.core.names import normalize_address
 from mesh.errors import DescriptorError
 
 SUFFIX: Final = ".mesh"
@@ -46,6 +50,10 @@ FILE_MAX_LEN: Final = 4_194_304
 """Octets: what the parser takes, some 1,000 common descriptors in one file."""
 PEERS_MAX: Final = 4096
 """Files: four times the links that a node is built for."""
+
+REMOVED_NAME: Final = ".removed"
+REMOVED_MAX_LEN: Final = 1_048_576
+"""Octets of that file: some 20,000 addresses."""
 
 _CONFIRMED: Final = "Serves-Confirmed: "
 _Stamp: TypeAlias = tuple[int, ...]
@@ -92,6 +100,7 @@ class Peers:
         self._us = us
         self._entries: dict[str, _Entry] = {}
         self._trouble: str | None = None
+        self._withheld: dict[str, int] = {}
         self.snapshot = self._gather()
 
     def poll(self) -> bool:
@@ -107,7 +116,9 @@ class Peers:
                 )
         except OSError as error:
             self._trouble = f"{self._folder}: {error.strerror}: put the folder back"
+        withheld, self._withheld = self._withheld, read_withheld(self._folder)
         changed = stamps is not None and self._read_changed(stamps)
+        changed = changed or withheld != self._withheld
         if changed or trouble != self._trouble:
             self.snapshot = self._gather()
             return True
@@ -171,7 +182,7 @@ class Peers:
                 )
             else:
                 good.append(one)
-        directory = Directory(self._us.serves, good)
+        directory = Directory(self._us.serves, good, self._withheld)
         mistakes += [_conflict(a, names) for a, names in directory.conflicts]
         return Snapshot(
             directory,
@@ -218,6 +229,22 @@ def _stamps(folder: Path) -> dict[str, _Stamp]:
                     )
                     stamps[item.name] = look
     return stamps
+
+
+def read_withheld(folder: Path) -> dict[str, int]:
+    """Addresses of removed peers and the UNIX time until which they are withheld.
+
+    Lines of another form are passed over; without the file there are none.
+    """
+    found = {}
+    with suppress(OSError, DescriptorError):
+        octets = _read_regular(folder / REMOVED_NAME)[:REMOVED_MAX_LEN]
+        for line in octets.decode("ascii", "replace").splitlines():
+            day, _, address = line.partition(" ")
+            with suppress(ValueError):
+                until = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
+                found[normalize_address(address)] = int(until.timestamp())
+    return found
 
 
 def read_file_untrusted(path: Path) -> list[Listed]:

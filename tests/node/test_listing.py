@@ -15,7 +15,7 @@ from mesh.core.descriptor import Descriptor
 from mesh.errors import CannotCreateError, DescriptorError, IoError, NoInputError
 from mesh.node.listing import add, remove
 from mesh.node.peers import Peers, Snapshot, Us
-from tests.descriptors import NOW, signed, text_of
+from tests.descriptors import DAY, NOW, signed, text_of
 from tests.disk import forbidden_folder, full_disk
 
 US = Us("alpha", "main", {"mix@alpha.test": 0, "postmaster": 0})
@@ -180,7 +180,7 @@ def test_a_bad_file_is_repaired(tmp_path: Path) -> None:
 def test_remove(tmp_path: Path) -> None:
     offer(tmp_path, signed("bravo"))
     remove(tmp_path, "bravo")
-    assert contents(tmp_path) == {}
+    assert list(contents(tmp_path)) == [".removed"]
     with pytest.raises(NoInputError, match=r"bravo\.mesh: not there: .*peers list"):
         remove(tmp_path, "bravo")
     assert offer(tmp_path, signed("bravo", serial=1)) == ["added"]
@@ -261,7 +261,6 @@ import sys
 from pathlib import Path
 from mesh.node.listing import add
 from tests.disk import forbidden_folder, full_disk
-from tests.descriptors import NOW, signed
 from tests.node.test_listing import US
 names = sys.argv[2].split(",")
 for _ in range(3):
@@ -311,3 +310,33 @@ def test_remove_of_one_among_many_keeps_the_others(tmp_path: Path) -> None:
         "carol.mesh",
         "dave.mesh",
     ]
+
+
+def test_what_a_removed_peer_served_is_withheld_for_a_month(tmp_path: Path) -> None:
+    word = "Serves-Confirmed: list@else.test\n"
+    text = text_of("bravo", serves=("list@else.test", "spam@else.test"))
+    (tmp_path / "bravo.mesh").write_text(word + text)
+    (tmp_path / ".removed").write_text("nonsense\n2000-01-01 old@else.test\n")
+    remove(tmp_path, "bravo", "alpha", NOW)
+    directory = snapshot(tmp_path).directory
+    assert directory.is_withheld("list@else.test", NOW + 30 * DAY)
+    assert not directory.is_withheld("list@else.test", NOW + 32 * DAY)
+    assert not directory.is_withheld("spam@else.test", NOW)
+    removed = tmp_path / ".removed"
+    assert "old@" not in removed.read_text()
+    assert removed.stat().st_mode & 0o777 == 0o600
+    (tmp_path / "carol.mesh").write_text(text_of("carol"))
+    remove(tmp_path, "carol", "alpha", NOW + DAY)
+    directory = snapshot(tmp_path).directory
+    assert directory.is_withheld("mix@carol.test", NOW + 31 * DAY)
+    assert directory.is_withheld("list@else.test", NOW + 30 * DAY)
+
+
+def test_a_watching_node_sees_what_is_withheld(tmp_path: Path) -> None:
+    (tmp_path / "bravo.mesh").write_text(text_of("bravo"))
+    peers = Peers(tmp_path, US)
+    assert peers.poll()
+    remove(tmp_path, "bravo", "alpha", NOW)
+    assert peers.poll()
+    assert peers.snapshot.directory.is_withheld("mix@bravo.test", NOW)
+    assert not peers.poll()
