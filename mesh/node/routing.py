@@ -8,6 +8,7 @@
     claimed by two                          ?               taken, and waits
     nobody's, exit = true                   exit:DOMAIN     taken, leaves by port 25
                       with a smarthost      exit:           but for the fixed routes
+    a removed peer's, for 30 days           none            550
     nobody's, exit = false                  none            550
 
 postmaster@ of this node is a remailer's (config.py) or, where node.toml names somebody
@@ -17,6 +18,7 @@ The refuse list is read again when its file changes; a new one that has a mistak
 not count, the last good one stays.
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -85,6 +87,8 @@ class Routing:
         domain = domain_of(canonical)
         if not (self._exit and domain):
             return None
+        if self._directory().is_withheld(canonical, time.time()):
+            return None  # a peer's until lately: in clear only after 30 days
         return EXIT if self._smarthost and domain not in self._routes else EXIT + domain
 
     def accepts(self, path: str) -> Reply | None:

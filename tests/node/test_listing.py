@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from mesh.config import parse
 from mesh.core.descriptor import Descriptor
+from mesh.core.directory import Directory
 from mesh.errors import CannotCreateError, DescriptorError, IoError, NoInputError
 from mesh.node.listing import add, remove
 from mesh.node.peers import Peers, Snapshot, Us
+from mesh.node.routing import Routing
 from tests.descriptors import DAY, NOW, signed, text_of
 from tests.disk import forbidden_folder, full_disk
 
@@ -260,6 +263,7 @@ ADD = """
 import sys
 from pathlib import Path
 from mesh.node.listing import add
+from tests.descriptors import NOW, signed
 from tests.disk import forbidden_folder, full_disk
 from tests.node.test_listing import US
 names = sys.argv[2].split(",")
@@ -340,3 +344,11 @@ def test_a_watching_node_sees_what_is_withheld(tmp_path: Path) -> None:
     assert peers.poll()
     assert peers.snapshot.directory.is_withheld("mix@bravo.test", NOW)
     assert not peers.poll()
+
+
+def test_what_is_withheld_does_not_go_to_port_25(tmp_path: Path) -> None:
+    config = parse('[node]\nname = "alpha"\n', tmp_path / "node.toml")
+    soon = {"mix@bravo.test": 1 << 40}
+    routing = Routing(config, lambda: Directory({}, [], soon))
+    assert routing.route("mix@bravo.test") is None
+    assert routing.route("other@bravo.test") == "exit:bravo.test"
