@@ -49,6 +49,7 @@ from mesh.node.dialer import Dialer
 from mesh.node.drop import Drop
 from mesh.node.exchange import Exchange
 from mesh.node.listener import Listener, bind
+from mesh.node.outbound import Outbound
 from mesh.node.peers import Peers, Us
 from mesh.node.pipe import PipeDelivery
 from mesh.node.qmgr import QueueManager
@@ -230,6 +231,11 @@ class Node:
             nursery.start_soon(self._listener.run, sock)
         for index, remailer in enumerate(self._config.remailer):
             nursery.start_soon(self._delivery(f"local:{index}", remailer.deliver).run)
+        if self._config.delivery.exit:
+            outbound = Outbound.of(
+                self._config, self._qmgr, self._routing, self._entropy
+            )
+            nursery.start_soon(outbound.run)
         self._adopt(nursery)
         nursery.start_soon(self._drop.run)
         nursery.start_soon(self._watch_peers, nursery)
