@@ -128,18 +128,13 @@ class Lookup:
             address = str(ipaddress.ip_address(text))
         except ValueError:
             return NO_DOMAIN
-        if not self._public(address) or self._is_ours(address):
+        if not self._public(address) or self._is_own(address):
             return LOOP
         return [Place("", address, self._port)]
 
-    def _is_ours(self, name_or_address: str) -> bool:
-        if name_or_address in self._own_hosts:
-            return True
-        return name_or_address[:1].isdigit() and self._own(name_or_address)
-
     async def _look_up(self, domain: str) -> list[Place] | Reply:
         hosts = await self._exchanges(domain)
-        if hosts == [(0, "")]:
+        if [host for _, host in hosts] == [""]:
             return NULL_MX
         places: list[Place] = []
         found = False
@@ -175,7 +170,7 @@ class Lookup:
         return any(host == place.host and level < end for level, host in hosts)
 
     async def _exchanges(self, domain: str) -> list[tuple[int, str]]:
-        """Give (preference, host) in the order to try; [(0, "")] is the null MX."""
+        """Give (preference, host) in the order to try; a host "" is the null MX."""
         answer = await self._resolve(domain, "MX")
         if answer is None:
             return [(0, domain)]

@@ -31,7 +31,7 @@ import trio
 
 from mesh.config import Config
 from mesh.core.crypto import Entropy
-from mesh.core.names import parse_endpoint
+from mesh.core.names import normalize_host, parse_endpoint
 from mesh.core.pool import Ticks
 from mesh.core.record import Record
 from mesh.core.reply import TRY_LATER, Reply
@@ -327,12 +327,10 @@ class _Session:
 
     async def _encrypt(self) -> bool:
         """Put TLS around the connection and begin anew; False: the handshake failed."""
-        host = self._place.host
-        is_name = not host.replace(".", "").isdigit() and ":" not in host
         stream = trio.SSLStream(
             self._stream,
             self._outbound.tls,
-            server_hostname=host if host and is_name else None,
+            server_hostname=_sni(self._place.host),
             https_compatible=True,  # many servers end without TLS's farewell
         )
         try:
@@ -383,6 +381,15 @@ class _Session:
             else:
                 return ref, record
         return None
+
+
+def _sni(host: str) -> str | None:
+    """Give the name that the handshake may carry; a zone can hold any octets."""
+    try:
+        name = normalize_host(host)
+    except ValueError:
+        return None
+    return None if name.rpartition(".")[2].isdecimal() else name
 
 
 def _opportunistic() -> ssl.SSLContext:

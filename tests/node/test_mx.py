@@ -25,6 +25,7 @@ ZONE: Zone = {
     ("a.test", "AAAA"): ["2001:db8::1"],
     ("b.test", "A"): ["192.0.2.2"],
     ("null.test", "MX"): ["0 ."],
+    ("null5.test", "MX"): ["5 ."],
     ("plain.test", "A"): ["192.0.2.3"],
     ("six.test", "AAAA"): ["2001:db8::6"],
     ("alias.test", "CNAME"): ["two.test."],
@@ -51,6 +52,7 @@ EXPECTED: dict[str, list[Place] | Reply] = {
     "two.test": A + B,
     "alias.test": A + B,
     "null.test": NULL_MX,
+    "null5.test": NULL_MX,
     "plain.test": [Place("plain.test", "192.0.2.3", 2525)],
     "six.test": [Place("six.test", "2001:db8::6", 2525)],
     "toalias.test": [Place("c.test", "192.0.2.3", 2525)],
@@ -73,6 +75,7 @@ EXPECTED: dict[str, list[Place] | Reply] = {
     "[127.0.0.1]": LOOP,
     "[198.51.100.1]": LOOP,
     "[ipv6:::1]": LOOP,
+    "[ipv6:fd00::7]": LOOP,
     "[x:y]": NO_DOMAIN,
 }
 
@@ -85,7 +88,7 @@ async def test_where_a_domain_s_mail_goes(domain: str) -> None:
             name_servers=[server.address],
             port=2525,
             seconds=0.5,
-            own=lambda address: address == "198.51.100.1",
+            own=lambda address: address in {"198.51.100.1", "fd00::7"},
         )
         assert await lookup.places(domain) == EXPECTED[domain]
 

@@ -119,6 +119,19 @@ async def test_octets_leave_as_they_came_and_nothing_else(
         assert letter.recipients == [WHO, "too@x.test"]
 
 
+@pytest.mark.parametrize(
+    "host",
+    ["", "127.0.0.1", "::1", "x" * 64 + ".test", "\\255.test", ".x", "a..b", "é"],
+)
+async def test_a_host_that_is_no_name_is_not_named(tmp_path: Path, host: str) -> None:
+    with mail_server(tls=True) as server:
+        places = {"x.test": [Place(host, "127.0.0.1", server.port)]}
+        async with exit_node(tmp_path, places) as (alpha, _):
+            await stored(alpha, b"x\r\n", WHO)
+            await gone(alpha)
+    assert [letter.encrypted for letter in server.letters] == [True]
+
+
 async def test_dns_then_the_first_host_that_answers(tmp_path: Path) -> None:
     with mail_server(host="127.0.0.2") as server:
         zone = {
