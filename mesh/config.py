@@ -6,7 +6,7 @@
     [local]       socket smtp drop message_bytes
     [[remailer]]  address deliver user                 one table a remailer
     [link]        clock cells_per_second
-    [delivery]    exit smarthost routes
+    [delivery]    exit smarthost routes refuse
     [pool]        kind tick_seconds
 
 Paths in it are relative to the file.  Names, endpoints and addresses come out in
@@ -58,7 +58,6 @@ from mesh.mistakes import (
     explain_unknown,
 )
 from mesh.values import (
-    LATER,
     Target,
     check_clock,
     check_loopback,
@@ -82,6 +81,10 @@ MESSAGE_BYTES_MAX: Final = 1 << 30
 
 def _resolve(value: object, info: ValidationInfo[Path]) -> object:
     return resolve(value, info.context)
+
+
+def _optional_path(value: object, info: ValidationInfo[Path]) -> object:
+    return None if value in ("", None) else resolve(value, info.context)
 
 
 def _deliver(value: object, info: ValidationInfo[Path]) -> Target:
@@ -172,6 +175,7 @@ class Delivery(_Model):
     exit: bool = True
     smarthost: _OptionalEndpoint = ""
     routes: dict[_Host, _Endpoint] = Field(default_factory=dict)
+    refuse: Annotated[Path | None, BeforeValidator(_optional_path)] = None
 
 
 class Pool(_Model):
@@ -243,11 +247,21 @@ class Config:
         own = {a: i for i, one in enumerate(self.remailer) for a in one.address}
         if self.remailer:
             index = own.get(self.node.postmaster, 0)
-            own.setdefault("postmaster", index)
-            if self.node.address:
-                host = self.node.address.rpartition(":")[0]
-                own.setdefault(f"postmaster@{mail_domain(host)}", index)
+            for name in self._postmasters():
+                own.setdefault(name, index)
         return own
+
+    def aliases(self) -> dict[str, str]:
+        """Each address here that stands for one elsewhere: a postmaster's."""
+        own = {a for one in self.remailer for a in one.address}
+        if not self.node.postmaster or self.node.postmaster in own:
+            return {}
+        return {a: self.node.postmaster for a in self._postmasters() if a not in own}
+
+    def _postmasters(self) -> list[str]:
+        host = self.node.address.rpartition(":")[0]
+        bare = "postmaster"
+        return [bare, f"{bare}@{mail_domain(host)}"] if host else [bare]
 
 
 def find_config(option: str | None) -> Path:
@@ -339,10 +353,11 @@ def _contradictions(data: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
         yield ("remailer",), f"more than {SERVES_MAX} addresses: run a second node"
     node = data["node"]
     postmaster = node.get("postmaster") if isinstance(node, dict) else None
-    if postmaster and isinstance(postmaster, str) and postmaster.lower() not in seen:
+    if isinstance(postmaster, str) and postmaster.lower().startswith("postmaster@"):
         yield (
             ("node", "postmaster"),
-            f"is no [[remailer]]'s address; any other {LATER}: name one of those",
+            "is a postmaster itself, and the two could send to each other for ever: "
+            "name somebody's own address",
         )
 
 

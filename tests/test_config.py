@@ -102,6 +102,13 @@ def test_a_name_is_enough_and_the_rest_is_as_the_example() -> None:
     assert least.remailer == ()
     assert least.node.listen == ()
     assert least.delivery.routes == {}
+    assert least.delivery.refuse is None
+
+
+def test_the_refuse_list_is_relative_to_the_file() -> None:
+    config = parse(LEAST + '[delivery]\nrefuse = "no"\n', PATH)
+    assert config.delivery.refuse == BASE / "no"
+    assert parse(LEAST + '[delivery]\nrefuse = ""\n', PATH).delivery.refuse is None
 
 
 def test_listen_follows_the_address() -> None:
@@ -183,6 +190,21 @@ def test_addresses_are_canonical_and_postmaster_follows() -> None:
     assert "postmaster@[127.0.0.1]" in literal.own_addresses()
 
 
+def test_a_postmaster_elsewhere_is_an_alias() -> None:
+    text = LEAST + 'address = "a.test:9"\npostmaster = "Who@Else.test"\n'
+    assert parse(text, PATH).aliases() == {
+        "postmaster": "who@else.test",
+        "postmaster@a.test": "who@else.test",
+    }
+    text += '[[remailer]]\naddress = ["x@a.test", "postmaster@a.test"]\n'
+    assert parse(text + 'deliver = "maildir:M"', PATH).aliases() == {
+        "postmaster": "who@else.test"
+    }
+    text = text.replace("Who@Else.test", "x@a.test")
+    assert parse(text + 'deliver = "maildir:M"', PATH).aliases() == {}
+    assert parse(LEAST, PATH).aliases() == {}
+
+
 BAD = """\
 colour = 3
 [nod]
@@ -191,7 +213,7 @@ nmae = "x"
 listen = ["a", 5, "[::1]:9"]
 address = 7
 clock = "renewal"
-postmaster = "x@y.net"
+postmaster = "Postmaster@y.net"
 [local]
 smtp = ["127.0.0.1:2525", "192.0.2.1:25"]
 message_bytes = 0
@@ -231,8 +253,8 @@ def test_all_mistakes_at_once() -> None:
         '5: node.listen[2]: must be text: write it in quotes, "..."',
         '6: node.address: must be text: write it in quotes, "..."',
         "7: node.clock: is no key of [node]: it belongs in [link]",
-        f"8: node.postmaster: is no [[remailer]]'s address; any other {LATER}: "
-        "name one of those",
+        "8: node.postmaster: is a postmaster itself, and the two could send to each "
+        "other for ever: name somebody's own address",
         "10: local.smtp: 192.0.2.1:25 is not loopback: "
         "write 127.0.0.1:PORT or [::1]:PORT",
         "11: local.message_bytes: must be greater than or equal to 1: change it",

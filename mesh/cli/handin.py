@@ -28,11 +28,13 @@ needs libsodium.
 
 import os
 import sys
+from _socket import SHUT_WR
+from _socket import socket as Socket  # noqa: N812  # a class with a small name
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from mesh.cli.flags import Flags, parse_flags
-from mesh.cli.submit import SHUT_WR, NodeDownError, connect, submit
+from mesh.cli.submit import RECIPIENTS_MAX, NodeDownError, connect, submit
 from mesh.core.content import from_lf, is_lawful
 from mesh.errors import (
     ConfigError,
@@ -128,14 +130,16 @@ def hand_over(
     places: Places, sender: str, recipients: Sequence[str], content: bytes
 ) -> None:
     """Give it to the node, or to its drop folder when it is down."""
-    try:
-        submit(places.socket, sender, recipients, content)
-    except NodeDownError:
-        from mesh.cli.dropoff import drop
-        from mesh.core.drop import Mail, divide
+    for at in range(0, len(recipients), RECIPIENTS_MAX):
+        part = recipients[at : at + RECIPIENTS_MAX]
+        try:
+            submit(places.socket, sender, part, content)
+        except NodeDownError:
+            from mesh.cli.dropoff import drop
+            from mesh.core.drop import Mail, divide
 
-        for part in divide(recipients, len(content)):
-            drop(places.drop, Mail(sender, part, content))
+            for few in divide(part, len(content)):
+                drop(places.drop, Mail(sender, few, content))
 
 
 def check_address(text: str) -> str:
@@ -220,16 +224,24 @@ def _relay(path: str) -> int:
 
     When the input ends the node hears that and answers what it has got.
     """
-    from select import POLLIN, POLLOUT, poll
-
     try:
         sock = connect(path)
     except NodeDownError:
         _write(b"421 the node does not run\r\n")
         raise TryLaterError("the node does not run: start it, or use -bm") from None
+    sock.setblocking(False)
+    try:
+        _carry(sock)
+    finally:
+        sock.close()
+    return 0
+
+
+def _carry(sock: Socket) -> None:
+    from select import POLLIN, POLLOUT, poll
+
     waiting = b""
     is_open = True
-    sock.setblocking(False)  # the standard library's signature
     while True:
         watched = poll()
         watched.register(sock.fileno(), POLLIN | (POLLOUT if waiting else 0))
@@ -241,17 +253,19 @@ def _relay(path: str) -> int:
             if not waiting:
                 is_open = False
                 sock.shutdown(SHUT_WR)
+        state = ready.get(sock.fileno(), 0)
         try:
-            if waiting:
+            if state & POLLOUT:
                 waiting = waiting[sock.send(waiting) :]
-            octets = sock.recv(READ_MAX)
-        except BlockingIOError:
-            continue
-        except OSError:
-            return 0  # the node ended the dialogue
-        if not octets:
-            return 0
-        _write(octets)
+            if state & ~POLLOUT:
+                octets = sock.recv(READ_MAX)
+                if not octets:
+                    return
+                _write(octets)
+        except BrokenPipeError:  # what it said before it left is still to be read
+            waiting, is_open = b"", False
+        except ConnectionResetError:
+            return
 
 
 def _write(octets: bytes) -> None:

@@ -34,7 +34,7 @@ def command(ctx: click.Context, as_json: bool) -> int | None:
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="For a program to read.")
 def list_(as_json: bool) -> int:
-    """Show each peer: fingerprint, addresses, validity.
+    """Show each peer: fingerprint, addresses, clock, class, days left.
 
     Exit code 65 when a file in peers.d does not count; a line says why.
     """
@@ -59,7 +59,7 @@ def add_(serves: tuple[str, ...], files: tuple[str, ...]) -> None:
 
     config = load_config()
     us = _us(config)
-    offered = _read_all(files)
+    offered = _read_all(config, files)
     words = {_normal(address) for address in serves} | _ask(config, us, offered, serves)
     for one in add(config.peers_dir, us, offered, words, time.time()):
         descriptor = one.listed.descriptor
@@ -79,7 +79,8 @@ def remove_(name: str) -> None:
     """Remove a peer: its links end at once."""
     from mesh.node.listing import remove
 
-    remove(load_config().peers_dir, name)
+    config = load_config()
+    remove(config.peers_dir, name, config.node.name, time.time())
     click.echo(f"{name}: removed")
 
 
@@ -107,18 +108,33 @@ def _normal(address: str) -> str:
         return address
 
 
-def _read_all(files: Sequence[str]) -> list[tuple[str, "Descriptor"]]:
-    """All descriptors of all files; a line for each file that has none."""
+def _read_all(config: "Config", files: Sequence[str]) -> list[tuple[str, "Descriptor"]]:
+    """All descriptors of all files; a line for each file that has none.
+
+    Our own, in a file with others, is passed over: a file of all nodes is for each.
+    """
     offered: list[tuple[str, Descriptor]] = []
     mistakes: list[MeshError] = []
     for file in files:
         try:
-            offered.extend((file, descriptor) for descriptor in _read(file))
+            found = _read(file)
+            if len(found) > 1:
+                found = [one for one in found if not _is_ours(config, one)]
+            offered.extend((file, descriptor) for descriptor in found)
         except MeshError as error:
             mistakes.append(error)
     if mistakes:
         raise type(mistakes[0])("\n".join(map(str, mistakes)))
     return offered
+
+
+def _is_ours(config: "Config", descriptor: "Descriptor") -> bool:
+    if descriptor.name != config.node.name:
+        return False
+    from mesh.core.crypto import signing_public
+    from mesh.node.keys import load_identity
+
+    return signing_public(load_identity(config.state_dir)) == descriptor.identity
 
 
 def _read(file: str) -> list["Descriptor"]:
@@ -199,6 +215,7 @@ def _facts(listed: "Listed", now: float) -> dict[str, object]:
         "serial": descriptor.serial,
         "valid_from": date(descriptor.not_before),
         "valid_until": date(descriptor.not_after),
+        "days_left": max(0, int((descriptor.not_after - now) // 86_400)),
         "valid": descriptor.valid_at(now),
     }
 

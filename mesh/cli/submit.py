@@ -20,7 +20,6 @@ message was stored; then it goes to the drop folder, because twice is better tha
 import os
 import sys
 from _socket import AF_UNIX, SO_RCVTIMEO, SO_SNDTIMEO, SOCK_STREAM, SOL_SOCKET
-from _socket import SHUT_WR as SHUT_WR
 from _socket import socket as Socket  # noqa: N812  # a class with a small name
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -47,7 +46,7 @@ class NodeDownError(Exception):
 def connect(path: str) -> Socket:
     """Connect to the node's socket; NodeDownError, NotPermittedError."""
     sock = Socket(AF_UNIX, SOCK_STREAM)
-    limit = b"".join(n.to_bytes(8, sys.byteorder) for n in (REPLY_SECONDS, 0))
+    limit = _limit()
     folder = -1
     try:
         for option in (SO_RCVTIMEO, SO_SNDTIMEO):
@@ -69,8 +68,13 @@ def connect(path: str) -> Socket:
     return sock
 
 
+def _limit() -> bytes:
+    """Write the limit as the C library's struct timeval."""
+    return b"".join(n.to_bytes(8, sys.byteorder) for n in (REPLY_SECONDS, 0))
+
+
 def submit(path: str, sender: str, recipients: Sequence[str], content: bytes) -> None:
-    """Hand over one message; returns when the node has it on its disk.
+    """Hand over one message, in one transaction; returns when it is on the node's disk.
 
     NodeDownError, or the error that its reply became.
     """
@@ -78,17 +82,12 @@ def submit(path: str, sender: str, recipients: Sequence[str], content: bytes) ->
     try:
         replies = _replies(sock)
         _judge(next(replies), NotPermittedError)
-        greeting = b"EHLO localhost\r\n"
-        for at in range(0, len(recipients), RECIPIENTS_MAX):
-            part = recipients[at : at + RECIPIENTS_MAX]
-            _send(sock, greeting + _transaction(sender, part, content))
-            if greeting:
-                _judge(next(replies), MessageError)
-            greeting = b""
-            _judge(next(replies), MessageError)
-            for _ in part:
-                _judge(next(replies), UnknownNameError)
-            _judge(next(replies), MessageError)
+        _send(sock, b"EHLO localhost\r\n" + _transaction(sender, recipients, content))
+        _judge(next(replies), MessageError)
+        _judge(next(replies), MessageError)
+        for _ in recipients:
+            _judge(next(replies), UnknownNameError)
+        _judge(next(replies), MessageError)
     finally:
         sock.close()
 

@@ -48,8 +48,9 @@ cells_per_second = 1  # a power of two, 0.125 to 4096; a link takes the lower of
 
 [delivery]
 exit = true  # false: middleman, nothing leaves by port 25
-smarthost = ""
-routes = {}
+smarthost = ""  # "host:port"; empty: the domain's own mail servers, port 25
+routes = {}  # fixed ones: { "example.org" = "127.0.0.1:2525" }
+refuse = ""  # a file: who wants no mail from here; an address or @domain a line
 
 [pool]
 kind = "none"

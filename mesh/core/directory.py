@@ -21,6 +21,8 @@ Conflict: mail waits, nothing is given to either, and `conflicts` tells the oper
 Our own remailers are one owner here: among them the exact address wins.
 
 Expired peers still own their addresses: their mail waits rather than leaks elsewhere.
+What a removed peer served is withheld for a while: nobody serves it, and it must not
+leave the mesh either, in clear and to whoever answers there.
 Nothing here reads a clock or a file; the shared directory's signatures come later.
 """
 
@@ -55,6 +57,7 @@ Route: TypeAlias = Local | ToPeer | Conflict
 
 _CONFLICT: Final = Conflict()
 _OURS: Final = ""
+_NOTHING: Final[Mapping[str, int]] = {}
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,14 @@ def speaks_for(descriptor: Descriptor, address: str) -> bool:
 class Directory:
     """The table of all addresses; never changes, a new one takes its place."""
 
-    def __init__(self, ours: Mapping[str, int], peers: Iterable[Listed]) -> None:
+    def __init__(
+        self,
+        ours: Mapping[str, int],
+        peers: Iterable[Listed],
+        withheld: Mapping[str, int] = _NOTHING,
+    ) -> None:
+        """`withheld` has the UNIX time until which, of addresses and @domains."""
+        self._withheld = withheld
         self._routes: dict[str, Route] = {a: Local(i) for a, i in ours.items()}
         self._claims: dict[str, set[str]] = {a: {_OURS} for a in ours}
         for peer in peers:
@@ -107,6 +117,11 @@ class Directory:
         if exact == domain or (isinstance(exact, Local) and isinstance(domain, Local)):
             return exact
         return _CONFLICT
+
+    def is_withheld(self, address: str, now: float) -> bool:
+        """Whether a removed peer served this canonical address not long ago."""
+        places = (address, "@" + domain_of(address))
+        return any(now < self._withheld.get(place, 0) for place in places)
 
     def owners(self, address: str) -> frozenset[str]:
         """Names of the peers that a claim to this address would contradict; "" is us."""

@@ -48,14 +48,8 @@ from mesh.core.cell import (
 from mesh.core.dialogue import Dialogue, DialogueKind, IdsDone, MessageReceived
 from mesh.core.raw import RawEnded, RawSender
 from mesh.core.reply import Reply
-from mesh.core.smtp import Sender
-from mesh.core.transfer import (
-    Finished,
-    Outgoing,
-    SenderClosed,
-    SenderDialect,
-    StartTls,
-)
+from mesh.core.smtp import Finished, Outgoing, Sender, SenderClosed, SenderDialect
+from mesh.core.transfer import StartTls
 from mesh.errors import CellError, LocalProtocolError, RemoteProtocolError
 
 WINDOW: Final = 4 * 65_536 + 4_096

@@ -47,7 +47,8 @@ from mesh.errors import (
 from mesh.node.conversation import Conversation
 from mesh.node.exchange import Exchange, Peer
 from mesh.node.peers import Peers
-from mesh.node.qmgr import UNROUTED, QueueManager
+from mesh.node.qmgr import QueueManager
+from mesh.node.routing import UNROUTED
 from mesh.node.spool import Ref
 from mesh.node.wire import Outlet, SocketWire, receive
 

@@ -76,6 +76,11 @@ class Conversations:
         self._by_stream[conversation.stream] = conversation
         return conversation
 
+    @property
+    def open(self) -> tuple[Conversation, ...]:
+        """Those whose dialogue goes on."""
+        return tuple(self._by_stream.values())
+
     def hear(self, answered: Answered) -> None:
         """Give an event of the link to whom it belongs."""
         conversation = self._by_stream[answered.stream]

@@ -82,6 +82,7 @@ class Drop:
         self._box = box
         self._keys = keys
         self._qmgr = qmgr
+        self._stocked = False
         self._seen = 0
         self._settled = False
         self._retry_at = float("inf")
@@ -121,16 +122,17 @@ class Drop:
 
     async def run(self) -> None:
         """Take what lies there, lay keys ready, look again; for ever.  IoError."""
-        stocked = False
         while True:
             try:
-                stocked = stocked or await self._stock()
+                if not self._stocked:
+                    self._stocked = True
+                    await self._stock()
                 if not self._is_still() and not await self._take_all():
                     self._retry_at = trio.current_time() + RETRY_SECONDS
             except OSError:
-                stocked = False
+                self._stocked = False
                 self._retry_at = trio.current_time() + RETRY_SECONDS
-            await trio.sleep(LOOK_SECONDS if stocked else RETRY_SECONDS)
+            await trio.sleep(LOOK_SECONDS if self._stocked else RETRY_SECONDS)
 
     def _is_still(self) -> bool:
         """Say whether the folder is as at the last look.
@@ -148,17 +150,14 @@ class Drop:
 
     # keys
 
-    async def _stock(self) -> bool:
-        """Make every slot one whose key lies ready or whose message does (D0, D1).
-
-        False when one cannot be.
-        """
+    async def _stock(self) -> None:
+        """Make every slot one whose key lies ready or whose message does (D0, D1)."""
         missing, bare = await _in_thread(partial(_survey, self._box, self._ones()))
         # A slot without either may be in D4: its key has served.
         served = bare - self._keys.new
         self._keys.new.clear()
         await self._renew(sorted(served))
-        return await self._publish(sorted(missing - served))
+        await self._publish(sorted(missing - served))
 
     async def _renew(self, slots: Sequence[int]) -> None:
         """Destroy the keys of these slots and lay new ones ready (D4 to D0')."""
@@ -169,9 +168,10 @@ class Drop:
             self._keys.adopt(fresh)
             await self._publish(part)
 
-    async def _publish(self, slots: Sequence[int]) -> bool:
+    async def _publish(self, slots: Sequence[int]) -> None:
         ones = [(slot, self._keys.one(slot)) for slot in slots]
-        return await _in_thread(partial(_publish, self._box, ones))
+        if not await _in_thread(partial(_publish, self._box, ones)):
+            self._stocked = False
 
     # messages
 

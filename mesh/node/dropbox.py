@@ -124,7 +124,8 @@ class DropBox:
         self._clear(name)
         fd = os.open(aside, _MAKE, 0o600, dir_fd=self._fd)
         try:
-            os.write(fd, pack_key(one))
+            if os.write(fd, pack_key(one)) != KEY_FILE_LEN:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fchmod(fd, KEY_MODE)
             os.utime(fd, (0, 0))  # or it would say when the last message was taken
         finally:

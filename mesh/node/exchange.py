@@ -40,6 +40,7 @@ from mesh.node.pacing import BROKEN, CLOSED, SILENT, carry
 from mesh.node.parking import Parking
 from mesh.node.qmgr import Queue, QueueManager
 from mesh.node.rivals import best_of
+from mesh.node.routing import LOCAL, REFUSED
 from mesh.node.spool import Ref
 from mesh.node.wire import Wire
 
@@ -332,7 +333,10 @@ class Exchange:
         qmgr: QueueManager,
         max_message: int,
         entropy: Entropy,
+        refuses: Callable[[str], bool] = lambda _: False,
     ) -> None:
+        """`refuses` says who wants no mail from this node."""
+        self._refuses = refuses
         self.name = name
         self.identity = identity
         self.qmgr = qmgr
@@ -345,8 +349,13 @@ class Exchange:
 
     def accepts(self, peer: str, path: str) -> Reply | None:
         """Apply the one rule of relaying: what this node serves, or back to its sender."""
-        place = self.qmgr.router(_without_route(path))
-        if place is not None and place.startswith("local:"):
+        address = _without_route(path)
+        if self._refuses(address):
+            return REFUSED
+        place = self.qmgr.router(address)
+        if place is not None and (
+            place.startswith(LOCAL) or self.qmgr.alias(address) != address
+        ):
             return None
         if place == peer and path.startswith(f"@{self.name}:"):
             return None

@@ -3,10 +3,14 @@
 
     peers.d/.lock            held (flock) while a command changes the folder
     peers.d/.NAME.mesh.new   written and synced, before it takes its name
+    peers.d/.removed         what removed peers served (peers.py), written before they go
 
 `add` checks all descriptors, each against those before it, and writes all aside before
 the first takes its name.  A crash between two renames leaves some added, each whole.
 The node may run or not: it watches the folder (peers.py).
+
+`remove` of a node that stands in a file with others gives each of the others a file of
+its own first.
 
 A claim to an address that we or another peer serve is refused even where it would not
 count, since no honest peer makes it.  A name belongs to one identity until it is removed.
@@ -19,13 +23,28 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from mesh.core.descriptor import Descriptor, fingerprint
 from mesh.core.directory import Directory, Listed
 from mesh.core.names import check_name
 from mesh.errors import CannotCreateError, DescriptorError, IoError, NoInputError
 from mesh.node.keys import sync_directory
-from mesh.node.peers import Peers, Us, check_is_other, format_file, keys_of, path_of
+from mesh.node.peers import (
+    REMOVED_NAME,
+    SUFFIX,
+    Peers,
+    Us,
+    check_is_other,
+    format_file,
+    keys_of,
+    path_of,
+    read_file_untrusted,
+    read_withheld,
+)
+
+WITHHELD_SECONDS: Final = 31 * 86_400
+"""A removed peer's mail never leaves in clear for 30 whole days: time to notice."""
 
 
 @dataclass(frozen=True)
@@ -69,22 +88,83 @@ def add(
     return list(added.values())
 
 
-def remove(folder: Path, name: str) -> None:
-    """Take a peer off the list; NoInputError when it is not on it."""
+def remove(folder: Path, name: str, own: str = "", now: float = 0.0) -> None:
+    """Take a peer off the list; NoInputError when it is not on it.
+
+    `own` is this node's name, which in a file with others stands for nobody.  What the
+    peer served is withheld from port 25 for WITHHELD_SECONDS from `now` on.
+    """
     try:
         path = path_of(folder, check_name(name))
     except ValueError as error:
         raise NoInputError(str(error)) from error
     with _locked(folder):
         try:
-            path.unlink()
+            shared = list(_shared(folder, name))
+            if not (shared or path.is_symlink() or path.exists()):
+                raise NoInputError(
+                    f"{path}: not there: `mesh peers list` shows who is listed"
+                )
+            with suppress(DescriptorError, OSError):
+                shared.append((path, read_file_untrusted(path)))
+            listed = (one for _, found in shared for one in found)
+            served = [
+                address
+                for one in listed
+                if one.descriptor.name == name
+                for address in one.counted
+            ]
+            _withhold(folder, served, now)
+            _write(folder, _latest(folder, shared, {name, own}))
+            for each in (*(file for file, _ in shared), path):
+                each.unlink(missing_ok=True)
             sync_directory(folder)
-        except FileNotFoundError as error:
-            raise NoInputError(
-                f"{path}: not there: `mesh peers list` shows who is listed"
-            ) from error
         except OSError as error:
             raise IoError(f"{path}: {error.strerror}") from error
+
+
+def _withhold(folder: Path, addresses: Sequence[str], now: float) -> None:
+    """Write down what must not leave by port 25, and forget what may again."""
+    withheld = {a: until for a, until in read_withheld(folder).items() if until > now}
+    withheld |= dict.fromkeys(addresses, int(now) + WITHHELD_SECONDS)
+    lines = [f"{_day(until)} {address}\n" for address, until in withheld.items()]
+    aside = folder / f"{REMOVED_NAME}.new"
+    aside.unlink(missing_ok=True)
+    with aside.open("x", encoding="ascii") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write("".join(sorted(lines)))
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(folder / REMOVED_NAME)
+
+
+def _shared(folder: Path, name: str) -> Iterator[tuple[Path, list[Listed]]]:
+    """Good files that list this node among others."""
+    for file in sorted(folder.glob(f"[!.]*{SUFFIX}")):
+        with suppress(DescriptorError, OSError):
+            found = read_file_untrusted(file)
+            if len(found) > 1 and any(one.descriptor.name == name for one in found):
+                yield file, found
+
+
+def _latest(
+    folder: Path, shared: Sequence[tuple[Path, list[Listed]]], left_out: set[str]
+) -> list[Listed]:
+    """What is to be written so that the others stay listed without these files."""
+    kept: dict[str, Listed] = {}
+    written: set[str] = set()
+    for one in (one for _, found in shared for one in found):
+        name = one.descriptor.name
+        if name in left_out:
+            continue
+        if name not in kept:
+            with suppress(DescriptorError, OSError):
+                kept[name] = read_file_untrusted(path_of(folder, name))[0]
+        old = kept.get(name)
+        if old is None or old.descriptor.serial < one.descriptor.serial:
+            kept[name] = one
+            written.add(name)
+    return [kept[name] for name in sorted(written)]
 
 
 def _unclaimed(

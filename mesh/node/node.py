@@ -37,11 +37,9 @@ from mesh.core.crypto import (
     keyed_hash,
     signing_public,
 )
-from mesh.core.directory import Conflict, Listed, Local, ToPeer
+from mesh.core.directory import Listed
 from mesh.core.gate import Gate
 from mesh.core.handshake import PeerKeys
-from mesh.core.names import normalize_address
-from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
 from mesh.errors import CannotCreateError, UnavailableError
 from mesh.node import keys as key_files
 from mesh.node.control import CONTROL_MODE, Control
@@ -51,9 +49,11 @@ from mesh.node.dialer import Dialer
 from mesh.node.drop import Drop
 from mesh.node.exchange import Exchange
 from mesh.node.listener import Listener, bind
+from mesh.node.outbound import Outbound
 from mesh.node.peers import Peers, Us
 from mesh.node.pipe import PipeDelivery
-from mesh.node.qmgr import UNROUTED, QueueManager
+from mesh.node.qmgr import QueueManager
+from mesh.node.routing import LOCAL, Routing, host_of
 from mesh.node.spool import Spool
 from mesh.node.submission import Submission, allowed_uids, bind_unix
 from mesh.values import LmtpSocket, Maildir, Pipe, Target
@@ -129,14 +129,22 @@ class Node:
         us = Us(config.node.name, config.node.network, config.own_addresses())
         self._peers = Peers(config.peers_dir, us)
         self._peers.poll()
+        self._routing = Routing(config, lambda: self._peers.snapshot.directory)
         self._spool = Spool.open(state / "spool", spool_key, entropy)
-        self._qmgr = QueueManager(self._spool, self._route, entropy)
+        self._qmgr = QueueManager(
+            self._spool,
+            self._routing.route,
+            entropy,
+            host=host_of(config),
+            alias=self._routing.alias,
+        )
         self._exchange = Exchange(
             name=config.node.name,
             identity=signing_public(identity),
             qmgr=self._qmgr,
             max_message=config.local.message_bytes,
             entropy=entropy,
+            refuses=self._routing.refuses,
         )
         kem = MlKem768()
         self._gate = Gate(
@@ -165,7 +173,7 @@ class Node:
         self._submission = Submission(
             name=config.node.name,
             qmgr=self._qmgr,
-            accepts=self._accepts,
+            accepts=self._routing.accepts,
             max_message=config.local.message_bytes,
             uids=self._uids,
         )
@@ -180,23 +188,6 @@ class Node:
         )
 
     # what the parts ask
-
-    def _route(self, address: str) -> str | None:
-        """Name the place of an address: a peer, `local:N`, UNROUTED, or None."""
-        try:
-            canonical = normalize_address(address)
-        except ValueError:
-            canonical = address.lower()  # bare postmaster, and what nobody serves
-        route = self._peers.snapshot.directory.route(canonical)
-        if isinstance(route, Local):
-            return f"local:{route.index}"
-        if isinstance(route, ToPeer):
-            return route.name
-        return UNROUTED if isinstance(route, Conflict) else None
-
-    def _accepts(self, path: str) -> Reply | None:
-        """Refuse what no node serves; port 25 comes later, so `exit` does not matter."""
-        return None if self._route(path) is not None else NO_SUCH_RECIPIENT
 
     def _find_peer(self, link_key: bytes) -> PeerKeys | None:
         listed = self._peers.snapshot.find(link_key, time.time())
@@ -240,6 +231,11 @@ class Node:
             nursery.start_soon(self._listener.run, sock)
         for index, remailer in enumerate(self._config.remailer):
             nursery.start_soon(self._delivery(f"local:{index}", remailer.deliver).run)
+        if self._config.delivery.exit:
+            outbound = Outbound.of(
+                self._config, self._qmgr, self._routing, self._entropy
+            )
+            nursery.start_soon(outbound.run)
         self._adopt(nursery)
         nursery.start_soon(self._drop.run)
         nursery.start_soon(self._watch_peers, nursery)
@@ -344,6 +340,7 @@ class Node:
     async def _watch_peers(self, nursery: trio.Nursery) -> None:
         while True:
             await trio.sleep(PEERS_SECONDS)
+            self._routing.poll()
             self._adopt(nursery)
 
     def _adopt(self, nursery: trio.Nursery) -> None:
@@ -359,7 +356,7 @@ class Node:
             listed = {name: _keys_of(peer) for name, peer in by_name.items()}
             self._adopt_peers(nursery, listed)
         self._qmgr.reroute(
-            lambda place: place.startswith("local:") or place in by_name,
+            lambda place: place.startswith(LOCAL) or place in by_name,
             changed=changed,
         )
 

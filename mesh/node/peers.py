@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""The peers that the operator listed: one file each in peers.d.
+"""The peers that the operator listed: one file each in peers.d, or many in one.
 
     peers.d/NAME.mesh   Serves-Confirmed: ADDRESS      the operator's word, if any
                         -----BEGIN MESH DESCRIPTOR-----
                         ...                            the descriptor of NAME
+    peers.d/ANY.mesh    two or more of these, each with the lines before it
+    peers.d/.removed    YYYY-MM-DD ADDRESS    what a removed peer served, and until
+                                              when it may not leave by port 25
 
 Other names are ignored.  A file counts when it is a regular file (no link, no FIFO) of
-bounded size with exactly one good descriptor of the name it bears, of our network and
-not our own; otherwise a line says what is wrong, and what that file held before stays in
-force while it is there.  Two files with one key: neither counts, for either may lie.
+bounded size with good descriptors only, of our network and not our own, and a single
+one is of the name that the file bears; otherwise a line says what is wrong, and what
+that file held before stays in force while it is there.  Our own descriptor among others
+is passed over: a file of all nodes is good for each.
+
+The same node in two files: the greater serial counts, and of one serial NAME.mesh.  Two
+nodes with one key, or one name with two keys: neither counts, for either may lie.
 
 `poll` costs one stat a file, and reads only what changed.  listing.py changes the folder.
 
@@ -23,23 +30,30 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from mesh.core.descriptor import (
     BEGIN,
+    END,
     Descriptor,
     armour,
     parse_untrusted,
 )
 from mesh.core.directory import Directory, Listed
+from mesh.core.names import normalize_address
 from mesh.errors import DescriptorError
 
 SUFFIX: Final = ".mesh"
-FILE_MAX_LEN: Final = 262_144
-"""Octets: the longest descriptor in armour and a line for each address it serves."""
+FILE_MAX_LEN: Final = 4_194_304
+"""Octets: what the parser takes, some 1,000 common descriptors in one file."""
 PEERS_MAX: Final = 4096
 """Files: four times the links that a node is built for."""
+
+REMOVED_NAME: Final = ".removed"
+REMOVED_MAX_LEN: Final = 1_048_576
+"""Octets of that file: some 20,000 addresses."""
 
 _CONFIRMED: Final = "Serves-Confirmed: "
 _Stamp: TypeAlias = tuple[int, ...]
@@ -74,7 +88,7 @@ class _Entry:
     """One file: how it looked, what it held last, what is wrong with it now."""
 
     stamp: _Stamp
-    listed: Listed | None = None
+    listed: tuple[Listed, ...] = ()
     mistake: str | None = None
 
 
@@ -86,6 +100,7 @@ class Peers:
         self._us = us
         self._entries: dict[str, _Entry] = {}
         self._trouble: str | None = None
+        self._withheld: dict[str, int] = {}
         self.snapshot = self._gather()
 
     def poll(self) -> bool:
@@ -101,7 +116,9 @@ class Peers:
                 )
         except OSError as error:
             self._trouble = f"{self._folder}: {error.strerror}: put the folder back"
+        withheld, self._withheld = self._withheld, read_withheld(self._folder)
         changed = stamps is not None and self._read_changed(stamps)
+        changed = changed or withheld != self._withheld
         if changed or trouble != self._trouble:
             self.snapshot = self._gather()
             return True
@@ -115,16 +132,19 @@ class Peers:
         for name, stamp in stamps.items():
             entry = self._entries.get(name)
             if entry is None or entry.stamp != stamp:
-                last = entry.listed if entry else None
+                last = entry.listed if entry else ()
                 self._entries[name] = self._read(name, stamp, last)
                 changed = True
         return changed
 
-    def _read(self, name: str, stamp: _Stamp, last: Listed | None) -> _Entry:
+    def _read(self, name: str, stamp: _Stamp, last: tuple[Listed, ...]) -> _Entry:
         path = self._folder / name
         try:
-            listed = _parse_file_untrusted(_read_regular(path), path)
-            check_is_other(listed.descriptor, self._us)
+            found = read_file_untrusted(path)
+            if len(found) > 1:
+                found = [f for f in found if f.descriptor.name != self._us.name]
+            for one in found:
+                check_is_other(one.descriptor, self._us)
         except DescriptorError as error:
             text = str(error)
             shown = text if text.startswith(str(path)) else f"{path}: {text}"
@@ -133,24 +153,36 @@ class Peers:
             return _Entry((), last)
         except OSError as error:
             return _Entry(stamp, last, f"{path}: {error.strerror}: make it readable")
-        return _Entry(stamp, listed)
+        return _Entry(stamp, tuple(found))
 
     def _gather(self) -> Snapshot:
-        entries = [self._entries[name] for name in sorted(self._entries)]
         mistakes = [self._trouble] if self._trouble else []
-        mistakes += [entry.mistake for entry in entries if entry.mistake]
-        listed = [entry.listed for entry in entries if entry.listed]
-        uses = Counter(key for one in listed for key in keys_of(one.descriptor))
+        latest: dict[tuple[str, bytes], tuple[str, Listed]] = {}
+        for file, entry in sorted(self._entries.items(), key=_own_name_first):
+            if entry.mistake:
+                mistakes.append(entry.mistake)
+            for one in entry.listed:
+                who = (one.descriptor.name, one.descriptor.identity)
+                other = latest.get(who)
+                if other and other[1].descriptor.serial >= one.descriptor.serial:
+                    continue
+                latest[who] = file, one
+        mistakes.sort()
+        uses = Counter(
+            key for who, (_, one) in latest.items() for key in _claims(who[0], one)
+        )
         good = []
-        for one in listed:
-            if any(uses[key] > 1 for key in keys_of(one.descriptor)):
+        for name, (file, one) in sorted(
+            (who[0], found) for who, found in latest.items()
+        ):
+            if any(uses[key] > 1 for key in _claims(name, one)):
                 mistakes.append(
-                    f"{path_of(self._folder, one.descriptor.name)}: another file has "
+                    f"{self._folder / file}: another file has "
                     "one of its keys: `mesh peers remove` the false one"
                 )
             else:
                 good.append(one)
-        directory = Directory(self._us.serves, good)
+        directory = Directory(self._us.serves, good, self._withheld)
         mistakes += [_conflict(a, names) for a, names in directory.conflicts]
         return Snapshot(
             directory,
@@ -163,6 +195,16 @@ class Peers:
 def keys_of(descriptor: Descriptor) -> tuple[bytes, ...]:
     """All public keys that must be one node's alone."""
     return (descriptor.identity, *descriptor.link_keys)
+
+
+def _claims(name: str, listed: Listed) -> tuple[object, ...]:
+    """What must be one node's alone: its keys and its name."""
+    return (name, *keys_of(listed.descriptor))
+
+
+def _own_name_first(item: tuple[str, _Entry]) -> tuple[bool, str]:
+    """Files with one descriptor, which bear its name, before those with many."""
+    return len(item[1].listed) != 1, item[0]
 
 
 def _conflict(address: str, names: Sequence[str]) -> str:
@@ -189,6 +231,27 @@ def _stamps(folder: Path) -> dict[str, _Stamp]:
     return stamps
 
 
+def read_withheld(folder: Path) -> dict[str, int]:
+    """Addresses of removed peers and the UNIX time until which they are withheld.
+
+    Lines of another form are passed over; without the file there are none.
+    """
+    found = {}
+    with suppress(OSError, DescriptorError):
+        octets = _read_regular(folder / REMOVED_NAME)[:REMOVED_MAX_LEN]
+        for line in octets.decode("ascii", "replace").splitlines():
+            day, _, address = line.partition(" ")
+            with suppress(ValueError):
+                until = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
+                found[normalize_address(address)] = int(until.timestamp())
+    return found
+
+
+def read_file_untrusted(path: Path) -> list[Listed]:
+    """All that one file of the folder lists; raises DescriptorError or OSError."""
+    return _parse_file_untrusted(_read_regular(path), path)
+
+
 def _read_regular(path: Path) -> bytes:
     """A bounded read that neither follows a link nor waits for a FIFO."""
     try:
@@ -210,27 +273,29 @@ def _read_regular(path: Path) -> bytes:
     finally:
         os.close(file)
     if len(octets) > FILE_MAX_LEN:
-        raise DescriptorError("more than 256 KiB: this is no descriptor")
+        raise DescriptorError("more than 4 MiB: this is no descriptor")
     return octets
 
 
-def _parse_file_untrusted(octets: bytes, path: Path) -> Listed:
+def _parse_file_untrusted(octets: bytes, path: Path) -> list[Listed]:
     text = octets.decode(errors="replace")
     found = parse_untrusted(text, str(path))
-    if len(found) > 1:
-        raise DescriptorError("more than one descriptor: use `mesh peers add`")
-    descriptor = found[0]
-    if path.name != descriptor.name + SUFFIX:
+    if len(found) == 1 and path.name != found[0].name + SUFFIX:
         raise DescriptorError(
-            f"holds the descriptor of {descriptor.name}: use `mesh peers add`"
+            f"holds the descriptor of {found[0].name}: use `mesh peers add`"
         )
-    head = text.partition(BEGIN)[0].splitlines()
-    words = (
-        line.removeprefix(_CONFIRMED).strip()
-        for line in head
-        if line.startswith(_CONFIRMED)
-    )
-    return Listed(descriptor, frozenset(words) & frozenset(descriptor.serves))
+    listed: list[Listed] = []
+    words: set[str] = set()
+    inside = False
+    for line in text.splitlines():
+        inside = (inside or line.strip() == BEGIN) and line.strip() != END
+        if line.strip() == END:
+            one = found[len(listed)]
+            listed.append(Listed(one, frozenset(words) & frozenset(one.serves)))
+            words.clear()
+        elif not inside and line.startswith(_CONFIRMED):
+            words.add(line.removeprefix(_CONFIRMED).strip())
+    return listed
 
 
 def format_file(listed: Listed) -> str:

@@ -15,15 +15,7 @@ States of a record as everybody else sees them (what lies on the disk: spool.py)
     deferred   in the heap until its time     active again
     corrupt    counted, in no queue           counted again
 
-A destination is one of
-
-    NAME           a peer
-    local:N        the N-th remailer of node.toml
-    exit:DOMAIN    port 25, for addresses that no node serves, a queue a domain;
-                   `exit:` alone: all of them, to the smarthost
-    ?              UNROUTED: the address's node left, or two nodes claim it
-
-Mail waits where nobody takes it; each change of the peers routes anew what is UNROUTED
+Destinations are routing.py's.  Mail waits where nobody takes it; each change of the peers routes anew what is UNROUTED
 or about to leave the mesh, and hourly what has waited for 5 days is counted as tried.
 
 A bounce goes to addresses of this node's remailers only: anywhere else it would be
@@ -31,7 +23,7 @@ mail from us that a forged reverse-path addressed.  It and what remains of its m
 are committed together, before the message is forgotten: nothing accepted is lost
 without one of them, or a count in `dropped`.
 
-All of this runs on the Trio thread and nothing blocks.
+All of this runs on the Trio thread.
 """
 
 import heapq
@@ -55,11 +47,9 @@ from mesh.core.retry import (
 )
 from mesh.node.parking import Parking
 from mesh.node.reporter import Reporter
+from mesh.node.routing import EXIT, LOCAL, UNROUTED
 from mesh.node.spool import Ref, Spool
 
-UNROUTED: Final = "?"
-LOCAL: Final = "local:"
-EXIT: Final = "exit:"
 COPIES_MAX: Final = 67_108_864
 """Octets that one message may become through its many destinations: three of the
 greatest size; a longer list of recipients is for several messages."""
@@ -79,7 +69,7 @@ class Router(Protocol):
     """Who takes mail for an address: the peers' directory."""
 
     def __call__(self, address: str) -> str | None:
-        """Name the destination; None: no node serves it."""
+        """Name the destination; None: there is none."""
 
 
 class Queue:
@@ -103,8 +93,10 @@ class QueueManager:
         entropy: Entropy,
         *,
         host: str = "localhost",
+        alias: Callable[[str], str] = str,
     ) -> None:
-        """`host` is how bounces call this node."""
+        """`host` is how bounces call this node; for `alias` see routing.py."""
+        self.alias = alias
         self.spool = spool
         self.bounced = 0
         """Recipients whose failure was reported, since the start."""
@@ -151,7 +143,7 @@ class QueueManager:
         stored.
         """
         places: dict[str, list[str]] = {}
-        for recipient in recipients:
+        for recipient in map(self.alias, recipients):
             place = self.router(recipient) or UNROUTED
             places.setdefault(place, []).append(recipient)
         records = [
@@ -178,7 +170,7 @@ class QueueManager:
                 return
             answer(STORED)
             for ref, record in zip(refs, records, strict=True):
-                self._enqueue(ref, record.destination)
+                self.enqueue(ref, record.destination)
 
         self.spool.accept(records, committed)
 
@@ -267,7 +259,7 @@ class QueueManager:
                 return
             if reports:
                 self.bounced += len(failures)
-                self._enqueue(refs[-1], reports[0].destination)
+                self.enqueue(refs[-1], reports[0].destination)
             else:
                 self.dropped += len(failures)
             for again in refs[: len(rest)]:
@@ -280,7 +272,8 @@ class QueueManager:
         else:
             committed(())
 
-    def _enqueue(self, ref: Ref, destination: str) -> None:
+    def enqueue(self, ref: Ref, destination: str) -> None:
+        """Put a record behind all others that go there."""
         queue = self.queue(destination)
         queue.ready.append(ref)
         queue.wake()
@@ -288,10 +281,9 @@ class QueueManager:
     def exits(self) -> list[str]:
         """Name the places outside for which something waits; forget the empty ones."""
         outside = [name for name in self._queues if name.startswith(EXIT)]
-        for name in outside:
-            if not self._queues[name].ready:
-                del self._queues[name]
-        return [name for name in outside if name in self._queues]
+        empty = {name for name in outside if not self._queues[name].ready}
+        self._queues = {n: q for n, q in self._queues.items() if n not in empty}
+        return [name for name in outside if name not in empty]
 
     def unreadable(self, ref: Ref) -> None:
         """Drop a record that the spool set aside as corrupt from every list."""
@@ -367,7 +359,7 @@ class QueueManager:
                 if head is None:
                     self.unreadable(ref)
                     continue
-                self._enqueue(ref, self._route(head))
+                self.enqueue(ref, self._route(head))
 
     async def _sweep(self) -> None:
         """Count as tried what has waited too long for a link; give up what is old."""

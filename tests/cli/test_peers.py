@@ -351,3 +351,44 @@ def test_a_bad_disk(alpha: Path, bravo: Path, capsys: Capture) -> None:
     assert main(["peers", "add", str(bravo)]) == 73
     assert main(["peers"]) == 65
     assert "put the folder back" in capsys.readouterr().err
+
+
+def test_a_file_of_all_nodes_is_for_each(
+    alpha: Path, bravo: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """Our own descriptor is passed over in it, and nobody else's by our name."""
+    ours = export(alpha, capsys)
+    every = tmp_path / "all.txt"
+    every.write_text(ours + bravo.read_text() + now_text("carol"))
+    assert main(["peers", "add", str(every)]) == 0
+    out = capsys.readouterr().out
+    assert [line.partition(":")[0] for line in out.splitlines()] == ["bravo", "carol"]
+    every.write_text(now_text("alpha") + now_text("dave"))
+    assert main(["peers", "add", str(every)]) == 65
+    assert "own name" in capsys.readouterr().err
+    alone = tmp_path / "alone.txt"
+    alone.write_text(ours)
+    assert main(["peers", "add", str(alone)]) == 65
+
+
+def test_list_says_clock_class_and_days_left(alpha: Path, capsys: Capture) -> None:
+    folder = alpha.parent / "peers.d"
+    now = int(time.time())
+    (folder / "carol.mesh").write_text(
+        text_of("carol", not_before=now - DAY, not_after=now + 30 * DAY + 60)
+    )
+    (folder / "dave.mesh").write_text(
+        text_of("dave", not_before=now - 2 * DAY, not_after=now - DAY)
+    )
+    assert main(["peers", "list"]) == 0
+    out = capsys.readouterr().out
+    carol, dave = out.split("\ndave\n")
+    words = [line.split() for line in carol.splitlines()]
+    assert ["clock", "renewal"] in words
+    assert ["cells", "per", "second", "1.0"] in words
+    assert ["days", "left", "30"] in words
+    assert "NOT VALID" in dave
+    assert ["days", "left", "0"] in [line.split() for line in dave.splitlines()]
+    assert main(["peers", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["peers"]
+    assert [peer["days_left"] for peer in told] == [30, 0]

@@ -109,3 +109,14 @@ def test_whom_a_new_claim_would_contradict() -> None:
     assert directory.owners("x@carol.test") == {"carol"}
     assert directory.owners("x@bravo.test") == frozenset()
     assert directory.owners("@nobody.test") == frozenset()
+
+
+def test_what_is_withheld_and_until_when() -> None:
+    withheld = {"mix@gone.test": 100, "@all.test": 200}
+    directory = Directory({}, [], withheld)
+    assert directory.is_withheld("mix@gone.test", 99)
+    assert not directory.is_withheld("mix@gone.test", 100)
+    assert not directory.is_withheld("other@gone.test", 99)
+    assert directory.is_withheld("any@all.test", 199)
+    assert not Directory({}, []).is_withheld("mix@gone.test", 0)
+    assert directory.route("mix@gone.test") is None

@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
+from mesh.config import parse
 from mesh.core.descriptor import Descriptor
+from mesh.core.directory import Directory
 from mesh.errors import CannotCreateError, DescriptorError, IoError, NoInputError
 from mesh.node.listing import add, remove
 from mesh.node.peers import Peers, Snapshot, Us
-from tests.descriptors import NOW, signed, text_of
+from mesh.node.routing import Routing
+from tests.descriptors import DAY, NOW, signed, text_of
 from tests.disk import forbidden_folder, full_disk
 
 US = Us("alpha", "main", {"mix@alpha.test": 0, "postmaster": 0})
@@ -180,7 +183,7 @@ def test_a_bad_file_is_repaired(tmp_path: Path) -> None:
 def test_remove(tmp_path: Path) -> None:
     offer(tmp_path, signed("bravo"))
     remove(tmp_path, "bravo")
-    assert contents(tmp_path) == {}
+    assert list(contents(tmp_path)) == [".removed"]
     with pytest.raises(NoInputError, match=r"bravo\.mesh: not there: .*peers list"):
         remove(tmp_path, "bravo")
     assert offer(tmp_path, signed("bravo", serial=1)) == ["added"]
@@ -260,8 +263,8 @@ ADD = """
 import sys
 from pathlib import Path
 from mesh.node.listing import add
-from tests.disk import forbidden_folder, full_disk
 from tests.descriptors import NOW, signed
+from tests.disk import forbidden_folder, full_disk
 from tests.node.test_listing import US
 names = sys.argv[2].split(",")
 for _ in range(3):
@@ -285,3 +288,67 @@ def test_a_folder_that_may_not_be_written() -> None:
     refusal = pytest.raises(CannotCreateError, match="Permission denied")
     with forbidden_folder() as folder, refusal:
         offer(folder, signed("bravo"))
+
+
+def test_remove_of_one_among_many_keeps_the_others(tmp_path: Path) -> None:
+    """Also a later statement, and the operator's word; we ourselves are nobody."""
+    word = "Serves-Confirmed: list@else.test\n"
+    carol = text_of("carol", serial=8, serves=("list@else.test",))
+    (tmp_path / "carol.mesh").write_text(text_of("carol"))
+    (tmp_path / "dave.mesh").write_text(text_of("dave", serial=9))
+    (tmp_path / "all.mesh").write_text(
+        text_of("alpha") + text_of("bravo") + word + carol + text_of("dave")
+    )
+    (tmp_path / "bad.mesh").write_text("bravo")
+    (tmp_path / "bravo.mesh").write_text(text_of("bravo"))
+    remove(tmp_path, "bravo", "alpha")
+    (tmp_path / "bad.mesh").unlink()
+    found = snapshot(tmp_path)
+    assert found.mistakes == ()
+    assert {n: one.descriptor.serial for n, one in found.by_name.items()} == {
+        "carol": 8,
+        "dave": 9,
+    }
+    assert found.by_name["carol"].confirmed == {"list@else.test"}
+    assert sorted(path.name for path in tmp_path.glob("*.mesh")) == [
+        "carol.mesh",
+        "dave.mesh",
+    ]
+
+
+def test_what_a_removed_peer_served_is_withheld_for_a_month(tmp_path: Path) -> None:
+    word = "Serves-Confirmed: list@else.test\n"
+    text = text_of("bravo", serves=("list@else.test", "spam@else.test"))
+    (tmp_path / "bravo.mesh").write_text(word + text)
+    (tmp_path / ".removed").write_text("nonsense\n2000-01-01 old@else.test\n")
+    remove(tmp_path, "bravo", "alpha", NOW)
+    directory = snapshot(tmp_path).directory
+    assert directory.is_withheld("list@else.test", NOW + 30 * DAY)
+    assert not directory.is_withheld("list@else.test", NOW + 32 * DAY)
+    assert not directory.is_withheld("spam@else.test", NOW)
+    removed = tmp_path / ".removed"
+    assert "old@" not in removed.read_text()
+    assert removed.stat().st_mode & 0o777 == 0o600
+    (tmp_path / "carol.mesh").write_text(text_of("carol"))
+    remove(tmp_path, "carol", "alpha", NOW + DAY)
+    directory = snapshot(tmp_path).directory
+    assert directory.is_withheld("mix@carol.test", NOW + 31 * DAY)
+    assert directory.is_withheld("list@else.test", NOW + 30 * DAY)
+
+
+def test_a_watching_node_sees_what_is_withheld(tmp_path: Path) -> None:
+    (tmp_path / "bravo.mesh").write_text(text_of("bravo"))
+    peers = Peers(tmp_path, US)
+    assert peers.poll()
+    remove(tmp_path, "bravo", "alpha", NOW)
+    assert peers.poll()
+    assert peers.snapshot.directory.is_withheld("mix@bravo.test", NOW)
+    assert not peers.poll()
+
+
+def test_what_is_withheld_does_not_go_to_port_25(tmp_path: Path) -> None:
+    config = parse('[node]\nname = "alpha"\n', tmp_path / "node.toml")
+    soon = {"mix@bravo.test": 1 << 40}
+    routing = Routing(config, lambda: Directory({}, [], soon))
+    assert routing.route("mix@bravo.test") is None
+    assert routing.route("other@bravo.test") == "exit:bravo.test"

@@ -131,12 +131,19 @@ BAD: list[tuple[Callable[[Path], object], str]] = [
     (link, "a symbolic link: put the file itself here"),
     (device, "a symbolic link: put the file itself here"),
     (lambda path: path.mkdir(), "not a regular file"),
-    (huge, "more than 256 KiB"),
-    (lambda path: path.write_bytes(bytes(FILE_MAX_LEN + 1)), "more than 256 KiB"),
+    (huge, "more than 4 MiB"),
+    (lambda path: path.write_bytes(bytes(FILE_MAX_LEN + 1)), "more than 4 MiB"),
     (lambda path: path.write_bytes(b"\xff" * 100), "1: no descriptor in it"),
     (lambda path: path.write_text(""), "1: no descriptor in it"),
     (lambda path: path.write_text(text_of("dave")), "holds the descriptor of dave"),
-    (lambda path: path.write_text(text_of("carol") * 2), "more than one descriptor"),
+    (
+        lambda path: path.write_text(text_of("carol") + text_of("dave")[:-40]),
+        "cut off",
+    ),
+    (
+        lambda path: path.write_text(text_of("carol") + text_of("dave", network="x")),
+        "of the network x",
+    ),
     (lambda path: path.write_text(text_of("carol", network="x")), "of the network x"),
 ]
 
@@ -235,3 +242,53 @@ def test_more_files_than_a_node_is_built_for(
     snapshot = watch(folder).snapshot
     assert list(snapshot.by_name) == ["bravo"]
     assert snapshot.mistakes == (f"{folder}: more than 1 files: the rest is not read",)
+
+
+def test_many_descriptors_in_one_file(folder: Path) -> None:
+    """A file of all nodes: ours is passed over, each has the words before it."""
+    (folder / "all.mesh").write_text(
+        "All nodes of main.\n\n"
+        + text_of("alpha")
+        + "Serves-Confirmed: list@else.test\n"
+        + text_of("carol", serves=("list@else.test",))
+        + text_of("dave", serves=("list@else.test",))
+        + text_of("bravo", serial=6)
+    )
+    peers = watch(folder)
+    found = peers.snapshot
+    assert found.mistakes == ()
+    assert list(found.by_name) == ["bravo", "carol", "dave"]
+    assert found.by_name["bravo"].descriptor.serial == 7
+    assert found.by_name["carol"].counted == ("list@else.test",)
+    assert found.by_name["dave"].counted == ()
+    (folder / "all.mesh").write_text(text_of("carol") + text_of("bravo", serial=8))
+    assert peers.poll()
+    assert list(peers.snapshot.by_name) == ["bravo", "carol"]
+    assert peers.snapshot.by_name["bravo"].descriptor.serial == 8
+
+
+def test_of_one_serial_the_file_of_its_own_counts(folder: Path) -> None:
+    word = "Serves-Confirmed: list@else.test\n"
+    text = text_of("carol", serves=("list@else.test",))
+    (folder / "a.mesh").write_text(text + text_of("dave"))
+    (folder / "carol.mesh").write_text(word + text)
+    assert watch(folder).snapshot.by_name["carol"].confirmed == {"list@else.test"}
+
+
+def test_one_name_with_two_keys_is_nobody(folder: Path) -> None:
+    text = text_of("carol") + text_of("bravo", seed="mallory")
+    (folder / "more.mesh").write_text(text)
+    found = watch(folder).snapshot
+    assert list(found.by_name) == ["carol"]
+    assert len(found.mistakes) == 2
+
+
+def test_one_bad_among_many_and_what_was_before_stays(folder: Path) -> None:
+    many = folder / "more.mesh"
+    many.write_text(text_of("carol") + text_of("dave"))
+    peers = watch(folder)
+    many.write_text(text_of("carol", serial=8) + text_of("dave").replace("dave", "eve"))
+    assert peers.poll()
+    assert list(peers.snapshot.by_name) == ["bravo", "carol", "dave"]
+    assert peers.snapshot.by_name["carol"].descriptor.serial == 7
+    assert peers.snapshot.mistakes[0].startswith(f"{many}:")

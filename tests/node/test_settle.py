@@ -13,7 +13,8 @@ from mesh.core.reply import NO_ROOM, OK, Reply
 from mesh.core.retry import ATTEMPTS_MIN, GIVE_UP_SECONDS, INSIDE, OUTSIDE
 from mesh.node import qmgr
 from mesh.node.delivery import MaildirDelivery
-from mesh.node.qmgr import NOBODY, SWEEP_SECONDS, UNROUTED
+from mesh.node.qmgr import NOBODY, SWEEP_SECONDS
+from mesh.node.routing import UNROUTED
 from mesh.node.spool import Ref, Spool
 from tests.harness import Half, Patience, half, until
 

@@ -220,7 +220,10 @@ class World:
             "--remailer", remailer,
         )  # fmt: skip
         node = NodeProcess(home, port)
-        node.set(listen=f'["127.0.0.1:{port}"]', **{"clock": '"greedy"', **settings})
+        node.set(
+            listen=f'["127.0.0.1:{port}"]',
+            **{"clock": '"greedy"', "exit": "false", **settings},
+        )
         self.nodes.append(node)
         return node
 

@@ -18,7 +18,7 @@ address = "127.0.0.1"
 message_bytes = -1
 [[remailer]]
 address = "nobody"
-deliver = "pipe:/usr/bin/mixmaster -R"
+deliver = "mbox:/var/mail/mix"
 [link]
 clock = "constant"
 cells_per_second = 3

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""Where mail for an address goes, and whether it is taken at all.
+
+    the address is                          destination     at RCPT
+    on the refuse list                      -               550
+    a remailer's of this node               local:N         taken
+    a peer's                                its name        taken
+    claimed by two                          ?               taken, and waits
+    nobody's, exit = true                   exit:DOMAIN     taken, leaves by port 25
+                      with a smarthost      exit:           but for the fixed routes
+    a removed peer's, for 30 days           none            550
+    nobody's, exit = false                  none            550
+
+postmaster@ of this node is a remailer's (config.py) or, where node.toml names somebody
+else, becomes that address before it is routed.
+
+The refuse list is read again when its file changes; a new one that has a mistake does
+not count, the last good one stays.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from mesh.config import Config
+from mesh.core.directory import Conflict, Directory, Local, ToPeer
+from mesh.core.envelope import domain_of
+from mesh.core.names import mail_domain, normalize_address
+from mesh.core.refusal import Refusals, parse_refusals
+from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
+from mesh.errors import ConfigError
+
+UNROUTED: Final = "?"
+LOCAL: Final = "local:"
+EXIT: Final = "exit:"
+REFUSE_MAX_LEN: Final = 16_777_216
+"""Octets of a refuse list: half a million addresses."""
+REFUSED: Final = Reply(550, "5.7.1 the recipient wants no mail from here")
+
+
+def host_of(config: Config) -> str:
+    """Name this node as mail systems do: the host of its address, else its name."""
+    host = config.node.address.rpartition(":")[0]
+    return mail_domain(host) if host else config.node.name
+
+
+class Routing:
+    """Routes by a directory that may change at any time."""
+
+    def __init__(self, config: Config, directory: Callable[[], Directory]) -> None:
+        """Read the refuse list too: ConfigError with a line a mistake."""
+        self._directory = directory
+        self._exit = config.delivery.exit
+        self._smarthost = config.delivery.smarthost
+        self._routes = config.delivery.routes
+        self._aliases = config.aliases()
+        self._refuse_path = config.delivery.refuse
+        self._refuse_seen: object = None
+        self._refusals = Refusals()
+        if self._refuse_path is not None:
+            self._refuse_seen = _signature(self._refuse_path)
+            self._refusals = _read(self._refuse_path)
+
+    def alias(self, address: str) -> str:
+        """Give the address that stands for this one, mostly itself."""
+        return self._aliases.get(address.lower(), address)
+
+    def refuses(self, address: str) -> bool:
+        """Say whether this recipient wants no mail from here."""
+        return self._refusals.refuses(address)
+
+    def route(self, address: str) -> str | None:
+        """Name the destination; None: there is none."""
+        address = self.alias(address)
+        try:
+            canonical = normalize_address(address)
+        except ValueError:
+            canonical = address.lower()  # bare postmaster, quotes, literals
+        route = self._directory().route(canonical)
+        if isinstance(route, Local):
+            return f"{LOCAL}{route.index}"
+        if isinstance(route, ToPeer):
+            return route.name
+        if isinstance(route, Conflict):
+            return UNROUTED
+        domain = domain_of(canonical)
+        if not (self._exit and domain):
+            return None
+        if self._directory().is_withheld(canonical, time.time()):
+            return None  # a peer's until lately: in clear only after 30 days
+        return EXIT if self._smarthost and domain not in self._routes else EXIT + domain
+
+    def accepts(self, path: str) -> Reply | None:
+        """Say why a remailer may not hand over mail for a path; None: it may."""
+        if self.refuses(path):
+            return REFUSED
+        return None if self.route(path) is not None else NO_SUCH_RECIPIENT
+
+    def poll(self) -> None:
+        """Read the refuse list again if its file has changed."""
+        if self._refuse_path is None:
+            return
+        signature = _signature(self._refuse_path)
+        if signature == self._refuse_seen:
+            return
+        self._refuse_seen = signature
+        try:
+            self._refusals = _read(self._refuse_path)
+        except ConfigError:
+            return
+
+
+def _signature(path: Path) -> object:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def _read(path: Path) -> Refusals:
+    try:
+        with path.open("rb") as file:
+            octets = file.read(REFUSE_MAX_LEN + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror}; `[delivery] refuse` names it: write it, or "
+            "leave that empty"
+        ) from error
+    if len(octets) > REFUSE_MAX_LEN:
+        raise ConfigError(f"{path}: more than 16 MiB: this is no list of addresses")
+    return parse_refusals(octets.decode("utf-8", "replace"), str(path))

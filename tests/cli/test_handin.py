@@ -1,0 +1,493 @@
+# SPDX-License-Identifier: MIT
+"""mesh-sendmail against a node of a few lines: octets, exit codes, one line each."""
+
+import os
+import re
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from mesh.cli import handin, submit
+from mesh.cli.main import main as mesh
+from mesh.core.dialogue import Closed, Dialogue, DialogueKind, MessageReceived
+from mesh.core.reply import NO_ROOM, NO_SUCH_RECIPIENT, OK, Reply
+from tests.disk import unprivileged
+
+ME = "me@alpha.test"
+YOU = "you@bravo.test"
+Capture = pytest.CaptureFixture[str]
+
+
+@dataclass
+class FakeNode:
+    """Our dialogue's receiving half on a socket, in a thread."""
+
+    path: Path
+    answer: Reply | None = OK
+    greeting: bytes = b""
+    taken: list[MessageReceived] = field(default_factory=list)
+    heard: bytearray = field(default_factory=bytearray)
+
+    @contextmanager
+    def serving(self) -> Iterator["FakeNode"]:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(self.path))
+            listener.listen()
+            thread = threading.Thread(target=self._serve, args=(listener,))
+            thread.start()
+            try:
+                yield self
+            finally:
+                listener.shutdown(socket.SHUT_RDWR)
+                thread.join()
+
+    def _serve(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                sock = listener.accept()[0]
+            except OSError:
+                return
+            with sock:
+                self._converse(sock)
+
+    def _converse(self, sock: socket.socket) -> None:
+        if self.greeting:
+            sock.sendall(self.greeting)
+            return
+        dialogue = Dialogue(
+            name="alpha",
+            kind=DialogueKind.LOCAL,
+            accepts=lambda path: NO_SUCH_RECIPIENT if "nobody" in path else None,
+            max_message=100_000,
+        )
+        sock.sendall(dialogue.data_to_send())
+        while data := sock.recv(65_536):
+            self.heard += data
+            dialogue.receive_data(data)
+            while (event := dialogue.next_event()) is not None:
+                if isinstance(event, MessageReceived):
+                    if self.answer is None:
+                        return
+                    self.taken.append(event)
+                    dialogue.answer(self.answer)
+                elif isinstance(event, Closed):
+                    sock.sendall(dialogue.data_to_send())
+                    return
+            sock.sendall(dialogue.data_to_send())
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A node.toml in use, by $MESH_CONFIG."""
+    config = tmp_path / "node.toml"
+    config.write_text('[node]\nname = "alpha"\n[local]\nmessage_bytes = 100000\n')
+    monkeypatch.setenv("MESH_CONFIG", str(config))
+    return tmp_path
+
+
+@pytest.fixture
+def node(home: Path) -> Iterator[FakeNode]:
+    with FakeNode(home / "local.sock").serving() as serving:
+        yield serving
+
+
+Say = Callable[..., int]
+
+
+@pytest.fixture
+def say(tmp_path: Path) -> Iterator[Say]:
+    """Run it with these octets on its standard input."""
+    saved = os.dup(0)
+
+    def run(octets: bytes, *args: str) -> int:
+        file = tmp_path / "stdin"
+        file.write_bytes(octets)
+        with file.open("rb") as stdin:
+            os.dup2(stdin.fileno(), 0)
+            return handin.main(args)
+
+    yield run
+    os.dup2(saved, 0)
+    os.close(saved)
+
+
+def taken(node: FakeNode) -> tuple[str, tuple[str, ...], bytes]:
+    [message] = node.taken
+    return message.reverse_path, message.recipients, message.content
+
+
+def test_a_message_as_it_is(node: FakeNode, say: Say, capfd: Capture) -> None:
+    assert say(b"Subject: x\n\n\xff\0y", "-f", ME, YOU, f"<{YOU}>", "Z@b.test") == 0
+    assert taken(node) == (ME, (YOU, "Z@b.test"), b"Subject: x\r\n\r\n\xff\0y")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("args", "octets", "content"),
+    [
+        ("", b"a\n.\nb\n", b"a\r\n"),
+        ("", b"a\r\n.\r\nb\r\n", b"a\r\n"),
+        ("", b".\nb\n", b""),
+        ("", b"a\n.", b"a\r\n."),
+        ("", b"a\n..\n.b\n", b"a\r\n..\r\n.b\r\n"),
+        ("-i", b"a\n.\nb\n", b"a\r\n.\r\nb\r\n"),
+        ("-oi", b".\n", b".\r\n"),
+        ("", b"", b""),
+        ("", b"lf\ncrlf\r\nend", b"lf\r\ncrlf\r\nend"),
+    ],
+)
+def test_lines_and_dots(
+    node: FakeNode, say: Say, args: str, octets: bytes, content: bytes
+) -> None:
+    assert say(octets, *args.split(), YOU) == 0
+    assert taken(node) == ("", (YOU,), content)
+
+
+def test_recipients_of_the_header(node: FakeNode, say: Say) -> None:
+    text = (
+        b"From: x\nTo: A <a@b.test>\nBcc: c@b.test,\n d@b.test\nX: y\n\nTo: no@b.test\n"
+    )
+    assert say(text, "-t", YOU, "a@b.test") == 0
+    assert taken(node) == (
+        "",
+        (YOU, "a@b.test", "c@b.test", "d@b.test"),
+        b"From: x\r\nTo: A <a@b.test>\r\nX: y\r\n\r\nTo: no@b.test\r\n",
+    )
+
+
+def test_more_recipients_than_a_transaction_has(node: FakeNode, say: Say) -> None:
+    many = tuple(f"{n}@b.test" for n in range(250))
+    assert say(b"x\n", *many) == 0
+    assert [len(message.recipients) for message in node.taken] == [100, 100, 50]
+    assert sum((message.recipients for message in node.taken), ()) == many
+
+
+@pytest.mark.parametrize(
+    ("octets", "args", "code", "line"),
+    [
+        (b"x", "", 64, "no recipients: name them"),
+        (b"Subject: x\n\n", "-t", 64, "no recipients: neither"),
+        (b"x", "--frob", 64, "no option '--frob'"),
+        (b"a\rb\n", YOU, 65, "a CR that no LF follows"),
+        (b"x" * 100_001, YOU, 65, "longer than"),
+        (b"x" * 1_200_000, YOU, 65, "longer than"),
+        (b"\n" * 60_000, YOU, 65, "longer than"),
+        (b"x", "j\xf6rg@b.test", 65, "an address that is none"),
+        (b"x", "a@b.test>RCPT", 65, "an address that is none"),
+        (b"x", "a\r\nRCPT", 65, "an address that is none"),
+        (b"x", "a" * 300, 65, "an address that is none"),
+        (b"x", f"-f a<b {YOU}", 65, "an address that is none"),
+        (b"x", f"-f @ {YOU}", 65, "the node refuses it: 501"),
+        (b"x", "nobody@b.test", 67, "the node refuses it: 550 no node serves"),
+        (b"x", f"{YOU} nobody@b.test", 67, "the node refuses it: 550"),
+        (b"x", "root", 67, "the node refuses it: 501"),
+    ],
+)
+def test_refusals_are_one_line(
+    node: FakeNode,
+    say: Say,
+    capfd: Capture,
+    octets: bytes,
+    args: str,
+    code: int,
+    line: str,
+) -> None:
+    assert say(octets, *args.split(" ") if args else ()) == code
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith(f"mesh: {line}")
+    assert err.count("\n") == 1
+    assert "@" not in err.replace("user@example.net", "")
+    assert node.taken == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [(NO_ROOM, 75), (Reply(554, "no"), 65), (Reply(552, "no"), 65)],
+)
+def test_the_last_reply_is_the_exit_code(
+    node: FakeNode, say: Say, reply: Reply, code: int
+) -> None:
+    node.answer = reply
+    assert say(b"x", YOU) == code
+
+
+@pytest.mark.parametrize(
+    ("greeting", "code", "line"),
+    [
+        (b"554 this user may not submit here\r\n", 77, "mesh: the node refuses it: 554"),
+        (b"450 wait\r\n", 75, "mesh: the node says: 450 wait"),
+        # down, and there is no drop folder
+        (b"421 ending here\r\n", 75, "mesh: the node does not run, and "),
+        (b"hello\r\n", 75, "mesh: the node does not run, and "),
+        (b"2", 75, "mesh: the node does not run, and "),
+        (b"x" * 200_000, 75, "mesh: the node does not run, and "),
+    ],
+)  # fmt: skip
+def test_greetings(
+    home: Path, say: Say, capfd: Capture, greeting: bytes, code: int, line: str
+) -> None:
+    with FakeNode(home / "local.sock", greeting=greeting).serving():
+        assert say(b"x", YOU) == code
+    assert capfd.readouterr().err.startswith(line)
+
+
+def test_a_node_that_dies_before_its_answer_is_down(
+    node: FakeNode, say: Say, capfd: Capture
+) -> None:
+    node.answer = None
+    assert say(b"x" * 90_000, YOU) == 75
+    assert "does not run" in capfd.readouterr().err
+
+
+def test_a_node_that_says_nothing(
+    home: Path, say: Say, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit, "_limit", lambda: _timeval(0, 20_000))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(home / "local.sock"))
+        listener.listen(0)
+        assert say(b"x", YOU) == 75
+        assert "does not answer" in capfd.readouterr().err
+
+
+def _timeval(seconds: int, micros: int) -> bytes:
+    return b"".join(n.to_bytes(8, sys.byteorder) for n in (seconds, micros))
+
+
+def test_a_node_that_does_not_read(
+    home: Path, say: Say, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit, "_limit", lambda: _timeval(0, 20_000))
+    (home / "node.toml").write_text("")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(home / "local.sock"))
+        listener.listen()
+
+        def greet() -> None:
+            with listener.accept()[0] as sock:
+                sock.sendall(b"220 here\r\n")
+                gone.wait(10)
+
+        gone = threading.Event()
+        thread = threading.Thread(target=greet)
+        thread.start()
+        assert say(b"x" * 5_000_000, YOU) == 75
+        gone.set()
+        thread.join()
+    assert "does not read" in capfd.readouterr().err
+
+
+def test_a_socket_that_is_not_ours(capfd: Capture) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        home.chmod(0o755)
+        config = home / "node.toml"
+        config.touch()
+        config.chmod(0o644)
+        with FakeNode(home / "local.sock").serving():
+            (home / "local.sock").chmod(0)
+            with piped(b"x"), unprivileged():
+                assert handin.main(["-c", str(config), YOU]) == 77
+    assert "Permission denied" in capfd.readouterr().err
+
+
+def test_what_is_no_message(home: Path, say: Say, capfd: Capture) -> None:
+    del home
+    assert say(b"", "--help") == 0
+    out = capfd.readouterr().out
+    assert all(flag in out for flag in ("-t", "-i", "-f", "-bs", "-c"))
+    assert say(b"", "-bp") == 0
+    assert "mesh queue" in capfd.readouterr().out
+    assert say(b"", "-bi") == 0
+    assert say(b"x", "-q") == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_program_s_own_name(
+    monkeypatch: pytest.MonkeyPatch, capfd: Capture
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/mailq", "-v"])
+    assert handin.main() == 0
+    assert "mesh queue" in capfd.readouterr().out
+
+
+# the node.toml
+
+
+def test_never_one_of_the_working_directory(
+    home: Path, say: Say, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MESH_CONFIG")
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(handin, "SYSTEM_CONFIG", str(home / "etc" / "node.toml"))
+    assert say(b"x", YOU) == 66
+    assert re.match(r"mesh: \S+/etc/node.toml: No such file", capfd.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[local\n", "no node.toml"),
+        ("\udcff", "no node.toml"),
+        ("local = 3\n", r"\[local\] is wrong"),
+        ("[local]\nsocket = 3\n", r"\[local\] is wrong"),
+        ("[local]\ndrop = ''\n", r"\[local\] is wrong"),
+        ("[local]\nmessage_bytes = '1'\n", r"\[local\] is wrong"),
+    ],
+)
+def test_a_bad_file_is_78(
+    home: Path, say: Say, capfd: Capture, text: str, line: str
+) -> None:
+    (home / "node.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert say(b"x", YOU) == 78
+    err = capfd.readouterr().err
+    assert re.search(line, err)
+    assert err.count("\n") == 1
+
+
+def test_a_folder_is_no_file(home: Path, say: Say) -> None:
+    assert say(b"x", "-c", str(home), YOU) == 66
+
+
+def test_paths_are_relative_to_the_file(home: Path, say: Say) -> None:
+    inner = home / "run"
+    inner.mkdir()
+    (home / "node.toml").write_text(f"[local]\nsocket = '{inner}/s'\ndrop = 'd'\n")
+    places = handin.find_places(str(home / "node.toml"))
+    assert places == (str(inner / "s"), str(home / "d"), 20_971_520)
+    with FakeNode(inner / "s").serving() as node:
+        assert say(b"x", YOU) == 0
+        assert len(node.taken) == 1
+
+
+def test_a_path_longer_than_a_socket_s_address(home: Path, say: Say) -> None:
+    deep = home / ("d" * 100) / "e"
+    deep.mkdir(parents=True)
+    (home / "node.toml").write_text(f"[local]\nsocket = '{deep}/s'\n")
+    here = Path.cwd()
+    os.chdir(deep)
+    try:
+        with FakeNode(Path("s")).serving() as node:
+            assert say(b"x", YOU) == 0
+            assert len(node.taken) == 1
+    finally:
+        os.chdir(here)
+
+
+# -bs
+
+
+@contextmanager
+def piped(octets: bytes) -> Iterator[None]:
+    """Standard input is a pipe with these octets, then its end."""
+    saved = os.dup(0)
+    reading, writing = os.pipe()
+    writer = threading.Thread(target=_write_all, args=(writing, octets))
+    writer.start()
+    os.dup2(reading, 0)
+    os.close(reading)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+        writer.join()
+
+
+def _write_all(fd: int, octets: bytes) -> None:
+    with suppress(BrokenPipeError), os.fdopen(fd, "wb") as file:
+        file.write(octets)
+
+
+def test_a_dialogue_is_carried_both_ways(node: FakeNode, capfd: Capture) -> None:
+    text = b"x" * 90_000
+    lines = (
+        f"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<{YOU}>\r\nBDAT {len(text)} LAST\r\n"
+    ).encode()
+    with piped(lines + text + b"NOOP\r\nQUIT\r\n"):
+        assert handin.main(["-bs"]) == 0
+    codes = [line[:3] for line in capfd.readouterr().out.splitlines()]
+    assert codes[0] == "220"
+    assert codes[-1] == "221"
+    assert taken(node) == ("", (YOU,), text)
+
+
+def test_a_dialogue_that_the_input_ends(node: FakeNode, capfd: Capture) -> None:
+    with piped(b"EHLO x\r\nNOOP\r\n"):
+        assert handin.main(["-bs"]) == 0
+    assert capfd.readouterr().out.splitlines()[-1] == "250 ok"
+    assert bytes(node.heard) == b"EHLO x\r\nNOOP\r\n"
+
+
+@pytest.mark.parametrize("octets", [b"", b"x" * 3_000_000])
+def test_a_dialogue_that_the_node_ends(
+    home: Path, capfd: Capture, octets: bytes
+) -> None:
+    with (
+        FakeNode(home / "local.sock", greeting=b"554 not you\r\n").serving(),
+        piped(octets),
+    ):
+        assert handin.main(["-bs"]) == 0
+    assert capfd.readouterr().out == "554 not you\r\n"
+
+
+def test_a_dialogue_with_nobody(home: Path, capfd: Capture) -> None:
+    del home
+    with piped(b"EHLO x\r\n"):
+        assert handin.main(["-bs"]) == 75
+    out, err = capfd.readouterr()
+    assert out == "421 the node does not run\r\n"
+    assert err.startswith("mesh: the node does not run")
+
+
+# the frame
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (KeyError(YOU), 70, "mesh: a bug: KeyError: please report it\n"),
+        (OSError(28, "No space left on device"), 75, "mesh: No space left"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_nothing_gets_past_the_frame(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: Capture,
+    error: BaseException,
+    code: int,
+    line: str,
+) -> None:
+    def fail(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(handin, "_run", fail)
+    assert handin.main(["x"]) == code
+    err = capfd.readouterr().err
+    assert err.startswith(line)
+    assert YOU not in err
+
+
+def test_standard_error_may_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int, octets: bytes) -> int:
+        raise BrokenPipeError(fd, octets)
+
+    monkeypatch.setattr(os, "write", refuse)
+    assert handin.main([]) == 64
+
+
+def test_the_verb_is_the_same_program(node: FakeNode, say: Say, home: Path) -> None:
+    assert say(b"", "--help") == 0  # makes the file
+    config = str(home / "node.toml")
+    assert mesh(["sendmail", "-c", config, "-i", "--", YOU]) == 0
+    assert mesh(["-c", config, "sendmail", YOU]) == 0
+    assert mesh(["sendmail"]) == 64
+    assert [message.recipients for message in node.taken] == [(YOU,), (YOU,)]

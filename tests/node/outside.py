@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""The world outside of the mesh, on loopback: a name server, and mail servers.
+
+The name server is a real one: dnspython's wire code over UDP.  The mail servers are
+aiosmtpd, somebody else's, each in a thread of its own.
+"""
+
+import socket
+import ssl
+import threading
+from asyncio import Server
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+import trio
+import trustme
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+Zone = Mapping[tuple[str, str], list[str]]
+"""(name, type) -> records as a zone file has them; a name that is not there is none."""
+BROKEN = "broken"
+SILENT = "silent"
+"""Names with which the server fails, or says nothing."""
+
+
+@dataclass
+class NameServer:
+    """What was asked, and when; what is answered."""
+
+    zone: dict[tuple[str, str], list[str]]
+    port: int = 0
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", self.port
+
+    def answer(self, octets: bytes) -> bytes | None:
+        query = dns.message.from_wire(octets)
+        question = query.question[0]
+        kind = dns.rdatatype.to_text(question.rdtype)
+        name = question.name.to_text(omit_final_dot=True).lower()
+        self.asked.append((name, kind))
+        if name.startswith(SILENT):
+            return None
+        response = dns.message.make_response(query)
+        response.flags |= dns.flags.RA
+        if name.startswith(BROKEN):
+            response.set_rcode(dns.rcode.SERVFAIL)
+            return response.to_wire()
+        while (alias := self.zone.get((name, "CNAME"))) is not None:
+            response.answer.append(
+                dns.rrset.from_text(name + ".", 60, "IN", "CNAME", *alias)
+            )
+            name = alias[0].rstrip(".")
+        records = self.zone.get((name, kind))
+        if records is not None:
+            response.answer.append(
+                dns.rrset.from_text(name + ".", 60, "IN", kind, *records)
+            )
+        elif not any(name == known for known, _ in self.zone):
+            response.set_rcode(dns.rcode.NXDOMAIN)
+        return response.to_wire()
+
+
+@asynccontextmanager
+async def name_server(zone: Zone) -> AsyncIterator[NameServer]:
+    """Run a name server."""
+    server = NameServer(dict(zone))
+    sock = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    await sock.bind(("127.0.0.1", 0))
+    server.port = sock.getsockname()[1]
+
+    async def serve() -> None:
+        while True:
+            octets, source = await sock.recvfrom(4096)
+            if (reply := server.answer(octets)) is not None:
+                await sock.sendto(reply, source)
+
+    with sock:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            yield server
+            nursery.cancel_scope.cancel()
+
+
+@dataclass
+class Letter:
+    """One message as it came."""
+
+    reverse_path: str
+    recipients: list[str]
+    content: bytes
+    encrypted: bool
+    helo: str
+    session: int
+
+
+class MailServer:
+    """One mail server: what came in, and what it says to whom."""
+
+    def __init__(self, replies: Mapping[str, str] | None = None) -> None:
+        self.letters: list[Letter] = []
+        self.replies = dict(replies or {})
+        """Recipient -> reply at RCPT; `data` -> at the final dot."""
+        self.port = 0
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, _: Any
+    ) -> str:
+        reply = self.replies.get(address, "250 ok")
+        if reply.startswith("2"):
+            envelope.rcpt_tos.append(address)
+        return reply
+
+    async def handle_DATA(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope
+    ) -> str:
+        reply = self.replies.get("data", "250 ok")
+        if reply.startswith("2"):
+            assert isinstance(envelope.original_content, bytes)
+            self.letters.append(
+                Letter(
+                    envelope.mail_from or "",
+                    list(envelope.rcpt_tos),
+                    envelope.original_content,
+                    session.ssl is not None,
+                    session.host_name or "",
+                    id(session),
+                )
+            )
+        return reply
+
+
+class _Controller(Controller):
+    def _trigger_server(self) -> None:
+        """Connect once, to the port that the kernel chose."""
+        assert isinstance(self.server, Server)
+        self.port = self.server.sockets[0].getsockname()[1]
+        super()._trigger_server()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def mail_server(
+    replies: Mapping[str, str] | None = None,
+    *,
+    tls: bool = False,
+    host: str = "127.0.0.1",
+    port: int = 0,
+) -> Iterator[MailServer]:
+    """Run a mail server; with `tls` it offers STARTTLS with a certificate of nobody's."""
+    context = None
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trustme.CA().issue_cert("mx.elsewhere.test").configure_cert(context)
+    handler = MailServer(replies)
+    controller = _Controller(
+        handler, hostname=host, port=port, tls_context=context, decode_data=False,
+        data_size_limit=1_000_000,
+    )  # fmt: skip
+    controller.start()
+    try:
+        handler.port = controller.port
+        yield handler
+    finally:
+        controller.stop()
+
+
+@contextmanager
+def scripted(*sessions: bytes | None) -> Iterator[int]:
+    """Run a server that says the same whatever it hears: its port.
+
+    It serves one connection after the other; None: closes at once.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for said in sessions:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    if said is None:
+                        continue
+                    connection.sendall(said)
+                    while connection.recv(65_536):
+                        pass
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)

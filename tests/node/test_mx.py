@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""MX look-ups against a real name server."""
+
+import socket
+
+import pytest
+
+from mesh.core.reply import Reply
+from mesh.node.mx import (
+    ADDRESSES_MAX,
+    LOOP,
+    NO_DNS,
+    NO_DOMAIN,
+    NULL_MX,
+    Lookup,
+    Place,
+    is_own,
+    is_public,
+)
+from tests.node.outside import Zone, name_server
+
+ZONE: Zone = {
+    ("two.test", "MX"): ["20 b.test.", "10 a.test.", "30 none.test."],
+    ("a.test", "A"): ["192.0.2.1"],
+    ("a.test", "AAAA"): ["2001:db8::1"],
+    ("b.test", "A"): ["192.0.2.2"],
+    ("null.test", "MX"): ["0 ."],
+    ("null5.test", "MX"): ["5 ."],
+    ("plain.test", "A"): ["192.0.2.3"],
+    ("six.test", "AAAA"): ["2001:db8::6"],
+    ("alias.test", "CNAME"): ["two.test."],
+    ("toalias.test", "MX"): ["10 c.test."],
+    ("c.test", "CNAME"): ["plain.test."],
+    ("empty.test", "TXT"): ["x"],
+    ("nowhere.test", "MX"): ["10 none.test."],
+    ("loop.test", "MX"): ["10 lo.test.", "20 a.test."],
+    ("lo.test", "A"): ["127.0.0.1", "0.1.2.3", "169.254.1.1", "224.0.0.1", "240.0.0.1"],
+    ("lo.test", "AAAA"): ["::1", "::", "fe80::1", "ff02::1", "::ffff:127.0.0.1"],
+    ("only.test", "MX"): ["10 lo.test."],
+    ("backup.test", "MX"): ["10 a.test.", "20 us.test.", "20 same.test.", "30 b.test."],
+    ("us.test", "A"): ["198.51.100.1"],
+    ("same.test", "A"): ["192.0.2.9"],
+    ("named.test", "MX"): ["5 b.test.", "10 us.elsewhere.test.", "20 a.test."],
+    ("us.elsewhere.test", "A"): ["192.0.2.77"],
+    ("first.test", "MX"): ["10 us.test.", "20 a.test."],
+    ("dark.test", "MX"): ["10 broken.test."],
+    ("many.test", "MX"): [f"{n} a.test." for n in range(1, 20)],
+}
+A = [Place("a.test", "192.0.2.1", 2525), Place("a.test", "2001:db8::1", 2525)]
+B = [Place("b.test", "192.0.2.2", 2525)]
+EXPECTED: dict[str, list[Place] | Reply] = {
+    "two.test": A + B,
+    "alias.test": A + B,
+    "null.test": NULL_MX,
+    "null5.test": NULL_MX,
+    "plain.test": [Place("plain.test", "192.0.2.3", 2525)],
+    "six.test": [Place("six.test", "2001:db8::6", 2525)],
+    "toalias.test": [Place("c.test", "192.0.2.3", 2525)],
+    "empty.test": NO_DOMAIN,
+    "none.test": NO_DOMAIN,
+    "nowhere.test": NO_DOMAIN,
+    "loop.test": A,
+    "only.test": LOOP,
+    "backup.test": A,
+    "named.test": B,
+    "first.test": LOOP,
+    "broken.test": NO_DNS,
+    "dark.test": NO_DNS,
+    "silent.test": NO_DNS,
+    "x" * 64 + ".test": NO_DOMAIN,
+    ".".join(["x" * 60] * 5): NO_DOMAIN,
+    "a..b": NO_DOMAIN,
+    "[192.0.2.9]": [Place("", "192.0.2.9", 2525)],
+    "[ipv6:2001:db8::9]": [Place("", "2001:db8::9", 2525)],
+    "[127.0.0.1]": LOOP,
+    "[198.51.100.1]": LOOP,
+    "[ipv6:::1]": LOOP,
+    "[ipv6:fd00::7]": LOOP,
+    "[x:y]": NO_DOMAIN,
+}
+
+
+@pytest.mark.parametrize("domain", EXPECTED)
+async def test_where_a_domain_s_mail_goes(domain: str) -> None:
+    async with name_server(ZONE) as server:
+        lookup = Lookup(
+            own_hosts=["us.elsewhere.test"],
+            name_servers=[server.address],
+            port=2525,
+            seconds=0.5,
+            own=lambda address: address in {"198.51.100.1", "fd00::7"},
+        )
+        assert await lookup.places(domain) == EXPECTED[domain]
+
+
+async def test_equal_preferences_are_shuffled_and_addresses_are_bounded() -> None:
+    zone = dict(ZONE)
+    zone["equal.test", "MX"] = ["10 a.test.", "10 b.test."]
+    async with name_server(zone) as server:
+        lookup = Lookup(name_servers=[server.address], own=lambda _: False)
+        orders = set()
+        for _ in range(40):
+            places = await lookup.places("equal.test")
+            assert isinstance(places, list)
+            orders.add(places[0].host)
+        assert orders == {"a.test", "b.test"}
+        many = await lookup.places("many.test")
+        assert isinstance(many, list)
+        assert len(many) == ADDRESSES_MAX
+
+
+async def test_a_name_is_never_completed() -> None:
+    async with name_server(ZONE) as server:
+        await Lookup(name_servers=[server.address]).places("x.test")
+        assert {name for name, _ in server.asked} == {"x.test"}
+
+
+async def test_the_system_s_name_servers_are_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import dns.resolver
+
+    def missing(*_: object) -> None:
+        raise dns.resolver.NoResolverConfiguration
+
+    monkeypatch.setattr(dns.resolver.BaseResolver, "read_resolv_conf", missing)
+    assert await Lookup().places("a.test") == NO_DNS
+
+
+def test_the_kernel_knows_what_is_own() -> None:
+    assert is_own("127.0.0.1")
+    assert not is_own("192.0.2.1")
+    assert not is_own("2001:db8::1")
+    assert not is_own("255.255.255.255")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        assert is_own(probe.getsockname()[0])
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "0.1.2.3", "::ffff:127.0.0.1", "2002:7f00:1::", "fe80::1"]
+)
+def test_nobodys_mail_server_is_there(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "10.0.0.1", "2001:db8::1", "fd00::1"])
+def test_somebodys_mail_server_may_be_there(address: str) -> None:
+    assert is_public(address)

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""Each address has one place, or a reason for none; who wants no mail gets none."""
+
+import os
+from pathlib import Path
+
+import pytest
+from trio.testing import MockClock
+
+from mesh.config import Config, parse
+from mesh.core.directory import Directory, Listed
+from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
+from mesh.errors import ConfigError
+from mesh.node.exchange import Exchange
+from mesh.node.qmgr import QueueManager
+from mesh.node.routing import REFUSE_MAX_LEN, REFUSED, Routing, host_of
+from tests.descriptors import signed
+from tests.harness import FixedEntropy, Patience, half, until
+
+NODE = """
+[node]
+name = "alpha"
+address = "Alpha.test:4000"
+{node}
+[[remailer]]
+address = "mix@alpha.test"
+deliver = "maildir:M"
+[delivery]
+{delivery}
+"""
+
+
+def config(folder: Path, delivery: str = "", node: str = "") -> Config:
+    return parse(NODE.format(node=node, delivery=delivery), folder / "node.toml")
+
+
+def routing(settings: Config) -> Routing:
+    peers = [
+        Listed(
+            signed("bravo", serves=("mix@bravo.test", "x@both.test")),
+            frozenset({"x@both.test"}),
+        ),
+        Listed(signed("charlie", serves=("x@both.test",)), frozenset({"x@both.test"})),
+    ]
+    directory = Directory(settings.own_addresses(), peers)
+    return Routing(settings, lambda: directory)
+
+
+@pytest.mark.parametrize(
+    ("delivery", "address", "place"),
+    [
+        ("", "mix@alpha.test", "local:0"),
+        ("", "MIX@Alpha.TEST", "local:0"),
+        ("", "postmaster", "local:0"),
+        ("", "Postmaster@alpha.test", "local:0"),
+        ("", "mix@bravo.test", "bravo"),
+        ("", "x@both.test", "?"),
+        ("", "Who@Else.test", "exit:else.test"),
+        ("", '"a b"@else.test', "exit:else.test"),
+        ("", "who@[IPv6:2001:DB8::1]", "exit:[ipv6:2001:db8::1]"),
+        ("", "nobody", None),
+        ("", "", None),
+        ("exit = false", "who@else.test", None),
+        ("exit = false", "mix@bravo.test", "bravo"),
+        ('smarthost = "h.test:25"', "who@else.test", "exit:"),
+        ('smarthost = "h.test:25"', "mix@bravo.test", "bravo"),
+        (
+            'smarthost = "h.test:25"\nroutes = {"else.test" = "127.0.0.1:25"}',
+            "who@ELSE.test",
+            "exit:else.test",
+        ),
+    ],
+)
+def test_where_mail_goes(
+    tmp_path: Path, delivery: str, address: str, place: str | None
+) -> None:
+    here = routing(config(tmp_path, delivery))
+    assert here.route(address) == place
+    assert here.accepts(address) == (None if place else NO_SUCH_RECIPIENT)
+    assert here.alias(address) == address
+
+
+def test_a_postmaster_elsewhere(tmp_path: Path) -> None:
+    here = routing(config(tmp_path, node='postmaster = "mix@bravo.test"'))
+    for name in ("postmaster", "PostMaster@Alpha.test"):
+        assert here.alias(name) == "mix@bravo.test"
+        assert here.route(name) == "bravo"
+    assert here.alias("postmaster@bravo.test") == "postmaster@bravo.test"
+
+
+def test_how_mail_systems_call_this_node(tmp_path: Path) -> None:
+    assert host_of(config(tmp_path)) == "alpha.test"
+    dials_only = parse('[node]\nname = "alpha"\n', tmp_path / "node.toml")
+    assert host_of(dials_only) == "alpha"
+    numbers = parse('[node]\nname="a"\naddress="[::1]:9"\n', tmp_path / "node.toml")
+    assert host_of(numbers) == "[ipv6:::1]"
+
+
+def test_who_wants_no_mail(tmp_path: Path) -> None:
+    (tmp_path / "no").write_text("who@else.test\n@bravo.test\n")
+    here = routing(config(tmp_path, 'refuse = "no"'))
+    assert here.accepts("WHO@else.test") == REFUSED
+    assert here.accepts("mix@bravo.test") == REFUSED
+    assert here.accepts("she@else.test") is None
+    routing(config(tmp_path)).poll()
+
+
+def test_the_list_is_read_again_and_a_bad_one_does_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "no"
+    path.write_text("a@x.test\n")
+    here = routing(config(tmp_path, 'refuse = "no"'))
+    assert not here.refuses("b@x.test")
+    path.write_text("a@x.test\nb@x.test\n")
+    here.poll()
+    assert here.refuses("b@x.test")
+    path.write_text("nonsense\n")
+    here.poll()
+    assert here.refuses("b@x.test")
+    path.unlink()
+    here.poll()
+    assert here.refuses("b@x.test")
+    path.write_text("")
+    here.poll()
+    assert not here.refuses("b@x.test")
+    # Only a file that has changed is read.
+    stat = path.stat()
+    path.write_text("")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    here.poll()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "No such file"),
+        (b"who\n", "no:1: no address"),
+        (b"\xff@x\n", "no:1: no address"),
+        (b"#" * (REFUSE_MAX_LEN + 1), "more than 16 MiB"),
+    ],
+)
+def test_a_list_that_is_none_stops_the_start(
+    tmp_path: Path, content: bytes | None, why: str
+) -> None:
+    if content is not None:
+        (tmp_path / "no").write_bytes(content)
+    with pytest.raises(ConfigError, match=why):
+        routing(config(tmp_path, 'refuse = "no"'))
+
+
+async def test_what_a_peer_may_hand_over(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    (tmp_path / "no").write_text("mix2@alpha.test\n")
+    text = NODE.format(node='postmaster = "boss@else.test"', delivery='refuse = "no"')
+    text = text.replace('"mix@alpha.test"', '["mix@alpha.test", "mix2@alpha.test"]')
+    here = routing(parse(text, tmp_path / "node.toml"))
+    async with half(tmp_path, "alpha", {}) as alpha:
+        qmgr = QueueManager(alpha.spool, here.route, FixedEntropy(), alias=here.alias)
+        exchange = Exchange(
+            name="alpha",
+            identity=bytes(32),
+            qmgr=qmgr,
+            max_message=1000,
+            entropy=FixedEntropy(),
+            refuses=here.refuses,
+        )
+        for path, reply in {
+            "mix@alpha.test": None,
+            "mix2@alpha.test": REFUSED,
+            "@alpha:mix2@alpha.test": REFUSED,
+            "postmaster": None,
+            "postmaster@alpha.test": None,
+            "boss@else.test": NO_SUCH_RECIPIENT,
+            "who@else.test": NO_SUCH_RECIPIENT,
+            "mix@bravo.test": NO_SUCH_RECIPIENT,
+            "@alpha:mix@bravo.test": None,
+        }.items():
+            assert exchange.accepts("bravo", path) == reply, path
+        # The postmaster elsewhere gets it under the address that is served there.
+        replies: list[Reply] = []
+        qmgr.accept(
+            reverse_path="",
+            recipients=["postmaster@alpha.test"],
+            content=b"help\r\n",
+            answer=replies.append,
+        )
+        await until(lambda: replies)
+        [ref] = qmgr.queue("exit:else.test").ready
+        [record] = await alpha.spool.read([ref])
+        assert record is not None
+        assert record.recipients == ("boss@else.test",)
