@@ -45,6 +45,7 @@ class Tap:
     def __init__(self) -> None:
         self._ports: list[tuple[socket.socket, str, int]] = []
         self._seen: list[_Passed] = []
+        self._ended: set[str] = set()
         self._looks: list[float] = []
         self._open = 0
 
@@ -90,14 +91,19 @@ class Tap:
             async for data in source:
                 self._seen.append(_Passed(trio.current_time(), wire, len(data)))
                 await target.send_all(data)
+        self._ended.add(wire[1])
         nursery.cancel_scope.cancel()
 
     def wires(self, cells: int) -> list[tuple[str, str]]:
-        """Directions on which so many cells have passed, in the order of their start."""
+        """Directions, still open, on which so many cells have passed, oldest first."""
         octets: dict[tuple[str, str], int] = {}
         for passed in self._seen:
             octets[passed.wire] = octets.get(passed.wire, 0) + passed.octets
-        return [wire for wire, count in octets.items() if count >= cells * CELL_LEN]
+        return [
+            wire
+            for wire, count in octets.items()
+            if count >= cells * CELL_LEN and wire[1] not in self._ended
+        ]
 
     @property
     def is_quiet(self) -> bool:

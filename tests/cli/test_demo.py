@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The demo, under fake time: what it prints, and that it leaves nothing."""
+"""The demo, in this process and in real time: what it prints, what it leaves."""
 
 import contextlib
 import socket
-from functools import partial
+import sys
 from pathlib import Path
 
 import click
@@ -11,56 +11,64 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from mesh.cli import demo
+from mesh.cli import demo, tap
 from mesh.cli.main import main
-from tests.harness import Patience, patient_clock
 
 Capture = pytest.CaptureFixture[str]
 
 
+@pytest.fixture(autouse=True)
+def _short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tap, "LOOK_SECONDS", 1.5)
+
+
 def test_it_delivers_and_cleans_up(
-    tmp_path: Path,
-    patience: Patience,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: Capture,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(trio, "run", partial(trio.run, clock=patient_clock(patience)))
     assert main(["demo"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith("demo: delivered 1 of 1; idle ")
-    idle, busy = (line for line in lines if line[:4] in {"idle", "busy"})
-    assert len(idle) == len(busy)
-    assert set(idle[7:]) & set("123456789")
+    idle = [line for line in lines if line.startswith("  idle")]
+    busy = [line for line in lines if line.startswith("  busy")]
+    assert len(idle) == len(busy) == 3
+    assert any("cells of one length (0 others)" in line for line in lines)
     assert not list(tmp_path.iterdir())
 
 
-async def test_what_does_not_arrive_is_an_error(
-    tmp_path: Path,
-    autojump_clock: MockClock,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: Capture,
+def test_what_does_not_arrive_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr(demo, "_submit", lambda _: None)
-    assert await demo._demo(tmp_path) == 1
+    monkeypatch.setattr(demo, "_submit", lambda *_: None)
+    monkeypatch.setattr(demo, "DELIVERY_SECONDS", 0.1)
+    assert trio.run(demo._demo, tmp_path) == 1
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("demo: delivered 0 of 1")
 
 
+def test_without_its_sink_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setitem(sys.modules, "aiosmtpd.controller", None)
+    assert main(["demo"]) == 69
+    assert "remailer-mesh[demo]" in capsys.readouterr().err
+
+
 async def test_a_tap_before_nobody_waits_for_somebody(
-    tmp_path: Path, autojump_clock: MockClock
+    autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
-        tap = demo._Tap()
+        snooper = tap.Tap()
         with socket.create_server(("127.0.0.1", 0)) as nobody:
             inner = int(nobody.getsockname()[1])
-        outer = tap.add(inner)
-        tap.start(nursery)
+        outer = snooper.add("alpha", inner)
+        snooper.start(nursery)
         stream = await trio.open_tcp_stream("127.0.0.1", outer)
         with contextlib.suppress(trio.BrokenResourceError):
             assert await stream.receive_some() == b""
         await stream.aclose()
-        await tap.quiet()
+        while not snooper.is_quiet:  # noqa: ASYNC110  # it tells nobody
+            await trio.sleep(0.05)
         nursery.cancel_scope.cancel()
 
 

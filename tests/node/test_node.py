@@ -17,7 +17,7 @@ from mesh.core.reply import NO_SUCH_RECIPIENT
 from mesh.errors import CannotCreateError, ConfigError, IoError, UnavailableError
 from mesh.node import node as node_
 from mesh.node.node import Node, lock_state, notify
-from mesh.node.qmgr import UNROUTED
+from mesh.node.routing import UNROUTED
 from tests.harness import Patience, until
 from tests.node.homes import Home, mesh, running
 from tests.node.test_delivery import Server
@@ -174,13 +174,14 @@ async def test_routes(
     alpha, bravo = Home(tmp_path, "alpha"), Home(tmp_path, "bravo")
     charlie = Home(tmp_path, "charlie")
     alpha.add(bravo)
+    alpha.toml.write_text(alpha.toml.read_text().replace("exit = true", "exit = false"))
     async with running(alpha):
         node = alpha.node
-        assert node._route("MIX@Alpha.Test") == "local:0"
-        assert node._route("mix@bravo.test") == "bravo"
-        assert node._route("x@nowhere.test") is None
-        assert node._route("no address") is None
-        assert node._accepts("x@nowhere.test") == NO_SUCH_RECIPIENT
+        assert node._routing.route("MIX@Alpha.Test") == "local:0"
+        assert node._routing.route("mix@bravo.test") == "bravo"
+        assert node._routing.route("x@nowhere.test") is None
+        assert node._routing.route("no address") is None
+        assert node._routing.accepts("x@nowhere.test") == NO_SUCH_RECIPIENT
         # Two claims to one address: neither is used, mail waits.
         text = charlie.toml.read_text()
         charlie.toml.write_text(text.replace("mix@charlie.test", "mix@bravo.test"))
@@ -188,7 +189,7 @@ async def test_routes(
         claim = "Serves-Confirmed: mix@bravo.test\n"
         file.write_text(claim + mesh("export", "-c", str(charlie.toml)))
         await trio.sleep(2)
-        assert node._route("mix@bravo.test") == UNROUTED
+        assert node._routing.route("mix@bravo.test") == UNROUTED
         assert node._endpoints("charlie") == (f"127.0.0.1:{charlie.port}",)
         assert node._endpoints("nobody") == ()
         later = time.time() + 10 * 365 * 86_400

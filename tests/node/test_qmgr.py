@@ -12,7 +12,8 @@ from trio.testing import MockClock
 from mesh.core.reply import NO_SUCH_RECIPIENT, OK, TRY_LATER
 from mesh.errors import SpoolFullError
 from mesh.node import qmgr as qmgr_
-from mesh.node.qmgr import FULL, MANY, STORED, UNROUTED
+from mesh.node.qmgr import FULL, MANY, STORED
+from mesh.node.routing import UNROUTED
 from mesh.node.spool import Ref
 from tests.harness import Half, half, until
 
