@@ -141,6 +141,27 @@ async def test_what_is_done_is_said_again_when_the_link_ended_meanwhile(
         await until(lambda: not bravo.spool.known_ids(alpha.identity[:16]), seconds=30)
 
 
+async def test_what_is_on_its_way_to_one_peer_is_bounded_link_after_link(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange_, "FLYING_MAX", 10_000)
+    async with two(tmp_path) as (alpha, bravo, nursery):
+        for number in range(10):
+            alpha.submit(b"%d\r\n" % number * 1000, HERE)
+        await until(lambda: alpha.spool.waiting == 10)
+        peer = alpha.exchange.peer("bravo", bravo.identity)
+        for counter in range(1, 5):
+            cable = await connect(nursery, alpha, bravo, counter=counter)
+            cable.near.held = True
+            await until(lambda: peer.ports[0].flying)
+            flying = [len(r.content) for r in peer.ports[0].flying.values()]
+            assert flying == [3000] * 4  # the last one passes the bound
+            cable.cut()
+            await until(lambda: not peer.ports)
+        await connect(nursery, alpha, bravo, counter=9)
+        await until(lambda: bravo.spool.waiting == 10)
+
+
 async def test_no_room_is_deferred_and_tried_again(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""A dialer and a peer that proves itself, and whose links never come up."""
+"""A dialer's waits: before its proof, and where links never come up."""
 
 from pathlib import Path
 
 import trio
 from trio.testing import MockClock
 
-from tests.harness import until
+from mesh.core.cell import CELL_LEN
+from tests.harness import until, wire_pair
 from tests.node.ends import keys_of
 from tests.node.test_dialer import both, listening
 
@@ -34,3 +35,27 @@ async def test_a_link_that_never_came_up_is_a_failed_dial(
         bravo.half.exchange.closing = False
         await until(lambda: alpha.up("bravo") and bravo.up("alpha"), seconds=60)
         nursery.cancel_scope.cancel()
+
+
+async def test_the_proof_leaves_after_a_drawn_delay(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    waits: list[float] = []
+    async with both(tmp_path) as (alpha, bravo, nursery):
+        for _ in range(5):
+            near, far = wire_pair()
+            nursery.start_soon(alpha.dialer._handshake, near, keys_of("bravo"))
+            await trio.sleep(1)
+            hello = far.try_receive(CELL_LEN)
+            assert hello is not None
+            now = trio.current_time()
+            responder = bravo.gate.receive_message_1_untrusted(hello, now)
+            far.try_send(responder.message_2)
+            await trio.sleep(2)
+            (_, first), (at, second) = near.sent
+            assert (first, second) == (CELL_LEN, CELL_LEN)
+            waits.append(at - now)
+            responder.abandon()
+        nursery.cancel_scope.cancel()
+    assert all(0.1 <= wait < 1.1 for wait in waits)
+    assert max(waits) - min(waits) > 0.1
