@@ -194,24 +194,25 @@ class Link:
         return number
 
     def raw_room(self, stream: int) -> int:
-        """Octets that may be written now."""
-        return self._raw(stream).room
+        """Octets that may be written now; 0 when the dialogue is over."""
+        raw = self._raw(stream)
+        return raw.room if raw else 0
 
     def write_raw(self, stream: int, octets: bytes) -> None:
-        """Take what its user says."""
-        self._raw(stream).write(octets)
-        self._turn(stream)
+        """Take what its user says; dropped when the dialogue is over."""
+        if raw := self._raw(stream):
+            raw.write(octets)
+            self._turn(stream)
 
     def end_raw(self, stream: int, *, gone: bool) -> None:
         """Its user says no more; `gone`: nor reads.  A RawEnded follows."""
-        self._raw(stream).end(gone=gone)
-        self._turn(stream)
+        if raw := self._raw(stream):
+            raw.end(gone=gone)
+            self._turn(stream)
 
-    def _raw(self, number: int) -> RawSender:
+    def _raw(self, number: int) -> RawSender | None:
         stream = self._out.get(number)
-        if stream is None or stream.raw is None:
-            raise LocalProtocolError("nobody's stream")
-        return stream.raw
+        return stream.raw if stream else None
 
     def _tell_done(self, number: int) -> None:
         sender = self._sender(number)

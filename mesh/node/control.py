@@ -105,7 +105,11 @@ class Control:
         async with listener, trio.open_nursery() as nursery:
             nursery.start_soon(self._tick_forever)
             while True:
-                stream = await listener.accept()
+                try:
+                    stream = await listener.accept()
+                except OSError:  # no descriptors left: some session will end
+                    await trio.sleep(STREAM_SECONDS)
+                    continue
                 accepted = socket.socket(fileno=stream.socket.detach())
                 nursery.start_soon(self.serve, SocketWire(accepted))
 
@@ -232,7 +236,11 @@ class Control:
         peer = self._exchange.peers.get(name)
         is_up = peer is not None and peer.up
         conversation = await self._converse(name, LINK_SECONDS if is_up else 0)
-        link = self._link(self._peers.snapshot.by_name[name].descriptor)
+        listed = self._peers.snapshot.by_name.get(name)
+        if listed is None:  # removed while we waited: its link ends
+            conversation.end(gone=True)
+            raise UnavailableError(f"{name}: is no peer any more")
+        link = self._link(listed.descriptor)
         try:
             with trio.move_on_after(PING_SECONDS + PING_CELLS / link.cells_per_second):
                 if await conversation.next() is not None:

@@ -13,16 +13,17 @@ in the spool under the message's own id):
     D1   +  +  +  -   left: the sender exited 0            crash: read again
     D2   +  +  +  +   the spool's commit is on the disk    crash: read again, known, not
                                                            stored twice
-    D3   -  +  +  +   key.NNNN away, folder fsynced        crash: as D2
-    D4   -  -  +  +   mail.ID away, folder fsynced         crash: the slot has no file:
+    D3   -  ?  +  +   key.NNNN away, then mail.ID          crash: as D2 or D4; or D0 with
+                                                           a key that may serve again
+    D4   -  -  +  +   the folder fsynced                   crash: the slot has no file:
                                                            it gets a new key
     D5   -  -  -  +   the slot overwritten, fdatasynced    crash: the new key is published
     D0'  +  -  +  ?   the new key lies there; the spool may forget the id
 
-K goes before M: with M gone first and K still there a sender could seal to a key that
-is about to die.  The id is a hash of the message's own octets (core/drop.py), kept by
-the spool as a peer's is: known from the commit until D5, also when the record was
-delivered meanwhile.
+No sender seals to a key that is about to die: K goes first and under its lock, and both
+are off the disk before the slot is overwritten.  The id is a hash of the message's own
+octets (core/drop.py), kept by the spool as a peer's is: known from the commit until D5,
+also when the record was delivered meanwhile.
 
 The folder is hostile (dropbox.py): junk under a message's name costs its key and is
 counted, everything else is not looked at.  What cannot be read or stored now stays.
@@ -306,7 +307,6 @@ def _remove_abandoned(box: DropBox, ones: Ones) -> None:
 def _remove(box: DropBox, ones: Ones) -> set[int]:
     """Take keys and messages away (D2 to D4); give the slots whose lock was free."""
     free = [(slot, one) for slot, one in ones if box.withdraw(slot)]
-    box.sync()
     for _, one in free:
         box.remove(one)
     box.sync()

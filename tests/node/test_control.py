@@ -23,7 +23,7 @@ from mesh.node.control import (
     TICK_SECONDS,
     Control,
 )
-from mesh.node.conversation import Conversation
+from mesh.node.conversation import Conversation, Conversations
 from mesh.node.peers import Peers, Us
 from mesh.node.routing import UNROUTED
 from mesh.node.submission import bind_unix
@@ -396,3 +396,48 @@ async def test_who_asks_nothing_makes_room(
         await stream.send_eof()
         assert await everything(stream) == b""
         assert b"too long" in await everything(operator.open(b"x" * 1100))
+
+
+async def test_a_node_without_descriptors_goes_on(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del autojump_clock, patience
+    accept, failures = trio.SocketListener.accept, [OSError(24, "Too many open files")]
+
+    async def failing(listener: trio.SocketListener) -> trio.SocketStream:
+        if failures:
+            raise failures.pop()
+        return await accept(listener)
+
+    monkeypatch.setattr(trio.SocketListener, "accept", failing)
+    path = tmp_path / "control.sock"
+    async with operated(tmp_path) as (operator, _, _far, nursery):
+        nursery.start_soon(operator.control.run, bind_unix(path, CONTROL_MODE))
+        stream = await trio.open_unix_socket(path)
+        await stream.send_all(encode_request(Request(Ask.STATUS)))
+        assert b'"ok":true' in await everything(stream)
+        assert not failures
+
+
+async def test_a_peer_that_goes_while_it_is_pinged(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del autojump_clock, patience
+    async with operated(tmp_path) as (operator, alpha, bravo, nursery):
+        await linked(nursery, alpha, bravo)
+        begin = Conversations.begin
+
+        def removed(people: Conversations) -> Conversation:
+            (tmp_path / "peers.d" / "bravo.mesh").unlink()
+            operator.peers.poll()
+            return begin(people)
+
+        monkeypatch.setattr(Conversations, "begin", removed)
+        refusal = await operator.ask(Ask.PING, "bravo")
+        assert (refusal["code"], "no peer any more" in refusal["why"]) == (69, True)

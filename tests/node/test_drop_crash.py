@@ -4,15 +4,16 @@
 Before each step of either on the drop folder and on state/drop.keys all is copied: once
 as a killed process leaves it, and thrice as a power cut may, with names and contents
 that no fsync has made durable undone (all of them, those of keys, those of mail), the
-slots that were being written torn, and unsynced keys' files cut short.  On each copy a
-sender leaves one more message while the node is down, then a node starts.  What must
-hold: a message whose sender exited 0 is there, none is there twice, and nothing is left
-lying in the folder.
+slots that were being written torn, and unsynced files cut short.  On each copy a sender
+leaves one more message under each key while the node is down, then a node starts.  What
+must hold: a message whose sender exited 0 is there, none is there twice, and nothing is
+left lying in the folder.
 """
 
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from tests.harness import Patience, until
 from tests.node.dropping import few_slots, leave, names, taking
 
 LATER = 77
-VARIANTS = ("killed", "all", "keys", "mail")
+VARIANTS = ("killed", "all", "keys", "mail", "slots")
 
 
 @dataclass
@@ -43,10 +44,12 @@ class Camera:
     names: dict[str, bytes] = field(default_factory=dict)
     slots: bytes = b""
     written: list[int] = field(default_factory=list)
+    files: set[int] = field(default_factory=set)
 
     def synced(self) -> None:
         """All names in the folder, and the slots, are on the disk."""
         self.names = self.now()
+        self.files = {path.stat().st_ino for path in (self.folder / "drop").iterdir()}
         self.slots = (self.folder / "drop.keys").read_bytes()
 
     def now(self) -> dict[str, bytes]:
@@ -61,7 +64,9 @@ class Camera:
     def copy(self, name: str) -> None:
         now = self.now()
         for variant in VARIANTS:
-            if variant != "killed" and now == self.names and not self.written:
+            torn = any(self.is_torn(file, now[file], "slots") for file in now)
+            durable = now == self.names and not self.written and not torn
+            if variant != "killed" and durable:
                 continue
             target = self.album / f"{len(self.moments)}"
             shutil.copytree(self.folder, target)
@@ -86,6 +91,13 @@ class Camera:
         for offset in self.written:
             slots[offset : offset + 512] = b"?" * 512
         (target / "drop.keys").write_bytes(slots)
+
+    def is_torn(self, name: str, octets: bytes, variant: str) -> bool:
+        """Say whether a file's content may not have reached the disk."""
+        if name.startswith(("key", "new")):
+            return variant != "slots" and self.names.get(name) != octets
+        path = self.folder / "drop" / name
+        return path.exists() and path.stat().st_ino not in self.files
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         self.watch(patch, "unlink", lambda *_: None)
@@ -127,6 +139,8 @@ class Camera:
     def folder_synced(self, path: Path, _: Any) -> None:
         if path.name == "drop":
             self.names = self.now()
+        elif path.exists():
+            self.files.add(path.stat().st_ino)
 
     def slots_synced(self, path: Path, _: Any) -> None:
         self.slots = path.read_bytes()
@@ -140,11 +154,10 @@ class Camera:
 async def look(moment: str, folder: Path, must: set[int]) -> None:
     """What the next start makes of it."""
     few = {*must}
-    try:
-        leave(folder, LATER)
-        few.add(LATER)
-    except TryLaterError:
-        pass
+    with suppress(TryLaterError):
+        for number in range(LATER, LATER + 4):  # under every key that lies there
+            leave(folder, number)
+            few.add(number)
     async with taking(folder) as (alpha, drop):
         await until(lambda: not names(folder, "mail"), 60)
         await until(lambda: len(names(folder, "key")) == 4, 60)
