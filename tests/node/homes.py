@@ -48,7 +48,7 @@ class Home:
             "--address", f"127.0.0.1:{self.port}",
             "--remailer", f"mix@{name}.test={deliver}",
         )  # fmt: skip
-        self.set(listen=f'["127.0.0.1:{self.port}"]')
+        self.set(listen=f'["127.0.0.1:{self.port}"]', exit="false")
 
     def set(self, **values: str) -> None:
         text = self.toml.read_text()

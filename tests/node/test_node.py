@@ -174,7 +174,6 @@ async def test_routes(
     alpha, bravo = Home(tmp_path, "alpha"), Home(tmp_path, "bravo")
     charlie = Home(tmp_path, "charlie")
     alpha.add(bravo)
-    alpha.toml.write_text(alpha.toml.read_text().replace("exit = true", "exit = false"))
     async with running(alpha):
         node = alpha.node
         assert node._routing.route("MIX@Alpha.Test") == "local:0"
