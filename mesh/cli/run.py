@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """`mesh run`: the node, in the foreground, until a signal ends it."""
 
+import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Final
 
 import click
@@ -28,6 +30,7 @@ def command() -> None:
 
     from mesh.node.node import Node
 
+    _fill_standard_files()
     _allow_files()
     node = Node(load_config())
     # What was imported lives as long as the process: not to be looked at again.
@@ -51,7 +54,19 @@ def _allow_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def _fill_standard_files() -> None:
+    """Open 0, 1 and 2 where they are closed: else the spool's files get these numbers.
+
+    Then what the interpreter says when it dies would be written into one of them.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
 def _ready() -> None:
-    """Say on standard error that remailers may connect, for whoever started us."""
-    sys.stderr.write("mesh: ready\n")
-    sys.stderr.flush()
+    """Say on standard error that remailers may connect, to whoever still listens."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            sys.stderr.write("mesh: ready\n")
+            sys.stderr.flush()

@@ -34,7 +34,7 @@ carrier has ended too, which may take a moment, nothing more goes in or comes ou
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Final, NamedTuple, TypeAlias
+from typing import ClassVar, Final
 
 from mesh.core.cell import (
     CREDIT,
@@ -49,11 +49,14 @@ from mesh.core.dialogue import Dialogue, DialogueKind, IdsDone, MessageReceived
 from mesh.core.raw import RawEnded, RawSender
 from mesh.core.reply import Reply
 from mesh.core.smtp import Finished, Outgoing, Sender, SenderClosed, SenderDialect
+from mesh.core.streams import WINDOW as WINDOW
+from mesh.core.streams import Answered as Answered
+from mesh.core.streams import Done as Done
+from mesh.core.streams import Event, Inbound, Outbound
+from mesh.core.streams import Received as Received
 from mesh.core.transfer import StartTls
 from mesh.errors import CellError, LocalProtocolError, RemoteProtocolError
 
-WINDOW: Final = 4 * 65_536 + 4_096
-"""Octets of credit: four chunks that may be unreplied, and the commands beside them."""
 GRANT_STEP: Final = 65_536
 """Credit is granted in steps of a chunk: 9 octets of a cell in 64 KiB."""
 SMALL_MESSAGE_LEN: Final = 65_536
@@ -63,57 +66,6 @@ REPLIES_MAX: Final = 65_536
 under way (a few hundred); only a flood of NOOPs gets here."""
 DONE_IDS_MAX: Final = 50
 """Ids in one NOOP DONE=: the line stays below the 2,048 octets of a command."""
-
-
-class Received(NamedTuple):
-    """A whole message of the peer's, to be answered with `Link.answer`."""
-
-    stream: int
-    message: MessageReceived
-
-
-class Done(NamedTuple):
-    """Ids that the peer will not offer again."""
-
-    ids: tuple[bytes, ...]
-
-
-class Answered(NamedTuple):
-    """For whoever writes on a stream of ours: a reply, or the end of his dialogue."""
-
-    stream: int
-    event: Reply | RawEnded
-
-
-Event: TypeAlias = Received | Done | Finished | Answered
-
-
-class _Inbound:
-    """A stream of theirs: the dialogue, its replies, the credit that it has."""
-
-    __slots__ = ("dialogue", "granted", "received", "replies")
-
-    def __init__(self) -> None:
-        self.dialogue: Dialogue | None = None
-        self.replies = bytearray()
-        self.received = 0
-        self.granted = WINDOW
-
-
-class _Outbound:
-    """A stream of ours: who speaks on it, and the credit that it has left."""
-
-    __slots__ = ("credit", "raw", "sender")
-
-    def __init__(self) -> None:
-        self.sender: Sender | None = None
-        self.raw: RawSender | None = None
-        """A person: speaks when there is no `sender`, whose 221 it awaits."""
-        self.credit = WINDOW
-
-    @property
-    def speaker(self) -> Sender | RawSender | None:
-        return self.sender or self.raw
 
 
 class Link:
@@ -129,8 +81,8 @@ class Link:
     ) -> None:
         self._name, self._peer = name, peer
         self._accepts, self._max_message = accepts, max_message
-        self._in: dict[int, _Inbound] = {}
-        self._out: dict[int, _Outbound] = {}
+        self._in: dict[int, Inbound] = {}
+        self._out: dict[int, Outbound] = {}
         self._free: list[int] = list(range(STREAMS_MAX - 1, -1, -1))
         self._turns: dict[int, None] = {}  # streams with octets and credit, in turn
         self._replying: dict[int, None] = {}
@@ -167,7 +119,7 @@ class Link:
 
     def _sender(self, number: int) -> Sender:
         """Give the sender of a free stream."""
-        stream = self._out.setdefault(number, _Outbound())
+        stream = self._out.setdefault(number, Outbound())
         if stream.sender is None:
             stream.sender = Sender(dialect=SenderDialect.LINK, helo=self._name)
         return stream.sender
@@ -186,7 +138,7 @@ class Link:
             raise LocalProtocolError("no stream is free")
         # Mail takes the last that became free, so the first was seldom spoken on.
         number = self._free.pop(0)
-        stream = self._out.setdefault(number, _Outbound())
+        stream = self._out.setdefault(number, Outbound())
         stream.raw = RawSender(self._name)
         if stream.sender:
             stream.sender.quit()
@@ -271,7 +223,7 @@ class Link:
     def _receive_commands_untrusted(self, segment: Segment) -> None:
         inbound = self._in.get(segment.stream)
         if inbound is None:
-            inbound = self._in[segment.stream] = _Inbound()
+            inbound = self._in[segment.stream] = Inbound()
         inbound.received += len(segment.octets)
         if inbound.received > inbound.granted:
             raise CellError("more octets than credit")
@@ -286,7 +238,7 @@ class Link:
         inbound.dialogue.receive_data(segment.octets)
         self._serve(segment.stream, inbound)
 
-    def _serve(self, number: int, inbound: _Inbound) -> None:
+    def _serve(self, number: int, inbound: Inbound) -> None:
         """Collect what a dialogue has to say, and grant credit for what it took in."""
         dialogue = inbound.dialogue
         if dialogue is None:
@@ -311,7 +263,7 @@ class Link:
                 self._grant(waiting, other)
         self._grant(number, inbound)
 
-    def _grant(self, number: int, inbound: _Inbound) -> None:
+    def _grant(self, number: int, inbound: Inbound) -> None:
         dialogue = inbound.dialogue
         if dialogue is not None:
             if dialogue.awaiting_answer:

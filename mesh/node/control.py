@@ -45,7 +45,8 @@ from mesh.errors import (
     UsageError,
 )
 from mesh.node.conversation import Conversation
-from mesh.node.exchange import Exchange, Peer
+from mesh.node.exchange import Exchange
+from mesh.node.peer import Peer
 from mesh.node.peers import Peers
 from mesh.node.qmgr import QueueManager
 from mesh.node.routing import UNROUTED

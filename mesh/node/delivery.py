@@ -9,6 +9,9 @@ Delivered means forgotten: the record's key is overwritten once the Maildir is o
 disk, or the LMTP server has said 250.  A 5yz bounces, anything else defers the record;
 a connection that ends gives its records back.  The remailer is an untrusted peer: whatever it
 says, this node goes on.
+
+`end` begins nothing new; what is under way may finish while it is `busy`, so that an
+end in order repeats nothing.  A Maildir on a disk that hangs does not keep the node.
 """
 
 import socket
@@ -63,13 +66,21 @@ class MaildirDelivery:
         self._name_of = name_of
         self._parking = Parking()
         qmgr.queue(destination).wake = self._parking.wake
+        self._ending = False
+        self.busy = False
+        """A group is on its way to the disk."""
+
+    def end(self) -> None:
+        """Begin nothing new."""
+        self._ending = True
 
     async def run(self) -> None:
         """Deliver for ever."""
         while True:
-            if not self._records:
+            if self._ending or not self._records:
                 await self._parking.park()
                 continue
+            self.busy = True
             group = await self._records.take(GROUP_MAX)
             letters = [
                 Letter(
@@ -79,12 +90,15 @@ class MaildirDelivery:
                 )
                 for ref, record in group
             ]
-            written = await trio.to_thread.run_sync(deliver, self._maildir, letters)
+            written = await trio.to_thread.run_sync(
+                deliver, self._maildir, letters, abandon_on_cancel=True
+            )
             for ref, _ in group[:written]:
                 self._qmgr.delivered(ref)
             for ref, record in group[written:]:
                 self._qmgr.doubt(ref)
                 self._qmgr.settle(ref, record, [NOT_WRITTEN] * len(record.recipients))
+            self.busy = False
 
 
 class LmtpDelivery:
@@ -111,6 +125,16 @@ class LmtpDelivery:
         self._parking = Parking()
         self.failures = 0
         """Connections, one after another, on which nothing was answered for."""
+        self.ending = False
+
+    def end(self) -> None:
+        """Begin nothing new."""
+        self.ending = True
+
+    @property
+    def busy(self) -> bool:
+        """A message is with the server and its reply has not come."""
+        return any(connection.flying for connection in self._connections)
 
     async def run(self) -> None:
         """Deliver for ever: makes connections; each of them works by itself."""
@@ -132,6 +156,8 @@ class LmtpDelivery:
     @property
     def _wants_another(self) -> bool:
         open_ = len(self._connections)
+        if self.ending:
+            return False
         return open_ < CONNECTIONS_MAX and len(self.queue.ready) > open_ * SHARE
 
     async def _work(self, connection: "_Connection") -> None:
@@ -206,10 +232,17 @@ class _Connection:
                     qmgr.delivered(ref)
         return True
 
+    @property
+    def _may_send(self) -> bool:
+        delivery = self._delivery
+        return bool(
+            self._sender.can_send and delivery.queue.ready and not delivery.ending
+        )
+
     def fill(self) -> None:
         """Take records that are in memory and send; wake the reader of the others."""
-        queue, qmgr, sender = self._delivery.queue, self._delivery.qmgr, self._sender
-        while sender.can_send and queue.ready:
+        queue, qmgr = self._delivery.queue, self._delivery.qmgr
+        while self._may_send:
             record = qmgr.spool.hot(queue.ready[0])
             if record is None:
                 self._fetching.wake()
@@ -231,7 +264,7 @@ class _Connection:
 
     async def _fetch_forever(self) -> None:
         while True:
-            if not (self._sender.can_send and self._delivery.queue.ready):
+            if not self._may_send:
                 await self._fetching.park()
                 continue
             for ref, record in await self._delivery.records.take(1):
@@ -240,7 +273,7 @@ class _Connection:
 
     def _send_or_release(self, ref: Ref, record: Record) -> None:
         """Send what was read from the disk, unless another record was quicker."""
-        if self._sender.can_send:
+        if self._sender.can_send and not self._delivery.ending:
             self._send(ref, record)
         else:
             self._delivery.qmgr.release(self._delivery.destination, [ref])

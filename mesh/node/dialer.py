@@ -31,7 +31,8 @@ from mesh.core.handshake import (
 from mesh.core.names import parse_endpoint
 from mesh.errors import HandshakeError
 from mesh.node.counters import OwnCounter
-from mesh.node.exchange import Exchange, Peer
+from mesh.node.exchange import Exchange
+from mesh.node.peer import Peer
 from mesh.node.wire import (
     SocketWire,
     Wire,

@@ -8,21 +8,20 @@
             peers' links end at once, new ones are dialled, stray mail is routed anew
     signals SIGHUP looks at peers.d now, any other ends
     end     no new sessions -> every link says in its next cell that it ends (whatever
-            waits: the count of cells does not depend on it) -> the spool commits what
-            it has; at most STOP_SECONDS; what was accepted stays in the spool
+            waits: the count of cells does not depend on it), and what remailers are
+            being given is given, at most STOP_SECONDS -> the spool commits what it has;
+            what was accepted stays there
 
 A disk that fails ends the process with 74: it recovers at its next start, and never
 syncs again in the hope of success.  Nothing here logs.
 """
 
-import fcntl
 import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import trio
@@ -37,10 +36,8 @@ from mesh.core.crypto import (
     keyed_hash,
     signing_public,
 )
-from mesh.core.directory import Listed
 from mesh.core.gate import Gate
 from mesh.core.handshake import PeerKeys
-from mesh.errors import CannotCreateError, UnavailableError
 from mesh.node import keys as key_files
 from mesh.node.control import CONTROL_MODE, Control
 from mesh.node.counters import OwnCounter, PeerCounters
@@ -48,55 +45,24 @@ from mesh.node.delivery import LmtpDelivery, MaildirDelivery
 from mesh.node.dialer import Dialer
 from mesh.node.drop import Drop
 from mesh.node.exchange import Exchange
+from mesh.node.keeping import Keeping, keys_of
 from mesh.node.listener import Listener, bind
 from mesh.node.outbound import Outbound
 from mesh.node.peers import Peers, Us
 from mesh.node.pipe import PipeDelivery
 from mesh.node.qmgr import QueueManager
-from mesh.node.routing import LOCAL, Routing, host_of
+from mesh.node.routing import Routing, host_of
+from mesh.node.service import lock_state, notify
 from mesh.node.spool import Spool
 from mesh.node.submission import Submission, allowed_uids, bind_unix
 from mesh.values import LmtpSocket, Maildir, Pipe, Target
 
 PEERS_SECONDS: Final = 1.0
 """Between two looks at peers.d: a change counts within 2 s."""
-STOP_SECONDS: Final = 8.0
-"""For the last cells; the contract gives 10 s for everything."""
+STOP_SECONDS: Final = 6.0
+"""For the last cells; with ANSWER_SECONDS 8 of the 10 that the contract gives."""
 ANSWER_SECONDS: Final = 2.0
 """For replies to messages that are being committed when the node is told to end."""
-
-
-def lock_state(state: Path) -> int:
-    """Take the state directory for this process; the lock dies with it.
-
-    UnavailableError when another node has it.
-    """
-    try:
-        fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise CannotCreateError(
-            f"{state}: {error.strerror}; make it with `mesh init`"
-        ) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(fd)
-        raise UnavailableError(
-            f"{state}: in use by another node; stop that one first"
-        ) from error
-    return fd
-
-
-def notify(state: str) -> None:
-    """Tell systemd, if it is there, by sd_notify(3)'s datagram."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if path:
-        address = "\0" + path[1:] if path.startswith("@") else path
-        with (
-            suppress(OSError),
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
-        ):
-            sock.sendto(state.encode(), address)
 
 
 class Node:
@@ -105,8 +71,7 @@ class Node:
     def __init__(self, config: Config, entropy: Entropy | None = None) -> None:
         self._config = config
         self._entropy = entropy or SystemEntropy()
-        self._adopted = False
-        self._keeping: dict[str, tuple[PeerKeys, trio.CancelScope]] = {}
+        self._deliveries: list[MaildirDelivery | LmtpDelivery | PipeDelivery] = []
         lock = lock_state(config.state_dir)
         try:
             self._open()
@@ -170,6 +135,9 @@ class Node:
             clock=config.link.clock,
             klass=config.link.klass,
         )
+        self._keeping = Keeping(
+            self._peers, self._gate, self._dialer, self._exchange, self._qmgr
+        )
         self._submission = Submission(
             name=config.node.name,
             qmgr=self._qmgr,
@@ -191,7 +159,7 @@ class Node:
 
     def _find_peer(self, link_key: bytes) -> PeerKeys | None:
         listed = self._peers.snapshot.find(link_key, time.time())
-        return None if listed is None else _keys_of(listed)
+        return None if listed is None else keys_of(listed)
 
     # life
 
@@ -230,15 +198,24 @@ class Node:
         for sock in sockets:
             nursery.start_soon(self._listener.run, sock)
         for index, remailer in enumerate(self._config.remailer):
-            nursery.start_soon(self._delivery(f"local:{index}", remailer.deliver).run)
+            delivery = self._delivery(f"local:{index}", remailer.deliver)
+            self._deliveries.append(delivery)
+            nursery.start_soon(delivery.run)
         if self._config.delivery.exit:
             outbound = Outbound.of(
                 self._config, self._qmgr, self._routing, self._entropy
             )
             nursery.start_soon(outbound.run)
-        self._adopt(nursery)
+        self._keeping.adopt(nursery)
         nursery.start_soon(self._drop.run)
-        nursery.start_soon(self._watch_peers, nursery)
+        nursery.start_soon(self._watch, nursery)
+
+    async def _watch(self, nursery: trio.Nursery) -> None:
+        """Look each second at the files that the operator may change."""
+        while True:
+            await trio.sleep(PEERS_SECONDS)
+            self._routing.poll()
+            self._keeping.adopt(nursery)
 
     @contextmanager
     def _controlled(self, nursery: trio.Nursery) -> Iterator[None]:
@@ -284,16 +261,13 @@ class Node:
             async for number in signals:
                 if number != signal.SIGHUP:
                     break
-                self._adopt(nursery)
+                self._keeping.adopt(nursery)
             notify("STOPPING=1")
-            for door in doors:
-                trio.lowlevel.notify_closing(door)
-                door.close()
+            _close(doors)
             path.unlink(missing_ok=True)
             await self._end(submitting)
         finally:
-            for door in doors:
-                door.close()
+            _close(doors)
 
     async def _end(self, submitting: trio.CancelScope) -> None:
         with trio.move_on_after(ANSWER_SECONDS):
@@ -302,11 +276,18 @@ class Node:
         self._submission.end()
         submitting.cancel()
         self._exchange.close()
+        for delivery in self._deliveries:
+            delivery.end()
         with trio.move_on_after(STOP_SECONDS):
-            while any(  # noqa: ASYNC110  # once in a life
-                peer.ports for peer in self._exchange.peers.values()
-            ):
+            while self._is_ending:  # noqa: ASYNC110  # once in a life
                 await trio.sleep(0.01)
+
+    @property
+    def _is_ending(self) -> bool:
+        """A link has not said so yet, or a remailer has not got what is on its way."""
+        return any(peer.ports for peer in self._exchange.peers.values()) or any(
+            delivery.busy for delivery in self._deliveries
+        )
 
     def _delivery(
         self, destination: str, target: Target
@@ -335,59 +316,10 @@ class Node:
     def _letter_name(self, ident: bytes) -> str:
         return keyed_hash(self._names, ident, 16).hex()
 
-    # peers
 
-    async def _watch_peers(self, nursery: trio.Nursery) -> None:
-        while True:
-            await trio.sleep(PEERS_SECONDS)
-            self._routing.poll()
-            self._adopt(nursery)
-
-    def _adopt(self, nursery: trio.Nursery) -> None:
-        """Take up what peers.d says now.
-
-        Links of a removed peer give their mail back a moment later: so what waits for
-        a place that is gone is looked for each time.
-        """
-        changed = self._peers.poll() or not self._adopted
-        self._adopted = True
-        by_name = self._peers.snapshot.by_name
-        if changed:
-            listed = {name: _keys_of(peer) for name, peer in by_name.items()}
-            self._adopt_peers(nursery, listed)
-        self._qmgr.reroute(
-            lambda place: place.startswith(LOCAL) or place in by_name,
-            changed=changed,
-        )
-
-    def _adopt_peers(self, nursery: trio.Nursery, listed: dict[str, PeerKeys]) -> None:
-        """End the links of those who left, begin with those who came."""
-        for name, (keys, scope) in list(self._keeping.items()):
-            if listed.get(name) != keys:
-                scope.cancel()
-                del self._keeping[name]
-                for link_key in keys.link_keys:
-                    self._gate.forget(link_key)
-                if name in self._exchange.peers:
-                    self._exchange.peers[name].close_links()
-        for name, keys in listed.items():
-            if name not in self._keeping:
-                scope = trio.CancelScope()
-                self._keeping[name] = keys, scope
-                nursery.start_soon(self._keep, keys, scope)
-
-    async def _keep(self, keys: PeerKeys, scope: trio.CancelScope) -> None:
-        with scope:
-            await self._dialer.keep(keys, lambda: self._endpoints(keys.name))
-
-    def _endpoints(self, name: str) -> tuple[str, ...]:
-        """Give what a peer may be dialled at now; nothing when it has expired."""
-        listed = self._peers.snapshot.by_name.get(name)
-        if listed is None or not listed.descriptor.valid_at(time.time()):
-            return ()
-        return listed.descriptor.addresses
-
-
-def _keys_of(listed: Listed) -> PeerKeys:
-    descriptor = listed.descriptor
-    return PeerKeys(descriptor.name, descriptor.identity, descriptor.link_keys)
+def _close(doors: Sequence[socket.socket]) -> None:
+    """Close listening sockets and wake who waits on them; again is no error."""
+    for door in doors:
+        if door.fileno() >= 0:
+            trio.lowlevel.notify_closing(door)
+            door.close()

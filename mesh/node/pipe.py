@@ -40,7 +40,7 @@ from mesh.node.writer import Writer
 LIMIT_SECONDS: Final = 600.0
 """For one message: Mixmaster's slowest pool takes seconds; a program that waits for
 something else for so long waits for ever."""
-END_SECONDS: Final = 2.0
+END_SECONDS: Final = 1.0
 """Between SIGTERM and SIGKILL when the node ends; it has 10 s for everything."""
 PATH: Final = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 PR_SET_PDEATHSIG: Final = 1
@@ -69,15 +69,24 @@ class PipeDelivery:
         # Its own thread and not one of Trio's, which end when idle: PDEATHSIG means
         # the thread that made the program.
         self._thread = Writer()
+        self._ending = False
+        self.busy = False
+        """The program runs."""
+
+    def end(self) -> None:
+        """Begin nothing new."""
+        self._ending = True
 
     async def run(self) -> None:
         """Deliver for ever."""
         self._thread.start()
         try:
             while True:
-                if not self._records:
+                if self._ending or not self._records:
+                    self.busy = False
                     await self._parking.park()
                     continue
+                self.busy = True
                 for ref, record in await self._records.take(1):
                     try:
                         reply = await self._deliver(record)

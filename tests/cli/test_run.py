@@ -13,7 +13,7 @@ import pytest
 
 from mesh.cli import run
 from mesh.cli.main import main
-from mesh.node.node import lock_state
+from mesh.node.service import lock_state
 from tests.node.homes import Home
 
 Capture = pytest.CaptureFixture[str]

@@ -436,7 +436,7 @@ def test_a_person_speaks_on_a_stream_of_his_own() -> None:
     assert len(pair.received) == 2
     pair.alpha.write_raw(number, b"NOOP\r\n")
     pair.alpha.end_raw(number, gone=True)
-    assert not pair.alpha.has_data
+    assert not has_data(pair.alpha)
     assert pair.alpha.open_raw() == number
     pair.run()
     assert pair.shown[-1] == (number, 220)

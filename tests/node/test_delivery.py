@@ -5,6 +5,7 @@ import errno
 import os
 import socket
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -438,3 +439,73 @@ async def test_what_is_under_way_stays_when_the_node_ends(
         await until(lambda: server.messages)
     async with alpha_half(tmp_path) as alpha:
         assert alpha.spool.waiting == count
+
+
+async def test_an_end_in_order_waits_for_replies_and_repeats_nothing(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with alpha_half(tmp_path) as alpha, trio.open_nursery() as nursery:
+        server = Server(tmp_path / "lmtp.sock")
+        server.slow = 5.0
+        nursery.start_soon(server.run)
+        delivery = lmtp_delivery(alpha, tmp_path / "lmtp.sock")
+        nursery.start_soon(delivery.run)
+        for number in range(9):
+            alpha.submit(b"%d\r\n" % number, TO)
+        await until(lambda: server.messages)
+        assert delivery.busy
+        delivery.end()
+        alpha.submit(b"too late\r\n", TO)
+        await until(lambda: not delivery.busy)
+        await trio.sleep(60)
+        nursery.cancel_scope.cancel()
+    known = [message.content for message in server.messages]
+    assert b"too late\r\n" not in known
+    async with alpha_half(tmp_path) as alpha:
+        left = await alpha.arrived()
+        assert sorted(known + left) == sorted(
+            [b"%d\r\n" % number for number in range(9)] + [b"too late\r\n"]
+        )
+
+
+async def test_a_maildir_that_ends_begins_nothing_new(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    maildir = tmp_path / "Maildir"
+    async with alpha_half(tmp_path) as alpha, trio.open_nursery() as nursery:
+        delivery = maildir_delivery(alpha, maildir)
+        nursery.start_soon(delivery.run)
+        alpha.submit(b"in time\r\n", TO)
+        await until(lambda: alpha.quiet)
+        delivery.end()
+        alpha.submit(b"too late\r\n", TO)
+        await trio.sleep(60)
+        assert not delivery.busy
+        assert found(maildir) == [b"in time\n"]
+        assert alpha.spool.waiting == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_maildir_that_hangs_does_not_keep_the_node(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, hangs, gone = (threading.Event() for _ in range(3))
+
+    def hang(*_: object) -> int:
+        begun.set()
+        hangs.wait(30)
+        gone.set()
+        return 0
+
+    monkeypatch.setattr("mesh.node.delivery.deliver", hang)
+    async with alpha_half(tmp_path) as alpha, trio.open_nursery() as nursery:
+        delivery = maildir_delivery(alpha, tmp_path / "Maildir")
+        nursery.start_soon(delivery.run)
+        alpha.submit(b"x\r\n", TO)
+        while not begun.is_set():
+            await trio.lowlevel.checkpoint()
+        assert delivery.busy
+        nursery.cancel_scope.cancel()
+    assert not gone.is_set()
+    hangs.set()
+    assert gone.wait(30)

@@ -16,8 +16,9 @@ from trio.testing import MockClock
 from mesh.core.reply import NO_SUCH_RECIPIENT
 from mesh.errors import CannotCreateError, ConfigError, IoError, UnavailableError
 from mesh.node import node as node_
-from mesh.node.node import Node, lock_state, notify
+from mesh.node.node import Node
 from mesh.node.routing import UNROUTED
+from mesh.node.service import lock_state, notify
 from tests.harness import Patience, until
 from tests.node.homes import Home, mesh, running
 from tests.node.test_delivery import Server
@@ -189,11 +190,11 @@ async def test_routes(
         file.write_text(claim + mesh("export", "-c", str(charlie.toml)))
         await trio.sleep(2)
         assert node._routing.route("mix@bravo.test") == UNROUTED
-        assert node._endpoints("charlie") == (f"127.0.0.1:{charlie.port}",)
-        assert node._endpoints("nobody") == ()
+        assert node._keeping.endpoints("charlie") == (f"127.0.0.1:{charlie.port}",)
+        assert node._keeping.endpoints("nobody") == ()
         later = time.time() + 10 * 365 * 86_400
         monkeypatch.setattr(time, "time", lambda: later)
-        assert node._endpoints("charlie") == ()
+        assert node._keeping.endpoints("charlie") == ()
         monkeypatch.undo()
 
 

@@ -44,7 +44,8 @@ async def test_the_proof_leaves_after_a_drawn_delay(
     async with both(tmp_path) as (alpha, bravo, nursery):
         for _ in range(5):
             near, far = wire_pair()
-            nursery.start_soon(alpha.dialer._handshake, near, keys_of("bravo"))
+            peer = alpha.half.exchange.peer("bravo", keys_of("bravo").identity)
+            nursery.start_soon(alpha.dialer._handshake, near, peer, keys_of("bravo"))
             await trio.sleep(1)
             hello = far.try_receive(CELL_LEN)
             assert hello is not None

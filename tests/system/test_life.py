@@ -36,6 +36,27 @@ def test_ready_is_said_on_standard_error(world: World) -> None:
     assert alpha.errors() == "mesh: ready\n"
 
 
+@pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-", "2> >(:)"])
+def test_nobody_need_listen_on_standard_error(
+    world: World, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    """Closed, or a pipe whose reader went: it is ready all the same, and ends with 0."""
+    alpha = world.node("alpha")
+    program = world.folder / "mesh-that-is-not-heard"
+    program.write_text(f'#!/bin/bash\nexec {MESH} "$@" {closed}\n')
+    program.chmod(0o700)
+    monkeypatch.setattr(nodes, "MESH", str(program))
+    alpha.start()
+    assert alpha.process is not None
+    for number in (0, 1, 2):  # none of the spool's files
+        there = Path(f"/proc/{alpha.process.pid}/fd/{number}").readlink()
+        assert not there.is_relative_to(world.folder / "alpha" / "state")
+    with Client(alpha.socket) as client:
+        assert client.send("mix@alpha.test", b"heard\r\n") == 250
+    assert alpha.arrived(1) == [b"heard\n"]
+    assert alpha.stop() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_ends_in_order(pair: World, number: signal.Signals) -> None:
     """Both nodes linked and holding mail: exit 0 within 10 s, and nothing stays."""
