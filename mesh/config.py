@@ -75,8 +75,8 @@ SYSTEM_CONFIG: Final = Path("/etc/mesh/node.toml")
 CONFIG_VARIABLE: Final = "MESH_CONFIG"
 # Octets: a hundred times a long one; a device or a wrong file ends here.
 CONFIG_MAX_LEN: Final = 1_048_576
-# Octets: a message is held in memory once while it is taken.
-MESSAGE_BYTES_MAX: Final = 1 << 30
+# Octets: a row of the spool holds a billion; a larger message would end the node.
+MESSAGE_BYTES_MAX: Final = 1 << 28
 
 
 def _resolve(value: object, info: ValidationInfo[Path]) -> object:
@@ -293,6 +293,8 @@ def parse(text: str, path: Path) -> Config:
     except tomllib.TOMLDecodeError as error:
         line, what = explain_syntax(str(error), text)
         raise ConfigError(f"{path}:{line}: {what}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}:1: lists in lists without end: undo them") from error
     checked = {name: [] if name == "remailer" else {} for name in _TABLES} | data
     mistakes: list[tuple[Place, str]] = []
     try:

@@ -338,6 +338,11 @@ def test_all_mistakes_at_once() -> None:
             "4: delivery.smarthost: 'x' has no port",
         ),
         (
+            LEAST + "[local]\nmessage_bytes = 900_000_000",
+            "4: local.message_bytes: must be less than or equal to 268435456",
+        ),
+        ("a = " + "[" * 3000, "1: lists in lists without end"),
+        (
             LEAST + "[local]\nmessage_bytes = 1.5",
             "4: local.message_bytes: must be a whole",
         ),

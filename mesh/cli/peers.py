@@ -27,18 +27,20 @@ def command(ctx: click.Context, as_json: bool) -> int | None:
     """List, add and remove the nodes to have links with.  Alone: list."""
     if ctx.invoked_subcommand is None:
         return _list(as_json)
+    ctx.obj = as_json
     return None
 
 
 @command.command("list")
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="For a program to read.")
-def list_(as_json: bool) -> int:
+@click.pass_obj
+def list_(before: bool, as_json: bool) -> int:
     """Show each peer: fingerprint, addresses, clock, class, days left.
 
     Exit code 65 when a file in peers.d does not count; a line says why.
     """
-    return _list(as_json)
+    return _list(as_json or before)
 
 
 @command.command("add")

@@ -152,6 +152,8 @@ class Listener:
             )
         except HandshakeError:
             return None
+        # A listed peer's hello, at most one a peer: no crowd of strangers pushes it out.
+        self._unproven.pop(wire, None)
         try:
             return await self._prove(wire, responder, leaves)
         except HandshakeError:

@@ -152,7 +152,10 @@ class Peers:
         except FileNotFoundError:  # removed since we looked: the next poll sees it
             return _Entry((), last)
         except OSError as error:
-            return _Entry(stamp, last, f"{path}: {error.strerror}: make it readable")
+            mistake = f"{path}: {error.strerror}: make it readable"
+            # Too many open files is no property of this one: the next poll reads it.
+            passing = error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+            return _Entry(() if passing else stamp, last, mistake)
         return _Entry(stamp, tuple(found))
 
     def _gather(self) -> Snapshot:

@@ -161,8 +161,9 @@ def test_list_for_a_program(alpha: Path, bravo: Path, capsys: Capture) -> None:
     capsys.readouterr()
     assert main(["peers", "--json"]) == 0
     first = capsys.readouterr().out
-    assert main(["peers", "list", "--json"]) == 0
-    assert capsys.readouterr().out == first
+    for line in (["peers", "list", "--json"], ["peers", "--json", "list"]):
+        assert main(line) == 0
+        assert capsys.readouterr().out == first
     shown = json.loads(first)
     assert (shown["schema"], shown["mistakes"]) == (1, [])
     (peer,) = shown["peers"]

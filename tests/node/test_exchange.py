@@ -20,7 +20,7 @@ from mesh.core.cell import (
 )
 from mesh.core.reply import NO_ROOM, NO_SUCH_RECIPIENT, OK
 from mesh.errors import LocalProtocolError
-from mesh.node import exchange as exchange_
+from mesh.node import peer as peer_
 from mesh.node.exchange import Exchange
 from mesh.node.pacing import BROKEN, CLOSED
 from mesh.node.qmgr import STORED
@@ -144,7 +144,7 @@ async def test_what_is_done_is_said_again_when_the_link_ended_meanwhile(
 async def test_what_is_on_its_way_to_one_peer_is_bounded_link_after_link(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange_, "FLYING_MAX", 10_000)
+    monkeypatch.setattr(peer_, "FLYING_MAX", 10_000)
     async with two(tmp_path) as (alpha, bravo, nursery):
         for number in range(10):
             alpha.submit(b"%d\r\n" % number * 1000, HERE)
@@ -168,7 +168,7 @@ async def test_no_room_is_deferred_and_tried_again(
     async with two(tmp_path) as (alpha, bravo, nursery):
         await connect(nursery, alpha, bravo)
         with monkeypatch.context() as full:
-            full.setattr(exchange_, "PER_PEER_MAX", 0)
+            full.setattr(peer_, "PER_PEER_MAX", 0)
             alpha.submit(b"hello\r\n", HERE)
             await trio.sleep(1)
         assert alpha.spool.waiting == 1
@@ -191,7 +191,7 @@ async def test_refused_for_ever_is_told_and_gone(
 async def test_too_many_ids_are_refused_for_now(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange_, "PER_PEER_MAX", 1)
+    monkeypatch.setattr(peer_, "PER_PEER_MAX", 1)
     async with two(tmp_path) as (_, bravo, nursery):
         peer = Stranger(nursery, bravo)
         peer.say(b"HELO alpha\r\n" + transaction(HERE, b"1\r\n", "11" * 16))

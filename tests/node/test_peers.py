@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The watched folder: what counts, what does not, and what stays in force."""
 
+import errno
 import os
 import socket
 import tempfile
@@ -175,6 +176,22 @@ def test_a_file_that_may_not_be_read() -> None:
         with unprivileged():
             (line,) = watch(Path(name)).snapshot.mistakes
     assert line == f"{name}/bravo.mesh: Permission denied: make it readable"
+
+
+def test_a_peer_added_while_there_are_no_descriptors_is_read_later(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    peers = Peers(folder, US)
+    with monkeypatch.context() as patch:
+        patch.setattr("mesh.node.peers.os.open", none_left)
+        assert peers.poll()
+    assert not peers.snapshot.by_name
+    assert peers.poll()
+    assert sorted(peers.snapshot.by_name) == ["bravo"]
+    assert not peers.poll()
 
 
 def test_two_files_with_one_key_both_do_not_count(folder: Path) -> None:
