@@ -9,10 +9,24 @@ Case does not matter, nor quotes that are not needed, nor a final dot.  What is 
 is refused 550 at RCPT, on links too, and bounces if it was accepted before.
 """
 
+import re
 from collections.abc import Collection
+from typing import Final
 
-from mesh.core.envelope import domain_of, normalize
 from mesh.errors import ConfigError
+
+_ESCAPED: Final = re.compile(r"\\(.)")
+
+
+def canonical(address: str) -> str:
+    """Lower case, and what is quoted without its quotes: they mean nothing.
+
+    RFC 5321 4.1.2.  For look-ups, so that nobody has two names; never for delivery.
+    """
+    local, at, domain = address.lower().rpartition("@")
+    if len(local) > 1 and local[0] == local[-1] == '"':
+        local = _ESCAPED.sub(r"\1", local[1:-1])
+    return f"{local}{at}{domain}"
 
 
 class Refusals:
@@ -27,8 +41,8 @@ class Refusals:
     def refuses(self, address: str) -> bool:
         """Say whether this recipient, or everybody at its domain, is listed."""
         return bool(self._entries) and (
-            normalize(address) in self._entries
-            or f"@{domain_of(address)}" in self._entries
+            canonical(address) in self._entries
+            or f"@{address.rpartition('@')[2].lower()}" in self._entries
         )
 
 
@@ -49,7 +63,7 @@ def parse_refusals(text: str, where: str) -> Refusals:
                 "or @example.net for a whole domain"
             )
             continue
-        entries.add(normalize(entry))
+        entries.add(canonical(entry))
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return Refusals(entries)

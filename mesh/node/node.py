@@ -30,6 +30,7 @@ from mesh.config import Config
 from mesh.core.control import CONTROL_NAME
 from mesh.core.crypto import (
     Entropy,
+    Key,
     MlKem768,
     SystemEntropy,
     derive_key,
@@ -111,6 +112,29 @@ class Node:
             entropy=entropy,
             refuses=self._routing.refuses,
         )
+        self._open_links(identity, statics, own, counters)
+        self._submission = Submission(
+            name=config.node.name,
+            qmgr=self._qmgr,
+            accepts=self._routing.accepts,
+            max_message=config.local.message_bytes,
+            uids=self._uids,
+        )
+        self._drop = Drop.open(
+            config.local.drop,
+            state / "drop.keys",
+            derive_key(spool_key, b"mesh/1 drop keys"),
+            entropy,
+            self._qmgr,
+            max_message=config.local.message_bytes,
+            uids=self._uids,
+        )
+
+    def _open_links(
+        self, identity: Key, statics: list[Key], own: OwnCounter, counters: PeerCounters
+    ) -> None:
+        """Make what answers peers and what dials them."""
+        config, entropy = self._config, self._entropy
         kem = MlKem768()
         self._gate = Gate(
             network=config.node.network,
@@ -137,22 +161,6 @@ class Node:
         )
         self._keeping = Keeping(
             self._peers, self._gate, self._dialer, self._exchange, self._qmgr
-        )
-        self._submission = Submission(
-            name=config.node.name,
-            qmgr=self._qmgr,
-            accepts=self._routing.accepts,
-            max_message=config.local.message_bytes,
-            uids=self._uids,
-        )
-        self._drop = Drop.open(
-            config.local.drop,
-            state / "drop.keys",
-            derive_key(spool_key, b"mesh/1 drop keys"),
-            entropy,
-            self._qmgr,
-            max_message=config.local.message_bytes,
-            uids=self._uids,
         )
 
     # what the parts ask

@@ -20,14 +20,14 @@ not count, the last good one stays.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from mesh.config import Config
 from mesh.core.directory import Conflict, Directory, Local, ToPeer
-from mesh.core.envelope import domain_of
 from mesh.core.names import mail_domain, normalize_address
-from mesh.core.refusal import Refusals, parse_refusals
+from mesh.core.refusal import Refusals, canonical, parse_refusals
 from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
 from mesh.errors import ConfigError
 
@@ -72,22 +72,20 @@ class Routing:
 
     def route(self, address: str) -> str | None:
         """Name the destination; None: there is none."""
-        address = self.alias(address)
-        try:
-            canonical = normalize_address(address)
-        except ValueError:
-            canonical = address.lower()  # bare postmaster, quotes, literals
-        route = self._directory().route(canonical)
+        address = canonical(self.alias(address))  # "mix"@ is mix@, and no way out
+        with suppress(ValueError):  # bare postmaster, what needs its quotes
+            address = normalize_address(address)
+        route = self._directory().route(address)
         if isinstance(route, Local):
             return f"{LOCAL}{route.index}"
         if isinstance(route, ToPeer):
             return route.name
         if isinstance(route, Conflict):
             return UNROUTED
-        domain = domain_of(canonical)
-        if not (self._exit and domain):
+        _, at, domain = address.rpartition("@")
+        if not (self._exit and at):
             return None
-        if self._directory().is_withheld(canonical, time.time()):
+        if self._directory().is_withheld(address, time.time()):
             return None  # a peer's until lately: in clear only after 30 days
         return EXIT if self._smarthost and domain not in self._routes else EXIT + domain
 

@@ -27,6 +27,7 @@ def test_who_is_listed_is_refused() -> None:
         '"a b"@x.test',
         "plain@x.test",
         '"who"@example.org',
+        '"w\\ho"@example.org',
     ):
         assert refusals.refuses(address), address
 
@@ -40,6 +41,7 @@ def test_nobody_else_is() -> None:
         "x@notnever.test",
         "postmaster",
         "b@x.test",
+        '"@x.test',
     ):
         assert not refusals.refuses(address), address
     assert not Refusals().refuses("who@example.org")

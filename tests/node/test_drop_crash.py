@@ -2,7 +2,7 @@
 """Every instant at which a sender or the node could stop, and what becomes of the mail.
 
 Before each step of either on the drop folder and on state/drop.keys all is copied: once
-as a killed process leaves it, and thrice as a power cut may, with names and contents
+as a killed process leaves it, and as a power cut may, with names and contents
 that no fsync has made durable undone (all of them, those of keys, those of mail), the
 slots that were being written torn, and unsynced files cut short.  On each copy a sender
 leaves one more message under each key while the node is down, then a node starts.  What
@@ -83,7 +83,7 @@ class Camera:
                 is_key = name.startswith(("key", "new"))
                 undone = variant == "all" or variant == ("keys" if is_key else "mail")
                 if undone is kept:
-                    torn = is_key and self.names.get(name) != octets
+                    torn = self.is_torn(name, octets, variant)
                     (target / "drop" / name).write_bytes(
                         octets[:20] if torn else octets
                     )

@@ -54,6 +54,8 @@ def routing(settings: Config) -> Routing:
         ("", "postmaster", "local:0"),
         ("", "Postmaster@alpha.test", "local:0"),
         ("", "mix@bravo.test", "bravo"),
+        ("", '"mix"@bravo.test', "bravo"),
+        ("", '"m\\ix"@Bravo.test', "bravo"),
         ("", "x@both.test", "?"),
         ("", "Who@Else.test", "exit:else.test"),
         ("", '"a b"@else.test', "exit:else.test"),
