@@ -48,7 +48,7 @@ from mesh.core.names import (
     normalize_host,
     parse_endpoint,
 )
-from mesh.errors import ConfigError, NoInputError
+from mesh.errors import ConfigError, NoInputError, NotPermittedError
 from mesh.mistakes import (
     LineFinder,
     Place,
@@ -282,7 +282,10 @@ def find_config(option: str | None) -> Path:
 
 
 def load(path: Path) -> Config:
-    """Read and check the file; NoInputError, or ConfigError with a line a mistake."""
+    """Read and check the file.
+
+    NoInputError, NotPermittedError, or ConfigError with a line a mistake.
+    """
     return parse(_read(path), path)
 
 
@@ -321,8 +324,14 @@ def _read(path: Path) -> str:
         with path.open("rb") as file:
             octets = file.read(CONFIG_MAX_LEN + 1)
     except OSError as error:
-        where = " (did you mean its node.toml?)" if path.is_dir() else ""
-        raise NoInputError(f"{path}: {error.strerror}{where}") from error
+        if isinstance(error, PermissionError):
+            raise NotPermittedError(
+                f"{path}: {error.strerror}: be the node's own user"
+            ) from error
+        advice = "name the node.toml with -c or $MESH_CONFIG"
+        if isinstance(error, IsADirectoryError):
+            advice = "did you mean its node.toml?"
+        raise NoInputError(f"{path}: {error.strerror}: {advice}") from error
     if len(octets) > CONFIG_MAX_LEN:
         raise ConfigError(f"{path}:1: more than 1 MiB: this is no {CONFIG_NAME}")
     try:

@@ -422,7 +422,7 @@ def test_where_the_file_is_looked_for(
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match=r"none\.toml: No such file"):
         load(tmp_path / "none.toml")
-    with pytest.raises(NoInputError, match=r"directory \(did you mean its node.toml"):
+    with pytest.raises(NoInputError, match=r"directory: did you mean its node.toml"):
         load(tmp_path)
     (tmp_path / "latin").write_bytes(b'[node]\nname = "a"\n# \xe9\n')
     with pytest.raises(ConfigError, match="latin:3: not UTF-8"):

@@ -26,9 +26,8 @@ DEFAULT_PORT: Final = 48821
 """The agreed high port."""
 DEFAULT_DELIVER: Final = "maildir:Maildir"
 
-_REMAILER = re.compile(
-    r"(?P<who>.*?)(?:=(?P<deliver>(?:maildir|lmtp|pipe):.*))?", re.DOTALL
-)
+_REMAILER = re.compile(r"(?P<who>[^@]*@[^=]*)(?:=(?P<deliver>.*))?", re.DOTALL)
+"""A local part may hold = itself, a host may not."""
 
 
 @click.command("init")
@@ -64,6 +63,8 @@ def command(
         f"{_host_name()}:{DEFAULT_PORT}",
     )
     mistakes: list[str] = []
+    if not directory:  # a script's variable that is not set: not the folder we are in
+        mistakes.append('DIR is empty: name a folder, "." for this one')
     _check(mistakes, "--name", check_name, name)
     _check(mistakes, "--network", check_name, network)
     address = _check(
@@ -102,13 +103,13 @@ def _check(
 
 
 def _pair(mistakes: list[str], text: str) -> tuple[str, str]:
-    """Split ADDRESS[=DELIVER]; an address may hold = itself."""
+    """Split ADDRESS[=DELIVER]."""
     from mesh.core.names import normalize_address
     from mesh.values import parse_deliver
 
     match = _REMAILER.fullmatch(text)
     who, deliver = match.group("who", "deliver") if match else (text, None)
-    deliver = deliver or DEFAULT_DELIVER
+    deliver = DEFAULT_DELIVER if deliver is None else deliver
 
     def check_deliver(value: str) -> str:
         parse_deliver(value, Path())

@@ -4,14 +4,16 @@
     code   when
       0    done
      64    the command line is wrong (also where click says 2)
-     74    standard output cannot be written
+     74    standard output cannot be written, or another error of the system
+     77    the system does not permit it
      70    a bug: its kind and place, never its text, which may hold an address
     130    interrupted at a question
     else   MeshError.exit_code (errors.py)
 
 Each verb is a module of mesh/cli with a click command named `command`; only the one
 that is asked for is imported, so `mesh --help` and completion load click and no more.
-Standard error gets one line a mistake, `mesh: what, where, what to do`.
+Standard error gets one line a mistake, `mesh: what, where, what to do`; octets that a
+terminal would obey are escaped.  A standard file that is closed is /dev/null.
 """
 
 import os
@@ -25,7 +27,7 @@ import click
 
 import mesh
 from mesh.cli.options import config_option
-from mesh.errors import MeshError
+from mesh.errors import MeshError, NotPermittedError
 from mesh.mistakes import suggest
 
 VERBS: Final = {
@@ -97,9 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; never raises, never exits."""
     args = list(sys.argv[1:] if argv is None else argv)
     try:
+        _open_standard_files()
         code = _run(args)
-        if sys.stdout is not None:  # closed by whoever started us
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BrokenPipeError:
         _forget_stdout()
         return EXIT_IO
@@ -109,6 +111,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # the outermost frame: nothing may get past it
         return _report(error)
     return code
+
+
+def _open_standard_files() -> None:
+    """Open 0, 1 and 2 where they are closed: else a file of ours gets such a number.
+
+    Then what is meant for an operator would be written into it.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # the interpreter found it closed
+            file = open(fd, "w" if fd else "r", closefd=False, encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, file)
 
 
 def _run(args: list[str]) -> int:
@@ -130,12 +146,12 @@ def _report(error: Exception) -> int:
         click.echo(error.format_message(), err=True)
         return EXIT_USAGE
     if isinstance(error, click.ClickException):
-        _say(" ".join(error.format_message().split()))
+        _say(_usage(error))
         return EXIT_USAGE
     leaves = list(_leaves(error))
     for leaf in leaves:
         if isinstance(leaf, MeshError):
-            for line in str(leaf).splitlines():
+            for line in str(leaf).split("\n"):
                 _say(line)
         elif isinstance(leaf, OSError):
             name = f"{leaf.filename}: " if leaf.filename else ""
@@ -143,6 +159,15 @@ def _report(error: Exception) -> int:
         else:
             _say(f"a bug: {type(leaf).__name__} at {_place(leaf)}: please report it")
     return max(map(_code, leaves))
+
+
+def _usage(error: click.ClickException) -> str:
+    """Give click's sentence in one line, and where the right form is written."""
+    what = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    if context is None or what.endswith("?"):  # it says what to do
+        return what
+    return f"{what}: see `{context.command_path} --help`"
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -157,6 +182,8 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 def _code(error: BaseException) -> int:
     if isinstance(error, MeshError):
         return error.exit_code
+    if isinstance(error, PermissionError):
+        return NotPermittedError.exit_code
     return EXIT_IO if isinstance(error, OSError) else EXIT_BUG
 
 
@@ -172,8 +199,9 @@ def _place(error: BaseException) -> str:
 
 
 def _say(line: str) -> None:
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     with suppress(OSError):
-        click.echo(f"mesh: {line}", err=True)
+        click.echo(f"mesh: {shown}", err=True)
 
 
 def _forget_stdout() -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from mesh.errors import UsageError
+
 if TYPE_CHECKING:
     from mesh.config import Config
 
@@ -31,6 +33,8 @@ def config_option(command: F) -> F:
 
 
 def _remember(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value == "":  # a script's variable that is not set: no default stands for it
+        raise UsageError("-c names no file: name the node.toml")
     if value is not None:
         ctx.meta[_PLACE] = value
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mesh.cli.options import config_option, load_config
-from mesh.errors import DescriptorError, MeshError, NoInputError
+from mesh.errors import DescriptorError, MeshError, NoInputError, NotPermittedError
 
 if TYPE_CHECKING:
     from mesh.config import Config
@@ -146,7 +146,11 @@ def _read(file: str) -> list["Descriptor"]:
         with click.open_file(file, "rb") as stream:
             octets = stream.read(TEXT_MAX_LEN + 1)
     except OSError as error:
-        raise NoInputError(f"{file}: {error.strerror}") from error
+        kind = NotPermittedError if isinstance(error, PermissionError) else NoInputError
+        raise kind(
+            f"{file or 'an empty name'}: {error.strerror}: "
+            "name a file with what `mesh export` printed"
+        ) from error
     return parse_untrusted(octets.decode(errors="replace"), file)
 
 

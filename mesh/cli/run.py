@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`mesh run`: the node, in the foreground, until a signal ends it."""
 
-import os
 import signal
 import sys
 from contextlib import suppress
@@ -30,7 +29,6 @@ def command() -> None:
 
     from mesh.node.node import Node
 
-    _fill_standard_files()
     _allow_files()
     node = Node(load_config())
     # What was imported lives as long as the process: not to be looked at again.
@@ -52,16 +50,6 @@ def _allow_files() -> None:
     wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _fill_standard_files() -> None:
-    """Open 0, 1 and 2 where they are closed: else the spool's files get these numbers.
-
-    Then what the interpreter says when it dies would be written into one of them.
-    """
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(fd, True)
-    os.close(fd)
 
 
 def _ready() -> None:

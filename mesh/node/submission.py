@@ -208,6 +208,8 @@ def _uid_of(accepted: socket.socket) -> int:
 
 async def _accept(sock: socket.socket) -> socket.socket:
     while True:
+        if sock.fileno() < 0:  # closed while nobody waited on it
+            raise trio.ClosedResourceError
         await trio.lowlevel.wait_readable(sock)
         try:
             return sock.accept()[0]

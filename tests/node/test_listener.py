@@ -217,13 +217,27 @@ async def test_who_makes_room_hears_a_fin_and_no_reset(
 ) -> None:
     async with end(tmp_path, "bravo", "alpha") as bravo, trio.open_nursery() as nursery:
         first = Caller(nursery, bravo)
-        # While its answer waits to leave, what came behind the hello lies unread.
-        first.wire.try_send(hand("alpha", "bravo").message_1() + b"behind")
+        first.wire.try_send(b"x" * 100)
         await trio.sleep(0.05)
         for _ in range(UNPROVEN_MAX):
             Caller(nursery, bravo)
         await trio.sleep(0.01)
         assert (first.far.closed, first.far.unread_at_close) == (True, 0)
+        nursery.cancel_scope.cancel()
+
+
+async def test_no_crowd_pushes_out_a_peer_whose_hello_is_being_answered(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with end(tmp_path, "bravo", "alpha") as bravo, trio.open_nursery() as nursery:
+        first = Caller(nursery, bravo)
+        first.wire.try_send(hand("alpha", "bravo").message_1())
+        await trio.sleep(0.05)
+        for _ in range(2 * UNPROVEN_MAX):
+            Caller(nursery, bravo)
+        await trio.sleep(1.2)
+        assert not first.far.closed
+        assert len(first.wire.try_receive(2 * CELL_LEN) or b"") == CELL_LEN
         nursery.cancel_scope.cancel()
 
 
