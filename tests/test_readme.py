@@ -80,6 +80,8 @@ def _plain(value: Any) -> Any:
     """As TOML would say it."""
     if isinstance(value, Path):
         return str(value)
+    if value is None:
+        return ""
     if isinstance(value, Clock):
         return value.name.lower()
     return list(value) if isinstance(value, tuple) else value
