@@ -10,6 +10,9 @@ import click
 
 from mesh.cli.options import config_option, load_config
 
+SWITCH_SECONDS: Final = 0.0005
+"""For the interpreter's lock: the writer thread asks for it some times a commit, and with
+the usual 5 ms each of these would be most of a commit's time while the loop is busy."""
 SIGNALS: Final = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 FILES: Final = 16_384
 """Open files to ask for: 1,000 sessions and 128 strangers reach the usual soft limit of
@@ -34,6 +37,7 @@ def command() -> None:
     # What was imported lives as long as the process: not to be looked at again.
     gc.collect()
     gc.freeze()
+    sys.setswitchinterval(SWITCH_SECONDS)
 
     async def run() -> None:
         with trio.open_signal_receiver(*SIGNALS) as signals:

@@ -64,6 +64,8 @@ _ONE: Final = "select salt, slots, heads, length(bodies) from groups where id = 
 
 PAGE_LEN: Final = 32_768
 """Octets, as above; for the room that a row needs."""
+ROOM_AHEAD: Final = 4_194_304
+"""Octets set aside at once: some seconds' worth of a relay."""
 ROW_PAGES: Final = 4
 """Pages of a row beside its octets: its own, its parents', the list of free ones."""
 
@@ -103,6 +105,7 @@ class Groups:
         """Open, recover and, when it is new, create; SpoolCorruptError if it is none."""
         # Closing any descriptor of the file ends SQLite's locks: so this one is last.
         self._file = open_private(path)
+        self._room = 0  # octets set aside that no group has used
         self._db = apsw.Connection(str(path))
         try:
             for _ in self._db.execute(_SETUP):
@@ -145,18 +148,31 @@ class Groups:
             raise SpoolFullError("the disk is full") from error
 
     def _reserve(self, octets: int) -> None:
-        """Have room in the database for so much more; SpoolFullError."""
+        """Have room in the database for so much more; SpoolFullError.
+
+        Room is set aside for many groups at once where the disk has it: to ask SQLite
+        and the kernel for each would give the interpreter's lock away three times.
+        """
         if not octets:
             return
+        needed = octets + ROW_PAGES * PAGE_LEN
+        if needed > self._room:
+            try:
+                self._room = self._set_aside(max(needed, ROOM_AHEAD))
+            except SpoolFullError:
+                self._room = self._set_aside(needed)
+        self._room -= needed
+
+    def _set_aside(self, octets: int) -> int:
         pages, free = self._pragma("page_count"), self._pragma("freelist_count")
-        pages += max(0, octets // PAGE_LEN + ROW_PAGES - free)
+        pages += max(0, -(-octets // PAGE_LEN) - free)
         length, held = pages * PAGE_LEN, os.fstat(self._file).st_size
-        if length <= held:
-            return
-        try:
-            os.posix_fallocate(self._file, held, length - held)
-        except OSError as error:
-            raise SpoolFullError("the disk is full") from error
+        if length > held:
+            try:
+                os.posix_fallocate(self._file, held, length - held)
+            except OSError as error:
+                raise SpoolFullError("the disk is full") from error
+        return octets
 
     def _pragma(self, name: str) -> int:
         return cast(int, self._db.pragma(name))
@@ -167,6 +183,7 @@ class Groups:
 
     def checkpoint(self) -> None:
         """Fold the WAL into the database; SpoolFullError leaves it as it was."""
+        self._room = 0  # SQLite cuts the file to what it uses
         try:
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.FullError as error:

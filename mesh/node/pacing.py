@@ -156,6 +156,7 @@ async def _carry_greedy(carrier: _Carrier) -> str:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sender.outlet.flush_forever)
         nursery.start_soon(sender.run, nursery.cancel_scope)
+        nursery.start_soon(sender.tick, nursery.cancel_scope)
         try:
             while data := await receive(carrier.wire):
                 carrier.take(data)
@@ -166,17 +167,18 @@ async def _carry_greedy(carrier: _Carrier) -> str:
 
 
 class _GreedySender:
-    """Parks until the port has data, or T has passed with nothing sent."""
+    """Parks until the port has data; a ticker pads and watches, once in each T."""
 
     def __init__(self, carrier: _Carrier) -> None:
         self._carrier = carrier
         self._parking = Parking()
+        self._sent = True  # the first cell leaves at once
         self.outlet = Outlet(carrier.wire, self._parking.wake)
         self.reason = CLOSED
         carrier.port.on_data = self._parking.wake
 
     async def run(self, scope: trio.CancelScope) -> None:
-        """Send until the port has finished or the peer is dead, then cancel `scope`."""
+        """Send until the port has finished, then cancel `scope`."""
         outlet, port = self.outlet, self._carrier.port
         seal = self._carrier.session.sealer.seal
         outlet.send(seal(port.next_body()))
@@ -186,12 +188,18 @@ class _GreedySender:
                 while len(cells) < GREEDY_CELLS and port.has_data:
                     cells.append(seal(port.next_body()))
                 outlet.send(b"".join(cells))
+                self._sent = True
                 continue
-            with trio.move_on_after(self._carrier.period) as idle:
-                await self._parking.park()
-            if trio.current_time() > self._carrier.deadline:
-                self.reason = SILENT
-                break
-            if idle.cancelled_caught and not outlet.waiting:
-                outlet.send(seal(port.next_body()))
+            await self._parking.park()
+        scope.cancel()
+
+    async def tick(self, scope: trio.CancelScope) -> None:
+        """Send padding when nothing left for T; end with a peer that is dead."""
+        outlet, port = self.outlet, self._carrier.port
+        while trio.current_time() <= self._carrier.deadline:
+            if not (self._sent or outlet.waiting or port.finished):
+                outlet.send(self._carrier.session.sealer.seal(port.next_body()))
+            self._sent = False
+            await trio.sleep(self._carrier.period)
+        self.reason = SILENT
         scope.cancel()

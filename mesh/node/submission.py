@@ -21,6 +21,7 @@ that a remailer that forgets to close does not stop itself for ever.
 """
 
 import errno
+import math
 import os
 import pwd
 import socket
@@ -51,6 +52,8 @@ LARGE_MAX: Final = 4
 """A user's large messages at once: with 20 MiB each, 80 MiB of memory."""
 LARGE_SECONDS: Final = 180.0
 """Without an octet, and the place goes to another: RFC 5321 4.5.3.2.5."""
+WATCH_SECONDS: Final = 1.0
+"""Between two looks at all sessions: 0.3 ms for a thousand."""
 IDLE_SECONDS: Final = 300.0
 """Without a command, and the session ends: RFC 5321 4.5.3.2.7 asks for no less."""
 SESSIONS_MAX: Final = 1_000
@@ -155,11 +158,22 @@ class Submission:
     async def run(self, sock: socket.socket) -> None:
         """Accept on a listening socket until it is closed; then let sessions end."""
         sock.setblocking(False)
-        async with trio.open_nursery() as nursery:
-            with suppress(trio.ClosedResourceError):
-                while True:
-                    await self._places.acquire()
-                    nursery.start_soon(self._serve, await _accept(sock))
+        async with trio.open_nursery() as watching:
+            watching.start_soon(self._watch_silence)
+            async with trio.open_nursery() as nursery:
+                with suppress(trio.ClosedResourceError):
+                    while True:
+                        await self._places.acquire()
+                        nursery.start_soon(self._serve, await _accept(sock))
+            watching.cancel_scope.cancel()
+
+    async def _watch_silence(self) -> None:
+        """Look round for silent sessions: a deadline for each read would cost more."""
+        while True:
+            await trio.sleep(WATCH_SECONDS)
+            now = trio.current_time()
+            for session in self._sessions:
+                session.end_if_silent(now)
 
     async def _serve(self, accepted: socket.socket) -> None:
         uid = _uid_of(accepted)
@@ -230,6 +244,7 @@ class _Session:
         self._large = large
         self._answered = Parking()
         self._has_place = False
+        self._reads_since = math.inf
         self.outlet = Outlet(wire)
         self.dialogue = Dialogue(
             name=submission.name,
@@ -275,13 +290,22 @@ class _Session:
         await self._drained()
 
     async def _receive(self) -> bytes:
-        """Read; b"" also for one from whom nothing comes."""
-        while True:
-            with trio.move_on_after(LARGE_SECONDS if self._has_place else IDLE_SECONDS):
-                return await receive(self._wire, READ_MAX)
-            if not self.dialogue.awaiting_answer:
-                self.outlet.send(SILENT.encode())
-                return b""
+        """Read; b"" also for one that `end_if_silent` has ended."""
+        self._reads_since = trio.current_time()
+        data = await receive(self._wire, READ_MAX)
+        self._reads_since = math.inf
+        return data
+
+    def end_if_silent(self, now: float) -> None:
+        """End a client from whom nothing has come for too long."""
+        patience = LARGE_SECONDS if self._has_place else IDLE_SECONDS
+        if now - self._reads_since > patience and not self.dialogue.awaiting_answer:
+            self.outlet.send(SILENT.encode())
+            self._stop_reading()
+
+    def _stop_reading(self) -> None:
+        with suppress(OSError):  # the client may be gone
+            self._wire.socket.shutdown(socket.SHUT_RD)
 
     async def _drained(self) -> bool:
         """Wait until the client has read its replies; False when it does not."""
@@ -311,8 +335,7 @@ class _Session:
         """Send the commit's reply, and take up what was sent ahead of it."""
         self.dialogue.answer(reply)
         if not self._attend():
-            with suppress(OSError):  # the client may be gone
-                self._wire.socket.shutdown(socket.SHUT_RD)
+            self._stop_reading()
         self._answered.wake()
 
     async def _wait_for_place(self) -> None:
