@@ -5,6 +5,7 @@
       0    done
      64    the command line is wrong (also where click says 2)
      74    standard output cannot be written, or another error of the system
+     73    something lies where a file of ours belongs
      77    the system does not permit it
      70    a bug: its kind and place, never its text, which may hold an address
     130    interrupted at a question
@@ -27,7 +28,7 @@ import click
 
 import mesh
 from mesh.cli.options import config_option
-from mesh.errors import MeshError, NotPermittedError
+from mesh.errors import CannotCreateError, MeshError, NotPermittedError
 from mesh.mistakes import suggest
 
 VERBS: Final = {
@@ -49,6 +50,7 @@ EXIT_USAGE: Final = 64
 EXIT_BUG: Final = 70
 EXIT_IO: Final = 74
 EXIT_INTERRUPTED: Final = 130
+_IN_THE_WAY: Final = (FileExistsError, IsADirectoryError, NotADirectoryError)
 
 
 class Verbs(click.Group):
@@ -184,6 +186,8 @@ def _code(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, PermissionError):
         return NotPermittedError.exit_code
+    if isinstance(error, _IN_THE_WAY):
+        return CannotCreateError.exit_code
     return EXIT_IO if isinstance(error, OSError) else EXIT_BUG
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from mesh.errors import UsageError
+from mesh.errors import NoInputError
 
 if TYPE_CHECKING:
     from mesh.config import Config
@@ -34,7 +34,7 @@ def config_option(command: F) -> F:
 
 def _remember(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
     if value == "":  # a script's variable that is not set: no default stands for it
-        raise UsageError("-c names no file: name the node.toml")
+        raise NoInputError("-c: no file has an empty name: name the node.toml")
     if value is not None:
         ctx.meta[_PLACE] = value
 

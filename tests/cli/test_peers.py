@@ -17,6 +17,7 @@ from tests.cli.terminal import typing
 from tests.descriptors import DAY, text_of
 
 Capture = pytest.CaptureFixture[str]
+NAME_ONE = "name a file with what `mesh export` printed"
 
 
 def init(folder: Path, name: str, *serves: str) -> Path:
@@ -100,7 +101,8 @@ def test_the_config_option_anywhere(
     assert main(["peers", *c, "list", *wrong]) == 66
     assert (
         capsys.readouterr().err
-        == f"mesh: {tmp_path}/none.toml: No such file or directory\n"
+        == f"mesh: {tmp_path}/none.toml: No such file or directory: "
+        "name the node.toml with -c or $MESH_CONFIG\n"
     )
     assert main(["export", "-c", ""]) == 66
     monkeypatch.chdir(alpha.parent)
@@ -206,7 +208,7 @@ def test_several_files_all_or_none(
     assert main(["peers", "add", str(bravo), *files]) == 65
     assert capsys.readouterr().err.splitlines() == [
         f"mesh: {tmp_path}/cut:1: cut off: ask for the whole text",
-        f"mesh: {tmp_path}/none: No such file or directory",
+        f"mesh: {tmp_path}/none: No such file or directory: {NAME_ONE}",
     ]
     assert main(["peers", "add", str(bravo), files[0], files[3]]) == 65
     assert "alpha is this node's own name" in capsys.readouterr().err
@@ -222,8 +224,8 @@ def test_files_that_are_not_there_are_66(
     assert main(["peers", "add", str(tmp_path / "none")]) == 66
     assert main(["peers", "add", str(tmp_path)]) == 66
     assert capsys.readouterr().err.splitlines() == [
-        f"mesh: {tmp_path}/none: No such file or directory",
-        f"mesh: {tmp_path}: Is a directory",
+        f"mesh: {tmp_path}/none: No such file or directory: {NAME_ONE}",
+        f"mesh: {tmp_path}: Is a directory: {NAME_ONE}",
     ]
 
 
