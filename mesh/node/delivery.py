@@ -15,6 +15,7 @@ end in order repeats nothing.  A Maildir on a disk that hangs does not keep the 
 """
 
 import socket
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -30,7 +31,7 @@ from mesh.core.smtp import Finished, Outgoing, Sender, SenderClosed, SenderDiale
 from mesh.node.maildir import Letter, deliver
 from mesh.node.parking import Parking
 from mesh.node.qmgr import QueueManager
-from mesh.node.records import Records
+from mesh.node.records import COLD_MAX, Records
 from mesh.node.spool import Ref
 from mesh.node.wire import Outlet, SocketWire, Wire, receive
 
@@ -118,7 +119,9 @@ class LmtpDelivery:
         self.qmgr = qmgr
         self.queue = qmgr.queue(destination)
         self.queue.wake = self._wake
-        self.records = Records(qmgr, self.queue)
+        self._records = Records(qmgr, self.queue)
+        self._fetched: deque[tuple[Ref, Record]] = deque()
+        self._fetching = Parking()
         self._address = address
         self._entropy = entropy
         self._connections: list[_Connection] = []
@@ -139,6 +142,7 @@ class LmtpDelivery:
     async def run(self) -> None:
         """Deliver for ever: makes connections; each of them works by itself."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._fetch_forever)
             while True:
                 if not self._wants_another:
                     await self._parking.park()
@@ -153,12 +157,36 @@ class LmtpDelivery:
                 self._connections.append(connection)
                 nursery.start_soon(self._work, connection)
 
+    def take(self) -> tuple[Ref, Record] | None:
+        """Give the next record if it is in memory; if not, have it read."""
+        if self.ending:
+            return None
+        if self._fetched:
+            return self._fetched.popleft()
+        ready = self.queue.ready
+        record = self.qmgr.spool.hot(ready[0]) if ready else None
+        if record is None:
+            self._fetching.wake()
+            return None
+        return ready.popleft(), record
+
+    async def _fetch_forever(self) -> None:
+        """Read what is not in memory any more, some records in one hop."""
+        while True:
+            ready = self.queue.ready
+            if self._fetched or not ready or self.qmgr.spool.hot(ready[0]):
+                await self._fetching.park()
+                continue
+            self._fetched += await self._records.take(COLD_MAX)
+            self._wake()
+
     @property
     def _wants_another(self) -> bool:
         open_ = len(self._connections)
         if self.ending:
             return False
-        return open_ < CONNECTIONS_MAX and len(self.queue.ready) > open_ * SHARE
+        waiting = len(self.queue.ready) + len(self._fetched)
+        return open_ < CONNECTIONS_MAX and waiting > open_ * SHARE
 
     async def _work(self, connection: "_Connection") -> None:
         try:
@@ -171,7 +199,7 @@ class LmtpDelivery:
 
     def _wake(self) -> None:
         for connection in self._connections:
-            if not self.queue.ready:
+            if not (self.queue.ready or self._fetched):
                 return
             connection.fill()
         if self._wants_another:
@@ -186,7 +214,6 @@ class _Connection:
         self._wire = wire
         self._outlet = Outlet(wire, self.fill)
         self._sender = Sender(dialect=SenderDialect.LMTP, helo=delivery.name)
-        self._fetching = Parking()
         self._patience = trio.CancelScope()
         self.flying: dict[Ref, Record] = {}
         self.useful = False
@@ -197,17 +224,15 @@ class _Connection:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._outlet.flush_forever)
-                nursery.start_soon(self._fetch_forever)
                 await self._read()
                 nursery.cancel_scope.cancel()
         finally:
             self._wire.close()
 
     async def _read(self) -> None:
-        with self._patience as patience:
+        with self._patience:
             while True:
-                seconds = REPLY_SECONDS if self.flying else IDLE_SECONDS
-                patience.deadline = trio.current_time() + seconds
+                self._wait(REPLY_SECONDS if self.flying else IDLE_SECONDS)
                 data = await receive(self._wire, READ_MAX)
                 if not data:
                     return
@@ -217,6 +242,12 @@ class _Connection:
                 self.fill()
         if not self.flying:
             self.useful = True  # it was not needed, which is no failure of its own
+
+    def _wait(self, seconds: float) -> None:
+        """Have patience for so long, to a second: to be exact costs more than a read."""
+        deadline = trio.current_time() + seconds
+        if not deadline - 1 < self._patience.deadline <= deadline:
+            self._patience.deadline = deadline
 
     def _attend(self) -> bool:
         qmgr = self._delivery.qmgr
@@ -232,27 +263,15 @@ class _Connection:
                     qmgr.delivered(ref)
         return True
 
-    @property
-    def _may_send(self) -> bool:
-        delivery = self._delivery
-        return bool(
-            self._sender.can_send and delivery.queue.ready and not delivery.ending
-        )
-
     def fill(self) -> None:
-        """Take records that are in memory and send; wake the reader of the others."""
-        queue, qmgr = self._delivery.queue, self._delivery.qmgr
-        while self._may_send:
-            record = qmgr.spool.hot(queue.ready[0])
-            if record is None:
-                self._fetching.wake()
-                break
-            self._send(queue.ready.popleft(), record)
+        """Send what may be sent of what is in memory."""
+        while self._sender.can_send and (taken := self._delivery.take()) is not None:
+            self._send(*taken)
         self._push()
 
     def _send(self, ref: Ref, record: Record) -> None:
         if not self.flying:  # idle until now: it is a reply that is waited for
-            self._patience.deadline = trio.current_time() + REPLY_SECONDS
+            self._wait(REPLY_SECONDS)
         self.flying[ref] = record
         self._sender.send(
             Outgoing(ref, record.reverse_path, record.recipients, record.content, None)
@@ -261,22 +280,6 @@ class _Connection:
     def _push(self) -> None:
         while self._sender.pending and not self._outlet.full:
             self._outlet.send(self._sender.take(READ_MAX * 4))
-
-    async def _fetch_forever(self) -> None:
-        while True:
-            if not self._may_send:
-                await self._fetching.park()
-                continue
-            for ref, record in await self._delivery.records.take(1):
-                self._send_or_release(ref, record)
-            self._push()
-
-    def _send_or_release(self, ref: Ref, record: Record) -> None:
-        """Send what was read from the disk, unless another record was quicker."""
-        if self._sender.can_send and not self._delivery.ending:
-            self._send(ref, record)
-        else:
-            self._delivery.qmgr.release(self._delivery.destination, [ref])
 
 
 async def _connect(address: Path | tuple[str, int]) -> SocketWire | None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A queue's records with their contents, whether they are still in memory or not."""
 
+from itertools import islice
 from typing import Final
 
 from mesh.core.record import Record
@@ -9,6 +10,8 @@ from mesh.node.spool import Ref
 
 GROUP_LEN_MAX: Final = 16_777_216
 """Octets of one group, but for a single larger message."""
+COLD_MAX: Final = 8
+"""Records read from the disk at once: 160 MiB when all are of the greatest size."""
 
 
 class Records:
@@ -22,23 +25,34 @@ class Records:
         return bool(self._queue.ready)
 
     async def take(self, count: int) -> list[tuple[Ref, Record]]:
-        """Take the oldest, at most `count` and about GROUP_LEN_MAX octets."""
-        taken: list[tuple[Ref, Record]] = []
-        octets = 0
+        """Take the oldest, at most `count` and about GROUP_LEN_MAX octets.
+
+        What is on the disk only is read in one hop, COLD_MAX records at most.
+        """
         ready, spool = self._queue.ready, self._qmgr.spool
-        while ready and len(taken) < count and octets < GROUP_LEN_MAX:
-            ref = ready.popleft()
-            record = spool.hot(ref)
+        found: dict[Ref, Record | None] = {}
+        cold: list[Ref] = []
+        octets = 0
+        for ref in islice(ready, count):
+            record = found[ref] = spool.hot(ref)
             if record is None:
-                try:
-                    record = (await spool.read([ref]))[0]
-                except BaseException:
-                    ready.appendleft(ref)
-                    ready.extendleft(r for r, _ in reversed(taken))
-                    raise
-                if record is None:
-                    self._qmgr.unreadable(ref)
-                    continue
-            taken.append((ref, record))
-            octets += len(record.content)
+                cold.append(ref)
+            else:
+                octets += len(record.content)
+            if octets >= GROUP_LEN_MAX or len(cold) == COLD_MAX:
+                break
+        for _ in found:
+            ready.popleft()
+        try:
+            if cold:
+                found.update(zip(cold, await spool.read(cold), strict=True))
+        except BaseException:
+            ready.extendleft(reversed(found))
+            raise
+        taken: list[tuple[Ref, Record]] = []
+        for ref, record in found.items():
+            if record is None:
+                self._qmgr.unreadable(ref)
+            else:
+                taken.append((ref, record))
         return taken
