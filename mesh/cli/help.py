@@ -15,7 +15,14 @@ from mesh.mistakes import suggest
 
 PAGES: Final = Path(mesh.__file__).parent / "help"
 
-ORDER: Final = ("quickstart", "operating", "security")
+ORDER: Final = (
+    "quickstart",
+    "operating",
+    "systemd",
+    "troubleshooting",
+    "security",
+    "protocol",
+)
 """As a reader should meet them; other pages follow by name."""
 
 
@@ -28,7 +35,7 @@ def command(ctx: click.Context, topic: str | None) -> None:
     group = ctx.find_root().command
     if topic is None:
         for name, path in pages.items():
-            click.echo(f"{name:<12} {_title(path)}")
+            click.echo(f"{name:<16} {_title(path)}")
         click.echo(
             "\nmesh help TOPIC shows one; mesh help VERB or mesh VERB --help a verb"
         )

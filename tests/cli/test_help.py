@@ -2,11 +2,18 @@
 """The handbook on the command line, and whether it says what is true."""
 
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from mesh.cli.help import ORDER, PAGES, topics
 from mesh.cli.main import VERBS, main
+from mesh.core import reply
+from mesh.core.cell import BODY_LEN, CELL_LEN
+from mesh.core.cellstream import REKEY_AFTER_CELLS
+from mesh.node import dialer, exchange, mx, outbound, qmgr, routing, submission
+from tests.system.nodes import find_tool
 
 Capture = pytest.CaptureFixture[str]
 
@@ -14,7 +21,8 @@ Capture = pytest.CaptureFixture[str]
 def test_the_list(capsys: Capture) -> None:
     assert main(["help"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:3]] == list(ORDER)
+    assert [line.split()[0] for line in lines[: len(ORDER)]] == list(ORDER)
+    assert set(ORDER) == set(topics())
 
 
 @pytest.mark.parametrize("topic", ORDER)
@@ -52,3 +60,69 @@ def test_pages_name_verbs_that_there_are() -> None:
             r"`mesh ([a-z]+)|^    mesh ([a-z]+)", path.read_text(), re.MULTILINE
         ):
             assert "".join(verb) in VERBS
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        dialer.NO_CONNECTION,
+        dialer.WRONG_ANSWER,
+        *exchange._ENDS.values(),
+        exchange.NO_ANSWER,
+        reply.NO_SUCH_RECIPIENT.text,
+        submission.NOT_PERMITTED.text,
+        routing.REFUSED.text,
+        qmgr.NOBODY.text.partition(" ")[2],
+        *(
+            text.partition(" ")[2].partition(",")[0]
+            for text in (
+                mx.NULL_MX.text,
+                mx.NO_DOMAIN.text,
+                mx.NO_DNS.text,
+                mx.LOOP.text,
+                outbound.UNREACHED.text,
+            )
+        ),
+    ],
+)
+def test_troubleshooting_has_each_reason(words: str) -> None:
+    assert words in (PAGES / "troubleshooting.md").read_text()
+
+
+def test_protocol_has_the_code_s_numbers() -> None:
+    page = (PAGES / "protocol.md").read_text()
+    for number in (CELL_LEN, BODY_LEN, REKEY_AFTER_CELLS):
+        assert str(number) in page.replace(",", "")
+    handshake = Path(PAGES.parent / "core/handshake.py").read_text()
+    _, messages, _ = re.split(r"(?ms)(^    INIT .*?^$)", handshake, maxsplit=1)
+    assert messages in page
+
+
+def unit() -> str:
+    """The unit, as the page itself says to get it: its indented lines."""
+    lines = (PAGES / "systemd.md").read_text().splitlines()
+    return "".join(f"{line[4:]}\n" for line in lines if line.startswith("    "))
+
+
+def test_the_unit_is_whole() -> None:
+    text = unit()
+    assert text.startswith("[Unit]\n")
+    assert text.endswith("WantedBy=multi-user.target\n")
+    assert "Type=notify\n" in text
+
+
+@pytest.mark.skipif(find_tool("systemd-analyze") is None, reason="no systemd here")
+def test_systemd_calls_the_unit_safe(tmp_path: Path) -> None:
+    program = tmp_path / "mesh"
+    program.touch(0o755)
+    file = tmp_path / "mesh.service"
+    file.write_text(unit().replace("/usr/local/bin/mesh", str(program)))
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", file], check=False, capture_output=True, text=True
+    )
+    assert (verified.returncode, verified.stderr) == (0, "")
+    rated = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=15", file],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert rated.returncode == 0, rated.stdout[-200:]
