@@ -84,9 +84,11 @@ def bind_unix(path: Path, mode: int = SOCKET_MODE) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
+        advice = "is the folder there, and nobody else using it?"
+        if path.exists() and not path.is_socket():
+            advice = "what lies there is no socket: move it away"
         raise CannotCreateError(
-            f"cannot bind the socket {path}: {error.strerror}; "
-            "is the folder there, and nobody else using it?"
+            f"cannot bind the socket {path}: {error.strerror}; {advice}"
         ) from error
     finally:
         os.umask(before)
@@ -157,6 +159,8 @@ class Submission:
 
     async def run(self, sock: socket.socket) -> None:
         """Accept on a listening socket until it is closed; then let sessions end."""
+        if sock.fileno() < 0:  # the node was told to end before this began
+            return
         sock.setblocking(False)
         async with trio.open_nursery() as watching:
             watching.start_soon(self._watch_silence)

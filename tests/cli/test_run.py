@@ -47,6 +47,16 @@ def test_ready_and_ended_by_a_signal(
     assert not alpha.socket.exists()
 
 
+def test_a_signal_as_soon_as_it_is_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing has begun to accept on the socket yet: the end is in order all the same."""
+    alpha = Home(tmp_path, "alpha")
+    monkeypatch.setattr(run, "_ready", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    for _ in range(8):  # which task runs first is trio's dice
+        assert main(["run", "-c", str(alpha.toml)]) == 0
+
+
 def test_mistakes_have_their_codes(tmp_path: Path, capsys: Capture) -> None:
     alpha = Home(tmp_path, "alpha")
     assert main(["run", "-c", str(tmp_path / "nowhere.toml")]) == 66
