@@ -11,7 +11,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from mesh.errors import CannotCreateError, UnavailableError
+from mesh.errors import CannotCreateError, NotPermittedError, UnavailableError
 
 
 def lock_state(state: Path) -> int:
@@ -21,6 +21,10 @@ def lock_state(state: Path) -> int:
     """
     try:
         fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except PermissionError as error:
+        raise NotPermittedError(
+            f"{state}: {error.strerror}: be the node's own user"
+        ) from error
     except OSError as error:
         raise CannotCreateError(
             f"{state}: {error.strerror}; make it with `mesh init`"

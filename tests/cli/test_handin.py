@@ -4,12 +4,14 @@
 import os
 import re
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -311,12 +313,31 @@ def test_what_is_no_message(home: Path, say: Say, capfd: Capture) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_program_s_own_name(
-    monkeypatch: pytest.MonkeyPatch, capfd: Capture
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["/usr/bin/mailq", "-v"])
-    assert handin.main() == 0
-    assert "mesh queue" in capfd.readouterr().out
+def test_the_program_s_own_name(tmp_path: Path) -> None:
+    """As a process of its own, which ends without taking the interpreter apart."""
+    program = tmp_path / "mailq"
+    program.symlink_to(Path(sys.executable).with_name("mesh-sendmail"))
+    run = partial(
+        subprocess.run, check=False, capture_output=True, timeout=30, text=True
+    )
+    done = run([program, "-v"])
+    assert done.returncode == 0
+    assert "mesh queue" in done.stdout
+    done = run([program.resolve(), "-bv"])
+    assert done.returncode == 64
+    assert done.stderr == "mesh: mode -bv is not there: use -bm\n"
+
+
+def test_no_standard_input(node: FakeNode, capfd: Capture) -> None:
+    saved = os.dup(0)
+    os.close(0)
+    try:
+        assert handin.main([YOU]) == 66
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+    assert "standard input: Bad file descriptor" in capfd.readouterr().err
+    assert not node.taken
 
 
 # the node.toml
