@@ -8,7 +8,9 @@ down        69    no link is up, or the node does not run
 """
 
 import json
+from bisect import bisect_right
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any, Final
 
 import click
@@ -19,8 +21,10 @@ from mesh.core.control import SCHEMA, Ask, Request
 from mesh.errors import UnavailableError
 
 EXIT_CODES: Final = {"ok": 0, "degraded": 75, "down": 69}
-LINKS_SHOWN: Final = 16
-"""Lines: with the rest they fit one screen of 24; links that are down come first."""
+COLUMNS: Final = 80
+ROWS: Final = 20
+"""For the links: with the rest, and the next prompt, one screen of 24.  Those that are
+down come first."""
 
 
 @click.command("status")
@@ -66,11 +70,12 @@ def _screen(status: Mapping[str, Any]) -> list[str]:
     up = sum(link["up"] for link in links)
     lines = [f"{status['name']}: {status['state']}, {up} of {len(links)} links up"]
     width = max((len(link["peer"]) for link in links), default=0)
-    lines += [_line(link, width) for link in links[:LINKS_SHOWN]]
+    shown = _fitting([_line(link, width) for link in links])
+    lines += shown
     if not links:
         lines.append("  no peers yet: mesh peers add FILE")
-    if len(links) > LINKS_SHOWN:
-        lines.append(f"  and {len(links) - LINKS_SHOWN} more: mesh status --json")
+    if len(links) > len(shown):
+        lines.append(f"  and {len(links) - len(shown)} more: mesh status --json")
     queue = status["queue"]
     lines.append(
         f"queue: about {queue['waiting']} waiting, about {queue['deferred']} deferred"
@@ -81,6 +86,14 @@ def _screen(status: Mapping[str, Any]) -> list[str]:
             "look to the disk"
         )
     return lines
+
+
+def _fitting(lines: list[str]) -> list[str]:
+    """Give the first of them that fit, as a terminal folds them; one row is kept."""
+    rows = list(accumulate(-(-len(line) // COLUMNS) for line in lines))
+    if rows and rows[-1] <= ROWS:
+        return lines
+    return lines[: bisect_right(rows, ROWS - 1)]
 
 
 def _line(link: Mapping[str, Any], width: int) -> str:

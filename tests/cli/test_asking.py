@@ -230,7 +230,60 @@ def test_status_of_many_fits_one_screen(node: Node, capsys: Capture) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) < 24
     assert "n40" in lines[1]
-    assert "34 more" in lines[-2]
+    assert "31 more" in lines[-2]
+
+
+def test_status_of_ten_with_much_to_say_fits_one_screen(
+    node: Node, capsys: Capture
+) -> None:
+    reason = "expired descriptor: ask its operator for a fresh `mesh export`"
+    insecure = ("debug log", "greedy clock")
+    links = [
+        LinkFacts(f"{n}.remailers.test", False, reason, "greedy", 8.0, insecure)
+        for n in range(10)
+    ]
+    node.answers.append(told(*links, corrupt=1))
+    assert main(["status"]) == 69
+    out = capsys.readouterr().out
+    assert out.count(reason) == 10
+    assert sum(-(-len(line) // 80) for line in out.splitlines()) < 24
+
+
+def test_the_object_of_json_is_exact(node: Node, capsys: Capture) -> None:
+    """The keys, their order and their types: programs read it."""
+    links = [link("bravo", insecure=("greedy clock",)), link("carol", up=False)]
+    node.answers.append(told(*links, waiting=3, deferred=1, corrupt=1))
+    assert main(["status", "--json"]) == 75
+    assert capsys.readouterr().out == (
+        json.dumps(
+            {
+                "schema": 1,
+                "name": "alpha",
+                "state": "degraded",
+                "links": [
+                    {
+                        "peer": "bravo",
+                        "up": True,
+                        "reason": "",
+                        "clock": "renewal",
+                        "cells_per_second": 0.5,
+                        "insecure": ["greedy clock"],
+                    },
+                    {
+                        "peer": "carol",
+                        "up": False,
+                        "reason": "cannot connect: is the port open?",
+                        "clock": "renewal",
+                        "cells_per_second": 0.5,
+                        "insecure": [],
+                    },
+                ],
+                "queue": {"waiting": 4, "deferred": 1, "corrupt": 1},
+            },
+            indent=2,
+        )
+        + "\n"
+    )
 
 
 @pytest.mark.parametrize(
