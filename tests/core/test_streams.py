@@ -8,11 +8,12 @@ from mesh.core.streams import WINDOW, Inbound, Outbound
 
 def test_mail_speaks_before_a_person() -> None:
     stream = Outbound()
-    assert stream.speaker is None
+    speakers = [stream.speaker]
     stream.raw = RawSender("alpha")
-    assert stream.speaker is stream.raw
+    speakers.append(stream.speaker)
     stream.sender = Sender(dialect=SenderDialect.LINK, helo="alpha")
-    assert stream.speaker is stream.sender
+    speakers.append(stream.speaker)
+    assert speakers == [None, stream.raw, stream.sender]
 
 
 def test_both_kinds_begin_with_a_window() -> None:
