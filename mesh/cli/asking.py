@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 from mesh.core.control import (
     ANSWER_MAX_LEN,
     CONTROL_NAME,
+    Ask,
     Refusal,
     Request,
     encode_request,
     parse_answer_untrusted,
 )
+from mesh.core.names import check_name
 from mesh.errors import (
     MeshError,
     NotPermittedError,
@@ -36,6 +38,14 @@ if TYPE_CHECKING:
 ANSWER_SECONDS: Final = 10.0
 """For what the node knows at once."""
 _KINDS: Final = (UsageError, UnknownNameError, UnavailableError)
+
+
+def about_peer(ask: Ask, name: str) -> Request:
+    """Build a question about a peer; UnknownNameError for what nobody can be called."""
+    try:
+        return Request(ask, peer=check_name(name))
+    except ValueError as error:
+        raise UnknownNameError(str(error)) from error
 
 
 def ask(

@@ -14,9 +14,9 @@ from typing import Final
 
 import click
 
-from mesh.cli.asking import asked
+from mesh.cli.asking import about_peer, asked
 from mesh.cli.options import config_option, load_config
-from mesh.core.control import Ask, Request
+from mesh.core.control import Ask
 from mesh.errors import UnavailableError
 
 LINK_SECONDS: Final = 60.0
@@ -35,7 +35,7 @@ def command(peer: str) -> None:
     Waits up to 30 s for the link (69 without).  Any name in EHLO or HELO is replaced by
     ours, which the link has proven.  End with QUIT.
     """
-    request = Request(Ask.CONNECT, peer=peer or "?")
+    request = about_peer(Ask.CONNECT, peer)
     with asked(load_config(), request, LINK_SECONDS) as (sock, _):
         sock.settimeout(None)
         last = _Pump(sock).run()

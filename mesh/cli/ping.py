@@ -3,9 +3,9 @@
 
 import click
 
-from mesh.cli.asking import ask
+from mesh.cli.asking import about_peer, ask
 from mesh.cli.options import config_option, load_config
-from mesh.core.control import Ask, Request
+from mesh.core.control import Ask
 
 
 @click.command("ping")
@@ -18,7 +18,7 @@ def command(peer: str) -> None:
     takes seconds, and nobody on the wire sees it.  Exit code 69 when the link is down,
     67 when PEER is not listed.
     """
-    answer = ask(load_config(), Request(Ask.PING, peer=peer or "?"), None)
+    answer = ask(load_config(), about_peer(Ask.PING, peer), None)
     click.echo(
         f"{peer}: up, answered in {answer['seconds']:.2f} s "
         f"({answer['clock']}, {answer['cells_per_second']:g} cells/s)"

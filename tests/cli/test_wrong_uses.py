@@ -218,6 +218,8 @@ STATES: list[Case] = [
           ["connect", "bravo"], ["queue", "drop", "--unrouted", "--yes"],
       )),
     (69, "node not running", stale, ["status"]),
+    (67, "'a\\nb' is no name: use 1 to 63 of a-z", nothing, ["ping", "a\nb"]),
+    (67, "'' is no name", nothing, ["connect", ""]),
     (73, "make it with `mesh init`", removes("state"), ["run"]),
     (78, "state/identity.key: not there: restore it", removes("state/identity.key"),
         ["run"]),
