@@ -108,6 +108,10 @@ class Directory:
             if len(names) > 1:
                 self._routes[address] = _CONFLICT
 
+    def lists(self, address: str) -> bool:
+        """Say whether somebody serves exactly this address, written so: canonical then."""
+        return address in self._routes
+
     def route(self, address: str) -> Route | None:
         """Where mail for a canonical address goes; None where nobody serves it."""
         exact = self._routes.get(address)

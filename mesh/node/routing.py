@@ -72,10 +72,13 @@ class Routing:
 
     def route(self, address: str) -> str | None:
         """Name the destination; None: there is none."""
-        address = canonical(self.alias(address))  # "mix"@ is mix@, and no way out
-        with suppress(ValueError):  # bare postmaster, what needs its quotes
-            address = normalize_address(address)
-        route = self._directory().route(address)
+        address = self.alias(address)
+        directory = self._directory()
+        if not directory.lists(address):  # most mail is written as the table has it
+            address = canonical(address)  # "mix"@ is mix@, and no way out
+            with suppress(ValueError):  # bare postmaster, what needs its quotes
+                address = normalize_address(address)
+        route = directory.route(address)
         if isinstance(route, Local):
             return f"{LOCAL}{route.index}"
         if isinstance(route, ToPeer):
@@ -85,7 +88,7 @@ class Routing:
         _, at, domain = address.rpartition("@")
         if not (self._exit and at):
             return None
-        if self._directory().is_withheld(address, time.time()):
+        if directory.is_withheld(address, time.time()):
             return None  # a peer's until lately: in clear only after 30 days
         return EXIT if self._smarthost and domain not in self._routes else EXIT + domain
 

@@ -120,3 +120,10 @@ def test_what_is_withheld_and_until_when() -> None:
     assert directory.is_withheld("any@all.test", 199)
     assert not Directory({}, []).is_withheld("mix@gone.test", 0)
     assert directory.route("mix@gone.test") is None
+
+
+def test_what_is_listed_is_canonical() -> None:
+    directory = Directory({"mix@alpha.test": 0}, [])
+    assert directory.lists("mix@alpha.test")
+    assert not directory.lists("MIX@alpha.test")
+    assert not directory.lists("other@alpha.test")
