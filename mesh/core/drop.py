@@ -146,11 +146,13 @@ def check_mail(mail: Mail) -> None:
     if not 1 <= len(mail.recipients) <= RECIPIENTS_MAX:
         raise EncodingError("no recipients, or too many")
     try:
-        parse_path_untrusted(f"<{mail.reverse_path}>", reverse=True)
-        for recipient in mail.recipients:
-            parse_path_untrusted(f"<{recipient}>")
+        paths = [parse_path_untrusted(f"<{mail.reverse_path}>", reverse=True)]
+        paths += [parse_path_untrusted(f"<{each}>") for each in mail.recipients]
     except CommandError as error:
         raise EncodingError(error.text) from error
+    if any(path.route for path in paths):
+        # What is routed by is the whole text: a route would hide whose address it is.
+        raise EncodingError("a source route")
     if not is_lawful(mail.content):
         raise EncodingError("a CR or LF outside CR LF")
 

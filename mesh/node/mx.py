@@ -205,7 +205,8 @@ class Lookup:
             raise _NoDomainError from None
         except (dns.name.LabelTooLong, dns.name.EmptyLabel, dns.name.NameTooLong):
             raise _NoDomainError from None
-        except (dns.exception.DNSException, OSError):
+        except (dns.exception.DNSException, OSError, ValueError):
+            # ValueError: a resolv.conf that is half written, or wrong.
             raise _NoAnswerError from None
         return answer.rrset
 

@@ -72,6 +72,8 @@ class Routing:
 
     def route(self, address: str) -> str | None:
         """Name the destination; None: there is none."""
+        if address.startswith("@"):
+            return None  # a source route: whoever takes one in, takes it off
         address = self.alias(address)
         directory = self._directory()
         if not directory.lists(address):  # most mail is written as the table has it
@@ -86,10 +88,9 @@ class Routing:
         if isinstance(route, Conflict):
             return UNROUTED
         _, at, domain = address.rpartition("@")
-        if not (self._exit and at):
+        # Withheld is a peer's until lately: in clear only after 30 days.
+        if not (self._exit and at) or directory.is_withheld(address, time.time()):
             return None
-        if directory.is_withheld(address, time.time()):
-            return None  # a peer's until lately: in clear only after 30 days
         return EXIT if self._smarthost and domain not in self._routes else EXIT + domain
 
     def accepts(self, path: str) -> Reply | None:

@@ -184,6 +184,8 @@ def test_a_length_that_is_no_power_of_two() -> None:
         MAIL._replace(recipients=()),
         MAIL._replace(recipients=("a@b.test",) * (RECIPIENTS_MAX + 1)),
         MAIL._replace(recipients=("nobody",)),
+        MAIL._replace(recipients=("@x.org:mix@bravo.test",)),
+        MAIL._replace(reverse_path="@x.org:mix@bravo.test"),
         MAIL._replace(reverse_path="\n"),
         MAIL._replace(content=b"\r"),
     ],

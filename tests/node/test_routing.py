@@ -82,6 +82,12 @@ def test_where_mail_goes(
     assert here.alias(address) == address
 
 
+def test_a_source_route_hides_nobodys_address(tmp_path: Path) -> None:
+    routes = routing(config(tmp_path))
+    assert routes.route("@x.org:mix@bravo.test") is None
+    assert routes.route("@x.org:who@outside.example") is None
+
+
 def test_a_postmaster_elsewhere(tmp_path: Path) -> None:
     here = routing(config(tmp_path, node='postmaster = "mix@bravo.test"'))
     for name in ("postmaster", "PostMaster@Alpha.test"):
