@@ -40,6 +40,8 @@ from mesh.node.writer import Writer
 LIMIT_SECONDS: Final = 600.0
 """For one message: Mixmaster's slowest pool takes seconds; a program that waits for
 something else for so long waits for ever."""
+LOOK_SECONDS: Final = 0.1
+"""Between two looks at a program that cannot be waited for."""
 END_SECONDS: Final = 1.0
 """Between SIGTERM and SIGKILL when the node ends; it has 10 s for everything."""
 PATH: Final = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
@@ -152,7 +154,13 @@ def _environment() -> dict[str, str]:
 
 async def _ended(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
     """Wait until it has ended, for so long; False: it goes on."""
-    handle = os.pidfd_open(process.pid)
+    try:
+        handle = os.pidfd_open(process.pid)
+    except OSError:  # no descriptor left: look now and then
+        with trio.move_on_after(seconds):
+            while process.poll() is None:  # noqa: ASYNC110
+                await trio.sleep(LOOK_SECONDS)
+        return process.poll() is not None
     try:
         with trio.move_on_after(seconds):
             await trio.lowlevel.wait_readable(handle)

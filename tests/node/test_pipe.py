@@ -16,6 +16,7 @@ import pytest
 import trio
 
 from mesh.node import pipe
+from mesh.node import pipe as pipe_module
 from mesh.node.pipe import PipeDelivery
 from tests.harness import Half, half, until
 
@@ -192,3 +193,15 @@ async def test_a_killed_node_takes_the_program_with_it(tmp_path: Path) -> None:
     leader, child = pids(tmp_path)
     await until(lambda: not is_alive(leader), 10)
     os.kill(child, signal.SIGKILL)
+
+
+async def test_a_program_is_waited_for_without_a_descriptor_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left(_: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", none_left)
+    process = pipe_module._start(["/bin/true"], b"")
+    assert process is not None
+    assert await pipe_module._ended(process, 10)
