@@ -308,7 +308,7 @@ def test_a_signed_statement_of_the_wrong_shape(index: int, value: Any) -> None:
     [
         (5, "of a form"),
         ([], "of a form"),
-        ([2, "whatever", "a later form has"], "of a form that this mesh does not read"),
+        ([3, "whatever", "a later form has"], "of a form that this mesh does not read"),
         (fields_of(draft("alpha"))[:-1], "damaged"),
         ([*fields_of(draft("alpha")), 0], "damaged"),
         ([*fields_of(draft("alpha"))[:7], 9, *fields_of(draft("alpha"))[8:]], "clock"),
