@@ -15,8 +15,8 @@ from mesh.errors import DescriptorError, MeshError, NoInputError, NotPermittedEr
 if TYPE_CHECKING:
     from mesh.config import Config
     from mesh.core.descriptor import Descriptor
-    from mesh.core.directory import Listed
-    from mesh.node.peers import Snapshot, Us
+    from mesh.core.directory import Listed, Us
+    from mesh.node.peers import Snapshot
 
 
 @click.group("peers", invoke_without_command=True)
@@ -87,7 +87,7 @@ def remove_(name: str) -> None:
 
 
 def _us(config: "Config") -> "Us":
-    from mesh.node.peers import Us
+    from mesh.core.directory import Us
 
     return Us(config.node.name, config.node.network, config.own_addresses())
 

@@ -60,6 +60,20 @@ class Conflict:
 
 Route: TypeAlias = Local | ToPeer | Conflict
 
+
+@dataclass(frozen=True)
+class Us:
+    """What of this node no other's descriptor may contradict.
+
+    `serves` has the remailer of each address; `identity` is empty where nobody asks.
+    """
+
+    name: str
+    network: str
+    serves: Mapping[str, int]
+    identity: bytes = b""
+
+
 _CONFLICT: Final = Conflict()
 _OURS: Final = ""
 _NOTHING: Final[Mapping[str, int]] = {}

@@ -16,35 +16,27 @@ A claim to an address that we or another peer serve is refused even where it wou
 count, since no honest peer makes it.  A name belongs to one identity until it is removed.
 """
 
-import fcntl
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from mesh.core.descriptor import Descriptor, fingerprint
-from mesh.core.directory import Directory, Listed
+from mesh.core.directory import Directory, Listed, Us
 from mesh.core.names import check_name
 from mesh.errors import CannotCreateError, DescriptorError, IoError, NoInputError
 from mesh.node.keys import sync_directory
 from mesh.node.peers import (
-    REMOVED_NAME,
     SUFFIX,
     Peers,
-    Us,
     check_is_other,
     format_file,
     keys_of,
     path_of,
     read_file_untrusted,
-    read_withheld,
 )
-
-WITHHELD_SECONDS: Final = 31 * 86_400
-"""A removed peer's mail never leaves in clear for 30 whole days: time to notice."""
+from mesh.node.removed import REMOVED_NAME, day, withhold
+from mesh.node.whole import locked, replace_all
 
 
 @dataclass(frozen=True)
@@ -114,28 +106,13 @@ def remove(folder: Path, name: str, own: str = "", now: float = 0.0) -> None:
                 if one.descriptor.name == name
                 for address in one.counted
             ]
-            _withhold(folder, served, now)
+            withhold(folder / REMOVED_NAME, served, now)
             _write(folder, _latest(folder, shared, {name, own}))
             for each in (*(file for file, _ in shared), path):
                 each.unlink(missing_ok=True)
             sync_directory(folder)
         except OSError as error:
             raise IoError(f"{path}: {error.strerror}") from error
-
-
-def _withhold(folder: Path, addresses: Sequence[str], now: float) -> None:
-    """Write down what must not leave by port 25, and forget what may again."""
-    withheld = {a: until for a, until in read_withheld(folder).items() if until > now}
-    withheld |= dict.fromkeys(addresses, int(now) + WITHHELD_SECONDS)
-    lines = [f"{_day(until)} {address}\n" for address, until in withheld.items()]
-    aside = folder / f"{REMOVED_NAME}.new"
-    aside.unlink(missing_ok=True)
-    with aside.open("x", encoding="ascii") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write("".join(sorted(lines)))
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(folder / REMOVED_NAME)
 
 
 def _shared(folder: Path, name: str) -> Iterator[tuple[Path, list[Listed]]]:
@@ -196,9 +173,9 @@ def _objections(
         yield str(error)
         return
     if now > descriptor.not_after:
-        yield f"expired {_day(descriptor.not_after)}: ask for a fresh `mesh export`"
+        yield f"expired {day(descriptor.not_after)}: ask for a fresh `mesh export`"
     if now < descriptor.not_before:
-        yield f"valid from {_day(descriptor.not_before)} only: compare the clocks"
+        yield f"valid from {day(descriptor.not_before)} only: compare the clocks"
     old = known.get(descriptor.name)
     if old:
         yield from _contradictions(old.descriptor, descriptor)
@@ -226,48 +203,26 @@ def _contradictions(old: Descriptor, new: Descriptor) -> Iterator[str]:
         yield f"two statements with serial {new.serial}: ask for a fresh `mesh export`"
 
 
-def _day(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
-
-
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One command at a time; the kernel frees the lock of one that was killed."""
+    """One command at a time."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise CannotCreateError(f"{folder}: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder / ".lock"):
         yield
-    finally:
-        os.close(lock)
 
 
 def _write(folder: Path, changed: Sequence[Listed]) -> None:
     """Write all aside, then give all their names."""
-    pairs = []
+    files = {
+        path_of(folder, listed.descriptor.name): format_file(listed).encode()
+        for listed in changed
+    }
     try:
-        for listed in changed:
-            path = path_of(folder, listed.descriptor.name)
-            aside = path.with_name(f".{path.name}.new")
-            pairs.append((aside, path))
-            aside.unlink(missing_ok=True)
-            with aside.open("x", encoding="ascii") as file:
-                os.fchmod(file.fileno(), 0o600)
-                file.write(format_file(listed))
-                file.flush()
-                os.fsync(file.fileno())
-        for aside, path in pairs:
-            aside.replace(path)
-        if pairs:
-            sync_directory(folder)
+        replace_all(files)
     except (IsADirectoryError, PermissionError) as error:
         raise CannotCreateError(f"{folder}: {error.strerror}") from error
     except OSError as error:
         raise IoError(f"{folder}: {error.strerror}") from error
-    finally:
-        for aside, _ in pairs:
-            with suppress(OSError):
-                aside.unlink()

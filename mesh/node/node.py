@@ -37,6 +37,7 @@ from mesh.core.crypto import (
     keyed_hash,
     signing_public,
 )
+from mesh.core.directory import Us
 from mesh.core.gate import Gate
 from mesh.core.handshake import PeerKeys
 from mesh.node import keys as key_files
@@ -49,7 +50,7 @@ from mesh.node.exchange import Exchange
 from mesh.node.keeping import Keeping, keys_of
 from mesh.node.listener import Listener, bind
 from mesh.node.outbound import Outbound
-from mesh.node.peers import Peers, Us
+from mesh.node.peers import Peers
 from mesh.node.pipe import PipeDelivery
 from mesh.node.qmgr import QueueManager
 from mesh.node.routing import Routing, host_of

@@ -25,12 +25,10 @@ one asks `find`, which looks at the time.
 
 import errno
 import os
-import stat
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -41,9 +39,10 @@ from mesh.core.descriptor import (
     armour,
     parse_untrusted,
 )
-from mesh.core.directory import Directory, Listed
-from mesh.core.names import normalize_address
+from mesh.core.directory import Directory, Listed, Us
 from mesh.errors import DescriptorError
+from mesh.node.removed import REMOVED_NAME, read_withheld
+from mesh.node.whole import read_regular_untrusted
 
 SUFFIX: Final = ".mesh"
 FILE_MAX_LEN: Final = 4_194_304
@@ -51,21 +50,8 @@ FILE_MAX_LEN: Final = 4_194_304
 PEERS_MAX: Final = 4096
 """Files: four times the links that a node is built for."""
 
-REMOVED_NAME: Final = ".removed"
-REMOVED_MAX_LEN: Final = 1_048_576
-"""Octets of that file: some 20,000 addresses."""
-
 _CONFIRMED: Final = "Serves-Confirmed: "
 _Stamp: TypeAlias = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Us:
-    """What of this node a peer's descriptor may not contradict."""
-
-    name: str
-    network: str
-    serves: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -116,7 +102,10 @@ class Peers:
                 )
         except OSError as error:
             self._trouble = f"{self._folder}: {error.strerror}: put the folder back"
-        withheld, self._withheld = self._withheld, read_withheld(self._folder)
+        withheld, self._withheld = (
+            self._withheld,
+            read_withheld(self._folder / REMOVED_NAME),
+        )
         changed = stamps is not None and self._read_changed(stamps)
         changed = changed or withheld != self._withheld
         if changed or trouble != self._trouble:
@@ -234,50 +223,10 @@ def _stamps(folder: Path) -> dict[str, _Stamp]:
     return stamps
 
 
-def read_withheld(folder: Path) -> dict[str, int]:
-    """Addresses of removed peers and the UNIX time until which they are withheld.
-
-    Lines of another form are passed over; without the file there are none.
-    """
-    found = {}
-    with suppress(OSError, DescriptorError):
-        octets = _read_regular(folder / REMOVED_NAME)[:REMOVED_MAX_LEN]
-        for line in octets.decode("ascii", "replace").splitlines():
-            day, _, address = line.partition(" ")
-            with suppress(ValueError):
-                until = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
-                found[normalize_address(address)] = int(until.timestamp())
-    return found
-
-
 def read_file_untrusted(path: Path) -> list[Listed]:
     """All that one file of the folder lists; raises DescriptorError or OSError."""
-    return _parse_file_untrusted(_read_regular(path), path)
-
-
-def _read_regular(path: Path) -> bytes:
-    """A bounded read that neither follows a link nor waits for a FIFO."""
-    try:
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
-        file = os.open(path, flags)
-    except OSError as error:
-        if path.is_symlink():
-            raise DescriptorError(
-                "a symbolic link: put the file itself here"
-            ) from error
-        if error.errno == errno.ENXIO:  # a socket
-            raise DescriptorError("not a regular file: remove it") from error
-        raise
-    try:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise DescriptorError("not a regular file: remove it")
-        with os.fdopen(file, "rb", closefd=False) as stream:
-            octets = stream.read(FILE_MAX_LEN + 1)
-    finally:
-        os.close(file)
-    if len(octets) > FILE_MAX_LEN:
-        raise DescriptorError("more than 4 MiB: this is no descriptor")
-    return octets
+    octets = read_regular_untrusted(path, FILE_MAX_LEN)
+    return _parse_file_untrusted(octets, path)
 
 
 def _parse_file_untrusted(octets: bytes, path: Path) -> list[Listed]:

@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from mesh.core.clock import Clock
 from mesh.core.control import Ask, Request, What, encode_request
+from mesh.core.directory import Us
 from mesh.node.control import (
     CONTROL_MODE,
     IDLE_SECONDS,
@@ -24,7 +25,7 @@ from mesh.node.control import (
     Control,
 )
 from mesh.node.conversation import Conversation, Conversations
-from mesh.node.peers import Peers, Us
+from mesh.node.peers import Peers
 from mesh.node.routing import UNROUTED
 from mesh.node.submission import bind_unix
 from mesh.node.wire import SocketWire
