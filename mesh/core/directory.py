@@ -113,6 +113,11 @@ def speaks_for(descriptor: Descriptor, address: str) -> bool:
     return any(is_at_host(address, endpoint) for endpoint in descriptor.addresses)
 
 
+def keys_of(descriptor: Descriptor) -> tuple[bytes, ...]:
+    """Give all public keys that must be one node's alone."""
+    return (descriptor.identity, *descriptor.link_keys)
+
+
 def hosts_of(descriptor: Descriptor) -> frozenset[str]:
     """Give the hosts of its endpoints, written as there."""
     return frozenset(each.rpartition(":")[0] for each in descriptor.addresses)

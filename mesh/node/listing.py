@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.core.descriptor import Descriptor, fingerprint
-from mesh.core.directory import Directory, Listed, Us
+from mesh.core.directory import Directory, Listed, Us, keys_of
 from mesh.core.names import check_name
 from mesh.errors import CannotCreateError, DescriptorError, IoError, NoInputError
 from mesh.node.keys import sync_directory
@@ -31,7 +31,6 @@ from mesh.node.peers import (
     Peers,
     check_is_other,
     format_file,
-    keys_of,
     path_of,
     read_file_untrusted,
 )

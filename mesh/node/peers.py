@@ -39,7 +39,7 @@ from mesh.core.descriptor import (
     armour,
     parse_untrusted,
 )
-from mesh.core.directory import Directory, Listed, Us
+from mesh.core.directory import Directory, Listed, Us, keys_of
 from mesh.errors import DescriptorError
 from mesh.node.removed import REMOVED_NAME, read_withheld
 from mesh.node.whole import read_regular_untrusted
@@ -182,11 +182,6 @@ class Peers:
             {key: one for one in good for key in one.descriptor.link_keys},
             tuple(mistakes),
         )
-
-
-def keys_of(descriptor: Descriptor) -> tuple[bytes, ...]:
-    """All public keys that must be one node's alone."""
-    return (descriptor.identity, *descriptor.link_keys)
 
 
 def _claims(name: str, listed: Listed) -> tuple[object, ...]:
