@@ -57,17 +57,29 @@ def wrap(octets: bytes) -> list[str]:
     ]
 
 
-def lines_untrusted(text: str) -> Iterator[tuple[int, str]]:
+def lines_untrusted(text: str, start: int = 0) -> Iterator[tuple[int, str]]:
     """Number each line from 1 and strip what mail may have changed.
 
     One line at a time, because a text of nothing but line ends would be a list of
-    eight times its size.
+    eight times its size.  `start` is where to begin, at a line's first character.
     """
-    start, number = 0, 1
+    number = 1
     while (end := text.find("\n", start)) >= 0:
         yield number, text[start:end].strip(" \t\r")
         start, number = end + 1, number + 1
     yield number, text[start:].strip(" \t\r")
+
+
+def find_line(text: str, wanted: str, start: int = 0) -> int:
+    """Where the first line from `start` on begins that is this one; -1 without."""
+    at = text.find(wanted, start)
+    while at >= 0:
+        begin = text.rfind("\n", start, at) + 1 or start
+        end = text.find("\n", at)
+        if text[begin : end if end >= 0 else None].strip(" \t\r") == wanted:
+            return begin
+        at = text.find(wanted, at + 1)
+    return -1
 
 
 def blocks_untrusted(

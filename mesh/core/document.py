@@ -29,11 +29,17 @@ knowing whom to trust.  Whether it is to be followed is trusted.py's question.
 """
 
 import binascii
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from mesh.core.armour import COLUMNS, LINE_LEN, date, lines_untrusted
+from mesh.core.armour import (
+    COLUMNS,
+    date,
+    find_line,
+    lines_untrusted,
+    wrap,
+)
 from mesh.core.descriptor import BOX_MAX_LEN, Descriptor, from_box_untrusted
 from mesh.core.encoding import decode_untrusted, encode
 from mesh.core.parts import join, split_untrusted
@@ -155,7 +161,9 @@ def check_untrusted(document: Document) -> list[Descriptor]:
     for before, signed in zip([None, *document.roots], document.roots, strict=False):
         verify_root(signed, before.root if before else None)
     verify_roster(document.roster, document.signatures, document.root.keys)
-    return list(open_untrusted(document))
+    descriptors = list(open_untrusted(document))
+    owners_of_keys(document.roster, descriptors)
+    return descriptors
 
 
 def open_untrusted(
@@ -194,13 +202,25 @@ def check_entry(entry: Entry, descriptor: Descriptor, network: str) -> None:
         raise DirectoryError(f"the descriptor of {entry.name} is not what was signed")
 
 
+def owners_of_keys(
+    roster: Roster, descriptors: Iterable[Descriptor | None]
+) -> dict[bytes, bytes]:
+    """Whose each key is: of those descriptors, in the roster's order, that signers saw.
+
+    DirectoryError when two nodes have one.
+    """
+    owners = {entry.identity: entry.identity for entry in roster.entries}
+    for entry, descriptor in zip(roster.entries, descriptors, strict=True):
+        if descriptor is not None and descriptor.serial == entry.serial:
+            for key in descriptor.link_keys:
+                if owners.setdefault(key, entry.identity) != entry.identity:
+                    raise DirectoryError(f"{entry.name} has another node's key")
+    return owners
+
+
 def armour(document: Document) -> str:
     """The one text of a document; LF, with one at the end."""
-    octets = to_octets(document)
-    lines = [
-        binascii.b2a_base64(octets[at : at + LINE_LEN], newline=False).decode()
-        for at in range(0, len(octets), LINE_LEN)
-    ]
+    lines = wrap(to_octets(document))
     return "\n".join([BEGIN, *_headers(document), "", *lines, END, ""])
 
 
@@ -225,20 +245,18 @@ def parse_untrusted(text: str, where: str = "directory") -> Document:
     """
     if len(text) > TEXT_MAX_LEN:
         raise DirectoryError(f"{where}:1: more than 24 MiB: this is no directory")
-    lines = lines_untrusted(text)
-    start = next((number for number, line in lines if line == BEGIN), 0)
-    if not start:
+    start = find_line(text, BEGIN)
+    if start < 0:
         raise DirectoryError(
             f"{where}:1: no directory in it: look for the line {BEGIN}"
         )
+    number = text.count("\n", 0, start) + 1
+    if find_line(text, BEGIN, text.find("\n", start)) >= 0:
+        raise DirectoryError(f"{where}:{number}: more than one directory: take one")
     try:
-        document = _parse_lines_untrusted(lines)
+        return _parse_lines_untrusted(lines_untrusted(text, start))
     except DirectoryError as error:
-        raise DirectoryError(f"{where}:{start}: {error}") from error
-    for number, line in lines:
-        if line in (BEGIN, END):
-            raise DirectoryError(f"{where}:{number}: more than one directory: take one")
-    return document
+        raise DirectoryError(f"{where}:{number}: {error}") from error
 
 
 _HEADERS_MAX: Final = 16
@@ -246,7 +264,8 @@ _HEADERS_MAX: Final = 16
 
 
 def _parse_lines_untrusted(lines: Iterator[tuple[int, str]]) -> Document:
-    """From behind BEGIN to END."""
+    """From BEGIN to END."""
+    next(lines)
     headers = _headers_untrusted(lines)
     document = from_octets_untrusted(_octets_untrusted(lines))
     if headers != _headers(document):

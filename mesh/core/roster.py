@@ -38,6 +38,7 @@ from typing import Any, Final
 from mesh.core.armour import TIME_MAX
 from mesh.core.crypto import PUBLIC_LEN, Key, hash256, sign, signing_public
 from mesh.core.descriptor import ADDRESSES_MAX, SERIAL_MAX, Descriptor
+from mesh.core.directory import hosts_of
 from mesh.core.encoding import decode_untrusted, encode
 from mesh.core.names import check_name, normalize_address, normalize_host
 from mesh.core.parts import join, split_untrusted
@@ -106,13 +107,8 @@ def entry_of(descriptor: Descriptor) -> Entry:
         descriptor.identity,
         descriptor.serial,
         descriptor.digest,
-        hosts_of(descriptor),
+        tuple(sorted(hosts_of(descriptor))),
     )
-
-
-def hosts_of(descriptor: Descriptor) -> tuple[str, ...]:
-    """The hosts of its endpoints, sorted, each once."""
-    return tuple(sorted({e.rpartition(":")[0] for e in descriptor.addresses}))
 
 
 def sign_roster(roster: Roster, key: Key) -> tuple[bytes, bytes]:
@@ -205,8 +201,10 @@ def _first_mistake(roster: Roster) -> str | None:
         return "its network is no name"
     if not (1 <= roster.version <= VERSION_MAX and roster.root_version >= 1):
         return "its version is out of range"
-    if len(roster.predecessor) != len(NO_HASH):
-        return "its predecessor is no hash"
+    if len(roster.predecessor) != len(NO_HASH) or (
+        (roster.predecessor == NO_HASH) != (roster.version == 1)
+    ):
+        return "its predecessor is no hash, or it has one and is the first"
     validity = roster.not_after - roster.issued
     if not (roster.issued >= 0 and 0 < validity <= VALIDITY_MAX_SECONDS):
         return "its validity is not a span of at most 366 days"

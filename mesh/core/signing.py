@@ -145,6 +145,8 @@ def merge(documents: Sequence[Document]) -> Document:
 
     Of each node the descriptor with the greatest serial is taken.
     """
+    if not documents:
+        raise DirectoryError("nothing to merge: name at least one file")
     first = documents[0]
     members = [check_untrusted(document) for document in documents]
     for other in documents[1:]:

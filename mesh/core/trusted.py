@@ -51,7 +51,12 @@ from typing import Final
 
 from mesh.core.armour import date
 from mesh.core.descriptor import Descriptor
-from mesh.core.document import Document, check_entry, open_untrusted
+from mesh.core.document import (
+    Document,
+    check_entry,
+    open_untrusted,
+    owners_of_keys,
+)
 from mesh.core.root import Root, SignedRoot, succeeds, verify_root
 from mesh.core.roster import NO_HASH, Entry, verify_roster
 from mesh.errors import (
@@ -74,24 +79,29 @@ class Member:
 
     `descriptor` is the newest that stands.  It speaks for addresses at `entry.hosts`
     and for `addresses`, the pairs that were vouched for, and for no others.
+
+    `doubted`: none stands (R16), this one was passed over.  Its addresses are its own,
+    so that their mail waits, and nobody is to be called or answered by its link keys.
     """
 
     entry: Entry
     descriptor: Descriptor
     addresses: frozenset[str] = frozenset()
+    doubted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
     """The directory in force, or none: `document` None.
 
-    `members` are by identity; `doubts` are lines about descriptors passed over (R16).
+    `members` has each of its nodes, by identity; `liars` are the names of those that
+    claimed another's key since this version came.
     """
 
     network: str
     document: Document | None = None
     members: Mapping[bytes, Member] = field(default_factory=dict, repr=False)
-    doubts: tuple[str, ...] = ()
+    liars: frozenset[str] = frozenset()
 
     @property
     def root(self) -> Root | None:
@@ -120,21 +130,24 @@ class Trusted:
         )
         return replace(self.document, boxes=boxes)
 
-    def warning(self, now: float) -> str | None:
-        """Say in one line that the directory ends soon, or has ended."""
-        if self.document is None:
-            return None
-        roster = self.document.roster
-        left = roster.not_after - now
-        if left > WARN_SECONDS:
-            return None
-        days = _days(abs(left))
-        if left >= 0:
-            return f"directory: version {roster.version} expires in {days}: ask the signers"
-        return (
-            f"directory: version {roster.version} expired {days} ago and stays in "
-            "force: ask the signers"
-        )
+    def notices(self, now: float) -> list[str]:
+        """Say what signers must do, one line each: the end is near, a key has two."""
+        lines = [
+            f"directory: {name} claims another node's key: ask the signers"
+            for name in sorted(self.liars)
+        ]
+        if self.document is not None:
+            roster = self.document.roster
+            left = roster.not_after - now
+            what = f"directory: version {roster.version}"
+            if left < 0:
+                lines.append(
+                    f"{what} expired {_days(-left)} ago and stays in force: "
+                    "ask the signers"
+                )
+            elif left <= WARN_SECONDS:
+                lines.append(f"{what} expires in {_days(left)}: ask the signers")
+        return lines
 
     def update_untrusted(self, document: Document, now: float) -> "Trusted":
         """What is in force when this document is offered; self when it has nothing new.
@@ -171,32 +184,41 @@ class Trusted:
         """
         if self.document is None:
             return self
+        known = self._known()
         newer: dict[bytes, Descriptor] = {}
-        for d in descriptors:
-            held = newer.get(d.identity) or self._held(d.identity)
-            if held is None or d.serial > held.serial:
-                newer[d.identity] = d
-        if not newer:
-            return self
+        for one in descriptors:
+            held = newer.get(one.identity) or known.get(one.identity)
+            if held is None or one.serial > held.serial:
+                newer[one.identity] = one
         offered = [
             _usable(entry, newer.get(entry.identity), self.network)
+            or self._doubted(entry.identity)
             for entry in self.document.roster.entries
         ]
+        if not any(offered):
+            return self
         try:
-            settled = _stand(self.network, self.document, offered, self._known())
-        except DirectoryError:  # R16, hidden in the document by a later descriptor
+            settled = _stand(self.network, self.document, offered, known)
+        except (
+            DirectoryError
+        ):  # two that signers saw; a later one hid it in the document
             return self
-        doubts = tuple(sorted({*self.doubts, *settled.doubts}))
-        if (settled.members, doubts) == (self.members, self.doubts):
-            return self
-        return replace(settled, doubts=doubts)
+        told = {
+            member.entry.name
+            for who, member in self.members.items()
+            if member.entry.name in self.liars
+            and settled.members[who].descriptor == member.descriptor
+        }
+        settled = replace(settled, liars=settled.liars | told)
+        return self if settled == self else settled
 
-    def _held(self, identity: bytes) -> Descriptor | None:
-        member = self.members.get(identity)
-        return member.descriptor if member else None
+    def _doubted(self, identity: bytes) -> Descriptor | None:
+        member = self.members[identity]
+        return member.descriptor if member.doubted else None
 
     def _known(self) -> dict[bytes, Descriptor]:
-        return {who: member.descriptor for who, member in self.members.items()}
+        """What we hold and believe, by identity."""
+        return {w: m.descriptor for w, m in self.members.items() if not m.doubted}
 
 
 def begin_untrusted(
@@ -231,7 +253,8 @@ def resume_untrusted(document: Document, network: str) -> Trusted:
 
 
 def _letters(fingerprint: str) -> str:
-    return "".join(fingerprint.split()).upper()
+    """However somebody typed it."""
+    return "".join(filter(str.isalnum, fingerprint)).upper()
 
 
 def _days(seconds: float) -> str:
@@ -252,15 +275,15 @@ def _check_roots(theirs: Sequence[SignedRoot], ours: Sequence[SignedRoot]) -> No
     for index, signed in enumerate(theirs):
         held = ours[index].root if index < len(ours) else None
         if signed.root != held:
+            if held and not before:  # R4
+                raise DirectoryError("it begins with another root than ours")
             verify_root(signed, before)  # R6
             if not succeeds(signed, before):  # R5
                 raise DirectoryError(
                     f"root {signed.root.version} is signed by too few: "
                     "wait for the signers"
                 )
-            if held and not before:  # R4
-                raise DirectoryError("it begins with another root than ours")
-            if held:
+            if held:  # R4
                 raise ForkError(f"another root {held.version} than the one in force")
         before = signed.root
 
@@ -308,48 +331,38 @@ def _stand(
     it, then to the only one that claims it.
     """
     entries = document.roster.entries
-    rows = [
-        (e, d, _usable(e, known.get(e.identity), network))
-        for e, d in zip(entries, offered, strict=True)
-    ]
-    owners: dict[bytes, bytes] = {e.identity: e.identity for e in entries}
-    for entry, one, _ in rows:
-        if one and one.serial == entry.serial and not _claim(owners, one):
-            raise DirectoryError(f"{entry.name} has another node's key")
-    for _, one, held in rows:
-        if held and held is not one:
-            _claim(owners, held)
+    held = [_usable(e, known.get(e.identity), network) for e in entries]
+    owners = owners_of_keys(document.roster, offered)
+    for one in filter(None, held):
+        for key in one.link_keys:
+            owners.setdefault(key, one.identity)
     fresh = Counter(
-        key for _, one, _ in rows if one for key in one.link_keys if key not in owners
+        key
+        for one in filter(None, offered)
+        for key in one.link_keys
+        if key not in owners
     )
-    addresses: dict[str, set[str]] = {}
+
+    def stands(one: Descriptor) -> bool:
+        return all(
+            owners.get(key, one.identity) == one.identity and fresh[key] <= 1
+            for key in one.link_keys
+        )
+
+    pairs: dict[str, list[str]] = {}
     for address, name in document.roster.pairs:
-        addresses.setdefault(name, set()).add(address)
+        pairs.setdefault(name, []).append(address)
     members: dict[bytes, Member] = {}
-    doubts = []
-    for entry, one, held in rows:
-        candidates = [d for d in (held, one) if d]
-        standing = [
-            d
-            for d in candidates
-            if all(
-                owners.get(key, d.identity) == d.identity and fresh[key] <= 1
-                for key in d.link_keys
-            )
-        ]
+    liars = set()
+    for entry, *both in zip(entries, held, offered, strict=True):
+        candidates = [one for one in both if one]
+        standing = [one for one in candidates if stands(one)]
         if len(standing) < len(candidates):
-            doubts.append(f"{entry.name} claims another node's key: ask the signers")
-        if standing:
-            best = max(standing, key=lambda d: d.serial)
-            pairs = frozenset(addresses.get(entry.name, ()))
-            members[entry.identity] = Member(entry, best, pairs)
-    return Trusted(network, document, members, tuple(sorted(doubts)))
-
-
-def _claim(owners: dict[bytes, bytes], descriptor: Descriptor) -> bool:
-    """Give it the keys that nobody has; False when another has one."""
-    got = [owners.setdefault(key, descriptor.identity) for key in descriptor.link_keys]
-    return all(owner == descriptor.identity for owner in got)
+            liars.add(entry.name)
+        best = max(standing or candidates, key=lambda one: one.serial)  # R15
+        vouched = frozenset(pairs.get(entry.name, ()))
+        members[entry.identity] = Member(entry, best, vouched, not standing)
+    return Trusted(network, document, members, frozenset(liars))
 
 
 def _usable(entry: Entry, held: Descriptor | None, network: str) -> Descriptor | None:
