@@ -88,8 +88,8 @@ class Document:
 
     @property
     def head(self) -> tuple[int, bytes]:
-        """What peers compare: the roster's version and hash."""
-        return self.roster.version, self.roster.hash
+        """What peers compare: the roster's order (not its version alone) and hash."""
+        return self.roster.order, self.roster.hash
 
 
 def to_octets(document: Document) -> bytes:

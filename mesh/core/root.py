@@ -51,7 +51,8 @@ from mesh.errors import CryptoError, DirectoryError, EncodingError
 FORM: Final = 1
 SIGNERS_MAX: Final = 64
 """Keys: more people than ever agreed on one file; bounds the work of one signature list."""
-VERSION_MAX: Final = (1 << 63) - 1
+VERSION_MAX: Final = (1 << 32) - 1
+"""Of roots and of rosters: the two make one number of 64 bits (roster.py)."""
 ROOT_MAX_LEN: Final = 4096
 """Octets of a statement: 64 keys of 34, a name, and room."""
 _LABEL: Final = b"mesh/1 root\x00"

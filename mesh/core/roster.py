@@ -5,7 +5,7 @@ A roster is parts (parts.py), each one canonical msgpack array (core/encoding.py
 
     head     0  form          int     1
              1  network       str
-             2  version       int     grows with each roster that is signed
+             2  version       int     grows with each roster that is signed, below 2**32
              3  root version  int     whose signers (root.py)
              4  predecessor   bin 32  hash of the roster of version - 1; zeros for the first
              5  issued        int     UNIX seconds
@@ -20,8 +20,12 @@ A roster is parts (parts.py), each one canonical msgpack array (core/encoding.py
     pair*    0  address       str     sorted by address, each once
              1  name          str     of the entry that serves it
 
+    order     = root version * 2**32 + version: which of two is the later
     hash      = BLAKE2b-256("mesh/1 roster" 00 parts)
     signature = Ed25519(key, "mesh/1 roster signature" 00 hash)
+
+Why order: who stole the keys of a threshold can sign a version so high that none comes
+after it.  The signers then hand over to new keys, and versions begin again (TUF 5.3.11).
 
 Why hosts: a node renews its descriptor alone.  One that lies could put somebody else's
 host among its addresses to dial and so speak for that host's mail.  What a node says
@@ -91,6 +95,11 @@ class Roster:
         if not self._octets:
             object.__setattr__(self, "_octets", join(map(encode, _fields(self))))
         return self._octets
+
+    @property
+    def order(self) -> int:
+        """Which of two rosters is the later: of 64 bits."""
+        return self.root_version << 32 | self.version
 
     @property
     def hash(self) -> bytes:
@@ -199,7 +208,7 @@ def _first_mistake(roster: Roster) -> str | None:
         check_name(roster.network)
     except ValueError:
         return "its network is no name"
-    if not (1 <= roster.version <= VERSION_MAX and roster.root_version >= 1):
+    if not all(1 <= v <= VERSION_MAX for v in (roster.version, roster.root_version)):
         return "its version is out of range"
     if len(roster.predecessor) != len(NO_HASH) or (
         (roster.predecessor == NO_HASH) != (roster.version == 1)

@@ -11,19 +11,21 @@
          own (TUF 5.3.4); a key counts once
      R6  each signature that is there holds and is of a key that may sign
      R7  the roster names the newest of its roots and is signed by its threshold
-     R8  its version is not below ours (TUF 5.4.3): else OlderError
-     R9  the same version has the same hash: else ForkError
-    R10  the version after ours names the hash of ours: else ForkError; across a gap
-         nobody can check, and a node that slept must be able to catch up
-    R11  its root is not older than ours
-    R12  it was issued, give or take a day of a wrong clock, and has not expired
+     R8  it is not before ours: of an older root, or of the same and a version below
+         (TUF 5.4.3): else OlderError.  A new root may begin versions again, which mends
+         a version that somebody with stolen keys drove to the end (TUF 5.3.11)
+     R9  the same version of the same root has the same hash: else ForkError
+    R10  the version after ours, of the same root, names the hash of ours: else
+         ForkError; across a gap nobody can check, and a node that slept must be able
+         to catch up
+    R11  it was issued, give or take a day of a wrong clock, and has not expired
          (TUF 5.4.4): else ExpiredError
-    R13  each entry has its descriptor, of this name, identity and network
-    R14  a descriptor of the entry's serial is the very one that the signers saw; a later
+    R12  each entry has its descriptor, of this name, identity and network
+    R13  a descriptor of the entry's serial is the very one that the signers saw; a later
          one needs its identity's signature only; an earlier one is refused
-    R15  no descriptor is older than one that we hold of this identity: ours stays, so
+    R14  no descriptor is older than one that we hold of this identity: ours stays, so
          that old parts cannot be mixed into a new whole
-    R16  a link key is one node's.  Two that the signers saw: refused.  What a node says
+    R15  a link key is one node's.  Two that the signers saw: refused.  What a node says
          of itself never takes a key from another: it is passed over, with a line
 
 A failure of any rule leaves the directory in force as it is.  Signatures come before
@@ -37,9 +39,8 @@ that the operator was told, or else the operator's word.
 
 What is in force and expires stays in force, with a warning from 14 days before: a mesh
 must not fall apart because its signers sleep.  Whoever withholds new versions is seen,
-and none that has expired is ever adopted.  A roster whose version jumped to the end
-(fast-forward) needs the threshold's keys; who holds these has the network anyway, and
-its operators begin another one.
+and none that has expired is ever adopted.  New roots come with a roster that names
+them, never alone: whoever could hide that roster could hide them too.
 
 Pure: nothing here reads a clock or a file, and nothing is changed in place.
 """
@@ -80,7 +81,7 @@ class Member:
     `descriptor` is the newest that stands.  It speaks for addresses at `entry.hosts`
     and for `addresses`, the pairs that were vouched for, and for no others.
 
-    `doubted`: none stands (R16), this one was passed over.  Its addresses are its own,
+    `doubted`: none stands (R15), this one was passed over.  Its addresses are its own,
     so that their mail waits, and nobody is to be called or answered by its link keys.
     """
 
@@ -110,7 +111,7 @@ class Trusted:
 
     @property
     def head(self) -> tuple[int, bytes]:
-        """What peers compare: version and hash; zeros without a directory."""
+        """What peers compare: order and hash (roster.py); zeros without a directory."""
         return self.document.head if self.document else (0, NO_HASH)
 
     @property
@@ -160,18 +161,20 @@ class Trusted:
         ours = self.document
         _check_roots(document.roots, ours.roots)
         _check_signatures(document)
-        version, mine = document.roster.version, ours.roster.version
-        if version < mine:  # R8
-            raise OlderError(f"version {version}: version {mine} is in force")
-        if version == mine and document.roster.hash != ours.roster.hash:  # R9
-            raise ForkError(f"another version {version} than the one in force")
-        if version == mine + 1 and document.roster.predecessor != ours.roster.hash:
-            raise ForkError(  # R10
-                f"version {version} follows another version {mine} than ours"
+        theirs, mine = document.roster, ours.roster
+        if theirs.order < mine.order:  # R8
+            raise OlderError(
+                f"version {theirs.version} of root {theirs.root_version}: version "
+                f"{mine.version} of root {mine.root_version} is in force"
             )
-        if len(document.roots) < len(ours.roots):  # R11
-            raise DirectoryError("signed by signers that were replaced")
-        if version == mine:
+        if theirs.order == mine.order and theirs.hash != mine.hash:  # R9
+            raise ForkError(f"another version {theirs.version} than the one in force")
+        if theirs.order == mine.order + 1 and theirs.predecessor != mine.hash:  # R10
+            raise ForkError(
+                f"version {theirs.version} follows another version {mine.version} "
+                "than the one in force"
+            )
+        if theirs.order == mine.order:
             return self.renewed(open_untrusted(document, self._known()))
         _check_time(document, now)
         return _settle(self.network, document, self._known())
@@ -245,7 +248,7 @@ def begin_untrusted(
 
 
 def resume_untrusted(document: Document, network: str) -> Trusted:
-    """Take up again what was in force: every rule but that of time (R12)."""
+    """Take up again what was in force: every rule but that of time (R11)."""
     _check_network(document, network)
     _check_roots(document.roots, ())
     _check_signatures(document)
@@ -299,7 +302,7 @@ def _check_signatures(document: Document) -> None:
 
 
 def _check_time(document: Document, now: float) -> None:
-    """R12."""
+    """R11."""
     roster = document.roster
     if roster.issued > now + AHEAD_SECONDS:
         raise DirectoryError(
@@ -315,7 +318,7 @@ def _check_time(document: Document, now: float) -> None:
 def _settle(
     network: str, document: Document, known: Mapping[bytes, Descriptor]
 ) -> Trusted:
-    offered = list(open_untrusted(document, known))  # R13, R14
+    offered = list(open_untrusted(document, known))  # R12, R13
     return _stand(network, document, offered, known)
 
 
@@ -325,7 +328,7 @@ def _stand(
     offered: Sequence[Descriptor | None],
     known: Mapping[bytes, Descriptor],
 ) -> Trusted:
-    """Choose each entry's descriptor (R15, R16).
+    """Choose each entry's descriptor (R14, R15).
 
     A key belongs first to whoever the signers saw with it, then to whoever we knew with
     it, then to the only one that claims it.
@@ -359,7 +362,7 @@ def _stand(
         standing = [one for one in candidates if stands(one)]
         if len(standing) < len(candidates):
             liars.add(entry.name)
-        best = max(standing or candidates, key=lambda one: one.serial)  # R15
+        best = max(standing or candidates, key=lambda one: one.serial)  # R14
         vouched = frozenset(pairs.get(entry.name, ()))
         members[entry.identity] = Member(entry, best, vouched, not standing)
     return Trusted(network, document, members, frozenset(liars))
