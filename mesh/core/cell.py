@@ -12,8 +12,9 @@ A segment inside a body:
     offset  length  field
          0       1  kind     0 no more segments; 1 commands and message octets of my
                              stream; 2 replies on your stream; 3 credit for your
-                             stream; 6 the link closes (4 and 5: gossip, hand-over)
-         1       2  stream   0 .. 31; 0 for kind 6
+                             stream; 4 gossip (frames.py); 6 the link closes (5: hand-
+                             over)
+         1       2  stream   0 .. 31; 0 for kinds 4 and 6
          3       2  length   of what follows: 1 or more; 4 for credit, 0 for a close
          5  length  octets   for credit: how many more octets may come, u32
 
@@ -40,9 +41,9 @@ HEADER_LEN: Final = HEADER.size
 CREDIT: Final = struct.Struct(">I")
 STREAMS_MAX: Final = 32
 """Streams a direction: what one link may have in flight, and its memory, are bounded."""
-SEGMENTS_MAX: Final = 3 * STREAMS_MAX + 1
-"""Segments a body: commands, replies and credit of each stream, and a close.  Hundreds
-of one octet each would take milliseconds, in which no other link's cell leaves."""
+SEGMENTS_MAX: Final = 3 * STREAMS_MAX + 2
+"""Segments a body: commands, replies and credit of each stream, gossip and a close.
+Hundreds of one octet each would take milliseconds, in which no other link's cell leaves."""
 PADDING: Final = bytes(BODY_LEN)
 
 
@@ -53,6 +54,7 @@ class Kind(enum.IntEnum):
     COMMANDS = 1
     REPLIES = 2
     CREDIT = 3
+    GOSSIP = 4
     CLOSE = 6
 
 
@@ -68,8 +70,11 @@ _LENGTHS: Final = {
     Kind.COMMANDS: range(1, BODY_LEN - HEADER_LEN + 1),
     Kind.REPLIES: range(1, BODY_LEN - HEADER_LEN + 1),
     Kind.CREDIT: range(CREDIT.size, CREDIT.size + 1),
+    Kind.GOSSIP: range(1, BODY_LEN - HEADER_LEN + 1),
     Kind.CLOSE: range(1),
 }
+_OF_THE_LINK: Final = (Kind.GOSSIP, Kind.CLOSE)
+"""What belongs to no stream."""
 
 
 class BodyWriter:
@@ -116,7 +121,8 @@ def parse_untrusted(body: bytes) -> list[Segment]:
             break
         at += HEADER_LEN
         allowed = _LENGTHS.get(kind)
-        if allowed is None or stream >= STREAMS_MAX:
+        streams = 1 if kind in _OF_THE_LINK else STREAMS_MAX
+        if allowed is None or stream >= streams:
             raise CellError("a segment of no known kind or stream")
         if length not in allowed or at + length > BODY_LEN:
             raise CellError("a segment of impossible length")

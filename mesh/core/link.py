@@ -5,8 +5,9 @@
                     or RawSender (raw.py): a person or a tool instead of mail
     their stream n  Dialogue (dialogue.py) <- their commands, kind 1   replies, kind 2 ->
 
-A body is filled in this order: a close, credit, replies, then commands of the streams
-in turn, one segment each, so that 10 MB on one stream do not stop 10 kB on another.
+A body is filled in this order: a close, credit, replies, gossip (gossip.py; at most half
+of the rest while commands wait), then commands of the streams in turn, one segment each,
+so that 10 MB on one stream do not stop 10 kB on another.
 
 Credit: a stream starts with WINDOW octets of commands; the receiver of them grants
 more (kind 3) as it takes them in.  Flow control is inside the cells and never TCP's
@@ -46,6 +47,7 @@ from mesh.core.cell import (
     parse_untrusted,
 )
 from mesh.core.dialogue import Dialogue, DialogueKind, IdsDone, MessageReceived
+from mesh.core.gossip import MUTE, Gossip, Mute
 from mesh.core.raw import RawEnded, RawSender
 from mesh.core.reply import Reply
 from mesh.core.smtp import Finished, Outgoing, Sender, SenderClosed, SenderDialect
@@ -78,9 +80,11 @@ class Link:
         peer: str,
         accepts: Callable[[str], Reply | None],
         max_message: int,
+        gossip: Gossip | Mute = MUTE,
     ) -> None:
         self._name, self._peer = name, peer
         self._accepts, self._max_message = accepts, max_message
+        self.gossip = gossip
         self._in: dict[int, Inbound] = {}
         self._out: dict[int, Outbound] = {}
         self._free: list[int] = list(range(STREAMS_MAX - 1, -1, -1))
@@ -318,6 +322,7 @@ class Link:
         Kind.COMMANDS: _receive_commands_untrusted,
         Kind.REPLIES: _receive_replies_untrusted,
         Kind.CREDIT: _receive_credit_untrusted,
+        Kind.GOSSIP: lambda link, each: link.gossip.receive_data(each.octets),
         Kind.CLOSE: _receive_close,
     }
 
@@ -332,6 +337,7 @@ class Link:
             or self._turns
             or (self._closing and not self.finished)
             or (self._done and self._free and self.up)
+            or self._gossips
         )
 
     def next_body(self) -> bytes:
@@ -344,6 +350,7 @@ class Link:
             self.finished = True
         self._write_credits(writer)
         self._write_replies(writer)
+        self._write_gossip(writer)
         self._write_commands(writer)
         return PADDING if writer.empty else writer.finish()
 
@@ -378,3 +385,12 @@ class Link:
             stream.credit -= len(octets)
             writer.add(Kind.COMMANDS, number, octets)
             self._turn(number)
+
+    @property
+    def _gossips(self) -> bool:
+        return self.up and not self._closing and self.gossip.pending
+
+    def _write_gossip(self, writer: BodyWriter) -> None:
+        if self._gossips and writer.space > 1:
+            limit = writer.space // 2 if self._turns else writer.space
+            writer.add(Kind.GOSSIP, 0, self.gossip.take(limit))
