@@ -1,12 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""Keeping links as peers.d says: who comes is dialled, who leaves is cut off at once.
+"""Keeping links as descriptors say: who comes is dialled, who is removed is cut off.
 
-`adopt` takes up a change as a whole: links of removed peers end, new ones are dialled,
-stray mail is routed anew.  Links give their mail back a moment after they end; so what
-waits for a place that is gone is looked for each time.
+    a listed peer                         its link
+    new                                   dialled
+    removed, or of another identity       ends at once
+    of other link keys, addresses, terms  stays: the next handshake goes by the new ones
+    expired, or its hour of leaving came  says in its next cell that it ends; none is made
+    renewed after that                    dialled
+
+and when our own hour has come, all say so.  Whoever has expired or left stays listed: its
+mail waits and comes back after its days, rather than leave in clear.
+
+`adopt` takes up a change as a whole and is called each second: stray mail is routed anew
+too.  Links give their mail back a moment after they end; so what waits for a place that
+is gone is looked for each time.
 """
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import trio
 
@@ -20,6 +32,14 @@ from mesh.node.qmgr import QueueManager
 from mesh.node.routing import LOCAL
 
 
+@dataclass
+class _Kept:
+    """One dialling task: whom, by the keys of now."""
+
+    keys: PeerKeys
+    scope: trio.CancelScope
+
+
 class Keeping:
     """One dialling task a listed peer."""
 
@@ -30,53 +50,90 @@ class Keeping:
         dialer: Dialer,
         exchange: Exchange,
         qmgr: QueueManager,
+        *,
+        has_left: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`has_left` says whether our own hour of leaving has come."""
         self._peers = peers
         self._gate = gate
         self._dialer = dialer
         self._exchange = exchange
         self._qmgr = qmgr
+        self._has_left = has_left
         self._adopted = False
-        self._kept: dict[str, tuple[PeerKeys, trio.CancelScope]] = {}
+        self._kept: dict[str, _Kept] = {}
 
     def adopt(self, nursery: trio.Nursery) -> None:
-        """Take up what peers.d says now."""
+        """Take up what the descriptors say now."""
         changed = self._peers.poll() or not self._adopted
         self._adopted = True
         by_name = self._peers.snapshot.by_name
         if changed:
             listed = {name: keys_of(peer) for name, peer in by_name.items()}
             self._adopt_peers(nursery, listed)
+        self._end_what_is_over()
         self._qmgr.reroute(
             lambda place: place.startswith(LOCAL) or place in by_name,
             changed=changed,
         )
 
     def _adopt_peers(self, nursery: trio.Nursery, listed: dict[str, PeerKeys]) -> None:
-        for name, (keys, scope) in list(self._kept.items()):
-            if listed.get(name) != keys:
-                scope.cancel()
-                del self._kept[name]
-                for link_key in keys.link_keys:
+        for name, kept in list(self._kept.items()):
+            keys = listed.get(name)
+            if keys is not None and keys.identity != kept.keys.identity:
+                keys = None
+            for link_key in kept.keys.link_keys:
+                if keys is None or link_key not in keys.link_keys:
                     self._gate.forget(link_key)
-                if name in self._exchange.peers:
-                    self._exchange.peers[name].close_links()
+            if keys is not None:
+                kept.keys = keys
+                continue
+            kept.scope.cancel()
+            del self._kept[name]
+            if name in self._exchange.peers:
+                self._exchange.peers[name].close_links()
         for name, keys in listed.items():
             if name not in self._kept:
-                scope = trio.CancelScope()
-                self._kept[name] = keys, scope
-                nursery.start_soon(self._keep, keys, scope)
+                kept = self._kept[name] = _Kept(keys, trio.CancelScope())
+                nursery.start_soon(self._keep, kept)
 
-    async def _keep(self, keys: PeerKeys, scope: trio.CancelScope) -> None:
-        with scope:
-            await self._dialer.keep(keys, lambda: self.endpoints(keys.name))
+    async def _keep(self, kept: _Kept) -> None:
+        with kept.scope:
+            await self._dialer.keep(
+                lambda: kept.keys, lambda: self.endpoints(kept.keys.name)
+            )
+
+    def _end_what_is_over(self) -> None:
+        """Let links say that they end where the peer's time, or ours, has come."""
+        for name in self._kept:
+            peer = self._exchange.peers.get(name)
+            if peer and peer.ports and not self._may_link(name):
+                for port in peer.ports:
+                    port.link.close()
+                    port.on_data()
+
+    def _may_link(self, name: str) -> bool:
+        listed = self._peers.snapshot.by_name.get(name)
+        now = time.time()
+        return bool(listed and is_here(listed, now) and not self._has_left())
+
+    def find(self, link_key: bytes) -> PeerKeys | None:
+        """Give the peer of a link key, if it may have a link now."""
+        listed = self._peers.snapshot.by_link_key.get(link_key)
+        if listed is None or not self._may_link(listed.descriptor.name):
+            return None
+        return keys_of(listed)
 
     def endpoints(self, name: str) -> tuple[str, ...]:
-        """Give what a peer may be dialled at now; nothing when it has expired."""
+        """Give what a peer may be dialled at now; nothing when it may not."""
         listed = self._peers.snapshot.by_name.get(name)
-        if listed is None or not listed.descriptor.valid_at(time.time()):
-            return ()
-        return listed.descriptor.addresses
+        return listed.descriptor.addresses if listed and self._may_link(name) else ()
+
+
+def is_here(listed: Listed, now: float) -> bool:
+    """Say whether its descriptor holds and its hour of leaving has not come."""
+    descriptor = listed.descriptor
+    return descriptor.valid_at(now) and not descriptor.has_left(now)
 
 
 def keys_of(listed: Listed) -> PeerKeys:

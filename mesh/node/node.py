@@ -47,7 +47,7 @@ from mesh.node.delivery import LmtpDelivery, MaildirDelivery
 from mesh.node.dialer import Dialer
 from mesh.node.drop import Drop
 from mesh.node.exchange import Exchange
-from mesh.node.keeping import Keeping, keys_of
+from mesh.node.keeping import Keeping
 from mesh.node.listener import Listener, bind
 from mesh.node.outbound import Outbound
 from mesh.node.peers import Peers
@@ -152,7 +152,7 @@ class Node:
         self._dialer = Dialer(
             network=config.node.network,
             identity=identity,
-            static=statics[0],
+            statics=lambda: statics,
             counter=own,
             kem=kem,
             exchange=self._exchange,
@@ -164,11 +164,8 @@ class Node:
             self._peers, self._gate, self._dialer, self._exchange, self._qmgr
         )
 
-    # what the parts ask
-
     def _find_peer(self, link_key: bytes) -> PeerKeys | None:
-        listed = self._peers.snapshot.find(link_key, time.time())
-        return None if listed is None else keys_of(listed)
+        return self._keeping.find(link_key)
 
     # life
 
