@@ -5,20 +5,20 @@ All segments of kind 4 of one direction are one row of octets, cut anywhere, and
 row is frames: kind u8, length u16 of what follows, then
 
     kind  name           octets
-       1  head           version u64, hash 32, serial u64, sums 64 x 8
+       1  head           order u64, hash 32, serial u64, sums 64 x 8
        2  want pairs     u64: bit n asks for the pairs of bucket n; not zero
        3  pairs          (node 8, serial u64) each, at most 1,024; none: that was all
        4  want boxes     node 8 each, 1 to 16
        5  box            a descriptor's signature and statement; none: we have it not
-       6  want document  version u64, hash 32, copy 16, offset u32
-                         version 0: no more of it, the rest are zeros
-       7  document       version u64, hash 32, copy 16, total u32, offset u32, 1 to
+       6  want document  order u64, hash 32, copy 16, offset u32
+                         order 0: no more of it, the rest are zeros
+       7  document       order u64, hash 32, copy 16, total u32, offset u32, 1 to
                          16,384 octets
 
-Integers are big-endian.  A node is 8 octets (ledger.py), a hash that of a directory's
-roster, zeros with version 0: no directory.  A copy says which octets they are: one
-roster goes about with more or fewer signatures, and what is cut off goes on only in
-the same copy.
+Integers are big-endian.  A node is 8 octets (ledger.py).  Order and hash are those of a
+directory's roster (roster.py), the greater order the later; zeros: no directory.  A
+copy says which octets they are: one roster goes about with more or fewer signatures,
+and what is cut off goes on only in the same copy.
 
 Invariant: a frame that no honest node writes raises CellError as soon as its length,
 or its octets, are there; so a reader holds less than one frame, which is bounded.
@@ -58,9 +58,9 @@ PAIR_LEN: Final = _PAIR.size
 
 
 class Head(NamedTuple):
-    """Which directory a node has; version 0 and zeros: none."""
+    """Which directory a node has; zeros: none."""
 
-    version: int
+    order: int
     digest: bytes
 
 
@@ -124,7 +124,7 @@ class Box(NamedTuple):
 
 
 class WantDocument(NamedTuple):
-    """Asks for a directory from an octet of one copy on; version 0: for no more."""
+    """Asks for a directory from an octet of one copy on; order 0: for no more."""
 
     head: Head
     copy: bytes
@@ -199,9 +199,9 @@ def _framed(kind: int, octets: bytes) -> bytes:
 
 
 def _read_head_untrusted(octets: bytes) -> HeadFrame:
-    version, digest, serial, sums = _HEAD.unpack(octets)
-    head = Head(version, digest)
-    if not version and (head != NO_HEAD or any(sums)):
+    order, digest, serial, sums = _HEAD.unpack(octets)
+    head = Head(order, digest)
+    if not order and (head != NO_HEAD or any(sums)):
         raise CellError("the head of no directory, and not empty")
     return HeadFrame(head, serial, sums)
 
@@ -225,17 +225,17 @@ def _read_box_untrusted(octets: bytes) -> Box:
 
 
 def _read_want_document_untrusted(octets: bytes) -> WantDocument:
-    version, digest, copy, offset = _WANT_DOCUMENT.unpack(octets)
-    want = WantDocument(Head(version, digest), copy, offset)
-    if not version and want != NO_DOCUMENT:
+    order, digest, copy, offset = _WANT_DOCUMENT.unpack(octets)
+    want = WantDocument(Head(order, digest), copy, offset)
+    if not order and want != NO_DOCUMENT:
         raise CellError("a question for no directory, and not empty")
     return want
 
 
 def _read_part_untrusted(octets: bytes) -> Part:
-    version, digest, copy, total, offset = _DOCUMENT.unpack_from(octets)
-    part = Part(Head(version, digest), copy, total, offset, octets[_DOCUMENT.size :])
-    if not version or offset + len(part.octets) > total:
+    order, digest, copy, total, offset = _DOCUMENT.unpack_from(octets)
+    part = Part(Head(order, digest), copy, total, offset, octets[_DOCUMENT.size :])
+    if not order or offset + len(part.octets) > total:
         raise CellError("octets of no directory, or past its end")
     return part
 

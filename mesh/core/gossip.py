@@ -133,7 +133,7 @@ class Gossip:
         self._boxes: deque[bytes] = deque()
         self._copy: Copy | None = None
         self._at = 0
-        if heard.version:
+        if heard.order:
             self._events.append(Heard(heard))
 
     # what the node tells it

@@ -60,7 +60,7 @@ class Ledger:
         private: Mapping[bytes, int] = _NOTHING,
     ) -> "Ledger":
         """Write it down; without a directory nothing is shared."""
-        if not head.version:
+        if not head.order:
             shared, private = _NOTHING, {**private, **shared}
         parts: list[list[bytes]] = [[] for _ in range(BUCKETS)]
         for each in sorted(shared):

@@ -2,8 +2,8 @@
 """Which directory is fetched from whom: at most three at once, each from one peer.
 
 A head is wanted when ours is some directory, for nobody's first one comes by a link,
-and it is a later version, or another one of the version that we have: that is evidence
-of signers who said two things.  A head that was judged, by whomever it came, is wanted
+and it is a later one, or another of the same order as ours: that is evidence of signers
+who said two things.  A head that was judged, by whomever it came, is wanted
 no more: what it is worth is known.
 
     a fetch    fetching -> whole -> judged      its octets are given out once
@@ -185,9 +185,9 @@ class Pursuit:
 
     def _wanted(self, head: Head) -> bool:
         ours = self._ours
-        if not ours.version or head in self._settled or head == ours:
+        if not ours.order or head in self._settled or head == ours:
             return False
-        return head.version >= ours.version
+        return head.order >= ours.order
 
     def _arrange(self, now: float) -> None:
         """Give up what is to be given up, and fill the places."""
