@@ -47,6 +47,7 @@ from mesh.core.root import (
     Root,
     Signatures,
     SignedRoot,
+    has_form,
     pack,
     signed_root_from_octets_untrusted,
     unpack_untrusted,
@@ -115,7 +116,7 @@ def from_octets_untrusted(octets: bytes) -> Document:
         head: Any = decode_untrusted(parts[0] if parts else b"", max_len=16)
     except EncodingError as error:
         raise _damaged() from error
-    if not isinstance(head, list) or head[:1] != [FORM] or head[0] is True:
+    if not has_form(head, FORM):
         raise DirectoryError("of a form that this mesh does not read: upgrade it")
     if [type(value) for value in head] != [int] * 3:
         raise _damaged()

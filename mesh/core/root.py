@@ -137,7 +137,7 @@ def signed_root_from_octets_untrusted(octets: bytes) -> SignedRoot:
 
 
 def _from_fields_untrusted(fields: Any) -> Root:
-    if not isinstance(fields, list) or fields[:1] != [FORM] or fields[0] is True:
+    if not has_form(fields, FORM):
         raise DirectoryError(
             "a root of a form that this mesh does not read: upgrade it"
         )
@@ -150,6 +150,16 @@ def _from_fields_untrusted(fields: Any) -> Root:
     if mistake:
         raise DirectoryError(f"the root of signers: {mistake}")
     return root
+
+
+def has_form(fields: Any, form: int) -> bool:
+    """Whether a decoded array begins with this form number, which is no bool."""
+    return (
+        isinstance(fields, list)
+        and bool(fields)
+        and type(fields[0]) is int
+        and fields[0] == form
+    )
 
 
 def _first_mistake(root: Root) -> str | None:

@@ -46,7 +46,7 @@ from mesh.core.directory import hosts_of
 from mesh.core.encoding import decode_untrusted, encode
 from mesh.core.names import check_name, normalize_address, normalize_host
 from mesh.core.parts import join, split_untrusted
-from mesh.core.root import VERSION_MAX, Signatures, verify_signatures
+from mesh.core.root import VERSION_MAX, Signatures, has_form, verify_signatures
 from mesh.errors import DirectoryError, EncodingError
 
 FORM: Final = 1
@@ -149,7 +149,7 @@ def roster_from_octets_untrusted(octets: bytes) -> Roster:
     except EncodingError as error:
         raise _damaged() from error
     head: Any = fields[0] if fields else None
-    if not isinstance(head, list) or head[:1] != [FORM] or head[0] is True:
+    if not has_form(head, FORM):
         raise DirectoryError(
             "a roster of a form that this mesh does not read: upgrade it"
         )

@@ -21,6 +21,7 @@ from mesh.core.crypto import Key, signing_public
 from mesh.core.descriptor import Descriptor
 from mesh.core.document import Document, check_untrusted
 from mesh.core.root import (
+    VERSION_MAX,
     SignedRoot,
     make_root,
     sign_root,
@@ -64,11 +65,12 @@ def draft(
         if (address, name) not in served:
             raise DirectoryError(f"{name} does not say that it serves {address}")
     issued = int(now) // DAY_SECONDS * DAY_SECONDS
+    version, predecessor = _place(before, roots)
     roster = Roster(
         network=roots[-1].root.network,
-        version=before.roster.version + 1 if before else 1,
+        version=version,
         root_version=roots[-1].root.version,
-        predecessor=before.roster.hash if before else NO_HASH,
+        predecessor=predecessor,
         issued=issued,
         not_after=issued + days * DAY_SECONDS,
         entries=tuple(entry_of(descriptor) for descriptor in descriptors),
@@ -76,6 +78,17 @@ def draft(
     )
     boxes = tuple(descriptor.box for descriptor in descriptors)
     return Document(roots, check_roster(roster), (), boxes)
+
+
+def _place(before: Document | None, roots: tuple[SignedRoot, ...]) -> tuple[int, bytes]:
+    """Version and predecessor; at the end of all versions a new root begins again."""
+    if before is None:
+        return 1, NO_HASH
+    if before.roster.version < VERSION_MAX:
+        return before.roster.version + 1, before.roster.hash
+    if roots == before.roots:
+        raise DirectoryError("no version is left: hand over to new signers")
+    return 1, NO_HASH
 
 
 def _roots(
