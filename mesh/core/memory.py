@@ -66,7 +66,7 @@ class _Slab:
             except IndexError:
                 region = new_locked(SLAB_LEN)
             self._regions.append(region)
-            self._free.extend(region + at for at in range(0, SLAB_LEN, SLOT_LEN))
+            self._free.extend([region + at for at in range(0, SLAB_LEN, SLOT_LEN)])
 
     def give_back(self, slot: Any, length: int = SLOT_LEN) -> None:
         self._zero(slot, length)
