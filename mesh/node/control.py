@@ -36,7 +36,7 @@ from mesh.core.control import (
     rough,
     status,
 )
-from mesh.core.descriptor import Descriptor
+from mesh.core.descriptor import Descriptor, date
 from mesh.core.reply import SHUTTING_DOWN, Reply
 from mesh.errors import (
     RemoteProtocolError,
@@ -90,12 +90,17 @@ class Control:
         exchange: Exchange,
         qmgr: QueueManager,
         unix_time: Callable[[], float] = time.time,
+        notices: Callable[[], list[str]] = list,
+        has_left: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`notices` are the node's own lines, `has_left` says whether it has left."""
         self._name, self._clock, self._klass = name, clock, klass
         self._peers = peers
         self._exchange = exchange
         self._qmgr = qmgr
         self._unix_time = unix_time
+        self._notices = notices
+        self._has_left = has_left
         self._places = trio.CapacityLimiter(SESSIONS_MAX)
         self._queue = QueueFacts()
 
@@ -154,10 +159,7 @@ class Control:
 
     def _tell(self, request: Request) -> dict[str, Any]:
         if request.ask is Ask.STATUS:
-            listed = self._peers.snapshot.by_name.values()
-            links = [self._link(one.descriptor) for one in listed]
-            notes = list(self._peers.snapshot.mistakes)
-            return {"status": status(self._name, links, self._queue), "notes": notes}
+            return self._tell_status()
         if request.ask is Ask.QUEUE:
             return {"queue": {"schema": SCHEMA, **self._queue.rounded()}}
         if request.ask is Ask.RETRY:
@@ -166,6 +168,21 @@ class Control:
         else:
             refs = self._drop(request.what)
         return {"about": rough(len(refs))}
+
+    def _tell_status(self) -> dict[str, Any]:
+        now = self._unix_time()
+        listed = [one.descriptor for one in self._peers.snapshot.by_name.values()]
+        gone = {descriptor.name for descriptor in listed if descriptor.has_left(now)}
+        links = [self._link(descriptor) for descriptor in listed]
+        notes = [*self._notices(), *self._peers.snapshot.mistakes]
+        notes += [
+            f"{d.name} {'left' if d.name in gone else 'leaves'} the mesh at "
+            f"{date(d.leaves)}"
+            for d in listed
+            if d.leaves
+        ]
+        told = status(self._name, links, self._queue, gone)
+        return {"status": told, "notes": notes}
 
     def _drop(self, what: What | None) -> list[Ref]:
         if what is What.DEFERRED:
@@ -204,16 +221,26 @@ class Control:
 
     def _reason(self, descriptor: Descriptor, peer: Peer | None) -> str:
         """Say in a few words why there is no link, and what may help."""
-        now = self._unix_time()
-        if now > descriptor.not_after:
-            return "expired descriptor: ask its operator for a fresh `mesh export`"
-        if now < descriptor.not_before:
-            return "its descriptor is not valid yet: compare the clocks"
+        if none_wanted := self._why_none(descriptor):
+            return none_wanted
         if peer and peer.ports:
             return peer.reason or "handshaking"
         if not descriptor.addresses:
             return "it dials us: is our address right, and our port open?"
         return (peer and peer.reason) or "dialling"
+
+    def _why_none(self, descriptor: Descriptor) -> str:
+        """Say why there shall be no link now; "" where there shall be one."""
+        now = self._unix_time()
+        if self._has_left():
+            return "this node has left the mesh"
+        if descriptor.has_left(now):
+            return f"left the mesh: `mesh peers remove {descriptor.name}` in due time"
+        if now > descriptor.not_after:
+            return "expired descriptor: ask its operator for a fresh `mesh export`"
+        if now < descriptor.not_before:
+            return "its descriptor is not valid yet: compare the clocks"
+        return ""
 
     # ping, connect
 

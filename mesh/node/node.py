@@ -6,6 +6,8 @@
             -> *last* the local socket -> READY=1
     peers   peers.d is looked at each second; a change is adopted as a whole: removed
             peers' links end at once, new ones are dialled, stray mail is routed anew
+    itself  renewal.py watches our own keys and descriptor; at the hour that it has
+            published a node makes no links and takes no mail, and delivers what it has
     signals SIGHUP looks at peers.d now, any other ends
     end     no new sessions -> every link says in its next cell that it ends (whatever
             waits: the count of cells does not depend on it), and what remailers are
@@ -53,6 +55,7 @@ from mesh.node.outbound import Outbound
 from mesh.node.peers import Peers
 from mesh.node.pipe import PipeDelivery
 from mesh.node.qmgr import QueueManager
+from mesh.node.renewal import Renewal
 from mesh.node.routing import Routing, host_of
 from mesh.node.service import lock_state, notify
 from mesh.node.spool import Spool
@@ -87,7 +90,7 @@ class Node:
         config, entropy = self._config, self._entropy
         state = config.state_dir
         identity = key_files.load_identity(state)
-        statics = key_files.load_link_keys(state)
+        self._renewal = Renewal(config, lambda: self._spool.running_seconds)
         spool_key = key_files.load_spool_key(state)
         self._names = derive_key(spool_key, b"mesh/1 maildir names")
         self._uids = allowed_uids([remailer.user for remailer in config.remailer])
@@ -96,7 +99,11 @@ class Node:
         us = Us(config.node.name, config.node.network, config.own_addresses())
         self._peers = Peers(config.peers_dir, us)
         self._peers.poll()
-        self._routing = Routing(config, lambda: self._peers.snapshot.directory)
+        self._routing = Routing(
+            config,
+            lambda: self._peers.snapshot.directory,
+            has_left=self._renewal.has_left,
+        )
         self._spool = Spool.open(state / "spool", spool_key, entropy)
         self._qmgr = QueueManager(
             self._spool,
@@ -113,7 +120,7 @@ class Node:
             entropy=entropy,
             refuses=self._routing.refuses,
         )
-        self._open_links(identity, statics, own, counters)
+        self._open_links(identity, own, counters)
         self._submission = Submission(
             name=config.node.name,
             qmgr=self._qmgr,
@@ -132,7 +139,7 @@ class Node:
         )
 
     def _open_links(
-        self, identity: Key, statics: list[Key], own: OwnCounter, counters: PeerCounters
+        self, identity: Key, own: OwnCounter, counters: PeerCounters
     ) -> None:
         """Make what answers peers and what dials them."""
         config, entropy = self._config, self._entropy
@@ -140,7 +147,7 @@ class Node:
         self._gate = Gate(
             network=config.node.network,
             identity=identity,
-            statics=statics,
+            statics=self._renewal.keys,
             find_peer=self._find_peer,
             counters=counters.last,
             kem=kem,
@@ -152,7 +159,7 @@ class Node:
         self._dialer = Dialer(
             network=config.node.network,
             identity=identity,
-            statics=lambda: statics,
+            statics=lambda: self._renewal.keys,
             counter=own,
             kem=kem,
             exchange=self._exchange,
@@ -161,11 +168,24 @@ class Node:
             klass=config.link.klass,
         )
         self._keeping = Keeping(
-            self._peers, self._gate, self._dialer, self._exchange, self._qmgr
+            self._peers,
+            self._gate,
+            self._dialer,
+            self._exchange,
+            self._qmgr,
+            has_left=self._renewal.has_left,
         )
 
     def _find_peer(self, link_key: bytes) -> PeerKeys | None:
         return self._keeping.find(link_key)
+
+    def _adopt_ourselves(self) -> None:
+        """Go by our own link keys and descriptor of now."""
+        self._gate.rekey(self._renewal.keys)
+
+    def _notices(self) -> list[str]:
+        """Give what the operator should know, a line each."""
+        return self._renewal.notices
 
     # life
 
@@ -214,6 +234,7 @@ class Node:
             nursery.start_soon(outbound.run)
         self._keeping.adopt(nursery)
         nursery.start_soon(self._drop.run)
+        nursery.start_soon(self._renewal.run, self._adopt_ourselves)
         nursery.start_soon(self._watch, nursery)
 
     async def _watch(self, nursery: trio.Nursery) -> None:
@@ -235,6 +256,8 @@ class Node:
             peers=self._peers,
             exchange=self._exchange,
             qmgr=self._qmgr,
+            notices=self._notices,
+            has_left=self._renewal.has_left,
         )
         nursery.start_soon(control.run, sock)
         try:
