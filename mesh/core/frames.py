@@ -13,7 +13,7 @@ row is frames: kind u8, length u16 of what follows, then
        6  want document  order u64, hash 32, copy 16, offset u32
                          order 0: no more of it, the rest are zeros
        7  document       order u64, hash 32, copy 16, total u32, offset u32, 1 to
-                         16,384 octets
+                         4,008 octets
 
 Integers are big-endian.  A node is 8 octets (ledger.py).  Order and hash are those of a
 directory's roster (roster.py), the greater order the later; zeros: no directory.  A
@@ -45,8 +45,9 @@ PAIRS_MAX: Final = 1024
 """Pairs of one frame: read in less than a millisecond."""
 BOXES_MAX: Final = 16
 """Descriptors asked for at once: their octets lie in memory until they are looked at."""
-CHUNK_MAX_LEN: Final = 16_384
-"""Octets of a document in one frame: other frames wait four cells at most."""
+CHUNK_MAX_LEN: Final = 4008
+"""Octets of a document in one frame, which then fills a cell: no cell that came is lost
+when a link ends, and other frames wait for one at most."""
 
 _HEADER: Final = struct.Struct(">BH")
 _HEAD: Final = struct.Struct(f">Q{HASH_LEN}sQ{BUCKETS * SUM_LEN}s")

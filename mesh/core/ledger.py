@@ -72,6 +72,11 @@ class Ledger:
         )
         return cls(node, serial, head, shared, private, buckets, sums)
 
+    @property
+    def told(self) -> tuple[Head, int, bytes]:
+        """What every peer is told."""
+        return self.head, self.serial, self.sums
+
     def differing(self, sums: bytes) -> int:
         """Say which buckets have another sum: bit n for bucket n."""
         found = 0

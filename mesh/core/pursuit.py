@@ -164,6 +164,12 @@ class Pursuit:
             self._fail(peer, head, now)
         self._arrange(now)
 
+    def put_off(self, peer: bytes, now: float) -> None:
+        """Say that a whole document could not be judged: our own disk's fault."""
+        del self._fetches[peer]
+        self._peers[peer].not_before = now + FAILED_SECONDS
+        self._arrange(now)
+
     # what follows
 
     @property

@@ -53,7 +53,7 @@ def test_what_only_peers_d_lists_is_known_and_not_told() -> None:
     assert (ledger.serial_of(near), ledger.serial_of(far)) == (3, 4)
     assert ledger.serial_of(b"none".ljust(8)) is None
     assert [ledger.tells(node) for node in (US, near, far)] == [True, True, False]
-    assert ledger.sums == Ledger.of(US, 9, HEAD, {near: 3}).sums
+    assert ledger.told == Ledger.of(US, 9, HEAD, {near: 3}).told
 
 
 def test_without_a_directory_nothing_is_shared() -> None:

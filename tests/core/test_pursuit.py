@@ -249,6 +249,17 @@ def test_what_is_remembered_is_bounded() -> None:
     assert len(pursuit._settled) == SETTLED_MAX
 
 
+def test_what_our_own_disk_could_not_take_is_fetched_again_later() -> None:
+    pursuit = make()
+    pursuit.heard(A, NEXT, PACE, 0)
+    assert whole(pursuit, A, part(NEXT, 0, b"x", 1)) == b"x"
+    pursuit.put_off(A, 1)
+    assert not asked(pursuit)
+    pursuit.tick(1 + FAILED_SECONDS)
+    assert asked(pursuit) == {A: NEXT}
+    assert not pursuit._peers[A].failures
+
+
 # progress
 
 
