@@ -42,6 +42,8 @@ VERBS: Final = {
     "ping": "Ask a peer for a sign of life through the link.",
     "connect": "Speak to a peer by hand, on a stream of the link.",
     "sendmail": "Hand over a message on standard input, as sendmail does.",
+    "rotate": "Change this node's link key; its peers need do nothing.",
+    "withdraw": "Announce the hour at which this node leaves the mesh.",
     "help": "Read the handbook, or about one verb.",
 }
 """In the order in which a new operator meets them."""

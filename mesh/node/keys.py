@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from mesh.core.crypto import KEY_LEN, Entropy, Key, hash256, signing_key
-from mesh.errors import CannotCreateError, ConfigError, IoError
+from mesh.errors import CannotCreateError, ConfigError, IoError, NotPermittedError
 
 IDENTITY: Final = "identity"
 LINK: Final = "link"
@@ -81,6 +81,15 @@ def load_link_keys(state: Path) -> list[Key]:
 def load_spool_key(state: Path) -> Key:
     """Give the key that the spool's own keys are sealed under; ConfigError."""
     return _load(key_path(state, SPOOL), SPOOL)
+
+
+def check_owner(state: Path) -> None:
+    """Raise NotPermittedError for whoever would leave files that the node cannot read.
+
+    A state directory that is not there is somebody else's error.
+    """
+    if state.exists() and state.stat().st_uid != os.geteuid():
+        raise NotPermittedError(f"{state}: another user's: be the node's own user")
 
 
 def key_path(state: Path, kind: str) -> Path:
