@@ -17,6 +17,9 @@ A name or a key is one node's.  Who was listed by hand has his; whoever comes la
 the same, by the signers' list or by a renewal, does not count with it, and a line says
 so: otherwise a listed node could push another out by claiming its key.
 
+A descriptor without link keys is one whose keys are in doubt (registry.py): it keeps its
+addresses, and takes nobody's place.
+
 Nothing here verifies anything: that is descriptor.py's and trusted.py's.
 """
 
@@ -136,8 +139,8 @@ class _Table:
         mine, theirs = self.hand[name], self.vouched.get(name)
         old = newest = mine.descriptor
         for later in (theirs and theirs.descriptor, renewed.get(old.identity)):
-            if later and later.name == name and later.serial > newest.serial:
-                newest = later
+            if later and later.name == name and later.link_keys:
+                newest = max(newest, later, key=lambda one: one.serial)
         if newest is not old and (other := self.other(newest, keys_of(newest))):
             newest = old
             self.mistakes.append(

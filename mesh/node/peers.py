@@ -5,8 +5,7 @@
                         -----BEGIN MESH DESCRIPTOR-----
                         ...                            the descriptor of NAME
     peers.d/ANY.mesh    two or more of these, each with the lines before it
-    peers.d/.removed    YYYY-MM-DD ADDRESS    what a removed peer served, and until
-                                              when it may not leave by port 25
+    peers.d/.removed, .distrusted             who was taken off (removed.py)
 
 Other names are ignored.  A file counts when it is a regular file (no link, no FIFO) of
 bounded size with good descriptors only, of our network and not our own, and a single
@@ -17,7 +16,12 @@ is passed over: a file of all nodes is good for each.
 The same node in two files: the greater serial counts, and of one serial NAME.mesh.  Two
 nodes with one key, or one name with two keys: neither counts, for either may lie.
 
-`poll` costs one stat a file, and reads only what changed.  listing.py changes the folder.
+With a registry (registry.py) the snapshot has its nodes too, joined as core/sources.py
+says: what stands in peers.d wins.
+
+`poll` costs one stat a file, and reads only what changed; but what changed may be ten
+thousand descriptors, so with a registry it is a thread's work.  Readers take `snapshot`,
+which never changes.  listing.py changes the folder.
 
 Nothing here talks to a peer, and a descriptor that expired stays listed: whoever uses
 one asks `find`, which looks at the time.
@@ -25,8 +29,9 @@ one asks `find`, which looks at the time.
 
 import errno
 import os
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,8 +45,13 @@ from mesh.core.descriptor import (
     parse_untrusted,
 )
 from mesh.core.directory import Directory, Listed, Us, keys_of
+from mesh.core.sources import Blend, Shared, blend
 from mesh.errors import DescriptorError
-from mesh.node.removed import REMOVED_NAME, read_withheld
+from mesh.node.registry import Registry
+from mesh.node.removed import (
+    REMOVED_NAME,
+    read_withheld,
+)
 from mesh.node.whole import read_regular_untrusted
 
 SUFFIX: Final = ".mesh"
@@ -56,12 +66,18 @@ _Stamp: TypeAlias = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All peers at one time; `mistakes` has a line for each file that does not count."""
+    """All peers at one time; `mistakes` has a line for each file that does not count.
+
+    `by_hand` and `by_signers` are the names of those that peers.d lists, and the
+    shared directory.
+    """
 
     directory: Directory
     by_name: Mapping[str, Listed] = field(default_factory=dict)
     by_link_key: Mapping[bytes, Listed] = field(default_factory=dict)
     mistakes: tuple[str, ...] = ()
+    by_hand: frozenset[str] = frozenset()
+    by_signers: frozenset[str] = frozenset()
 
     def find(self, link_key: bytes, now: float) -> Listed | None:
         """Give the peer of a link key whose descriptor holds at this UNIX time."""
@@ -81,13 +97,23 @@ class _Entry:
 class Peers:
     """The folder, watched; call `poll` every second or so, from one thread."""
 
-    def __init__(self, folder: Path, us: Us) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        us: Us,
+        registry: Registry | None = None,
+        unix_time: Callable[[], float] = time.time,
+    ) -> None:
         self._folder = folder
         self._us = us
+        self._registry = registry
+        self._unix_time = unix_time
         self._entries: dict[str, _Entry] = {}
         self._trouble: str | None = None
         self._withheld: dict[str, int] = {}
-        self.snapshot = self._gather()
+        self._distrusted: dict[bytes, str] = {}
+        self._shared = Shared()
+        self.snapshot = Snapshot(Directory(us.serves, ()))
 
     def poll(self) -> bool:
         """Look at the folder; True when the snapshot is another one."""
@@ -163,24 +189,36 @@ class Peers:
         uses = Counter(
             key for who, (_, one) in latest.items() for key in _claims(who[0], one)
         )
-        good = []
+        good: list[Listed] = []
+        contested: set[object] = set()
         for name, (file, one) in sorted(
             (who[0], found) for who, found in latest.items()
         ):
             if any(uses[key] > 1 for key in _claims(name, one)):
+                contested.update(_claims(name, one))
                 mistakes.append(
                     f"{self._folder / file}: another file has "
                     "one of its keys: `mesh peers remove` the false one"
                 )
             else:
                 good.append(one)
-        directory = Directory(self._us.serves, good, self._withheld)
+        if self._registry:
+            self._registry.know({o.descriptor.identity: o.descriptor for o in good})
+        found = blend(self._us, good, self._shared, self._distrusted, contested)
+        return self._snapshot(found, mistakes)
+
+    def _snapshot(self, found: Blend, mistakes: list[str]) -> Snapshot:
+        withheld = {**self._shared.withheld, **self._withheld}
+        directory = Directory(self._us.serves, found.listed, withheld)
+        mistakes += found.mistakes
         mistakes += [_conflict(a, names) for a, names in directory.conflicts]
         return Snapshot(
             directory,
-            {one.descriptor.name: one for one in good},
-            {key: one for one in good for key in one.descriptor.link_keys},
+            {one.descriptor.name: one for one in found.listed},
+            {key: one for one in found.listed for key in one.descriptor.link_keys},
             tuple(mistakes),
+            found.by_hand,
+            found.by_signers,
         )
 
 

@@ -89,6 +89,21 @@ def read_regular_untrusted(path: Path, max_len: int, what: str = "descriptor") -
     return octets
 
 
+def look(path: Path) -> tuple[int, ...] | None:
+    """How a file looks from outside, for seeing that it changed; None: not there."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return (
+        found.st_ino,
+        found.st_mode,
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+    )
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """One at a time; the kernel frees the lock of one that was killed.

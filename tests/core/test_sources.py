@@ -143,6 +143,16 @@ def test_what_two_files_contest_the_signers_do_not_decide() -> None:
     assert found.listed == ()
 
 
+def test_keys_in_doubt_take_nobodys_place() -> None:
+    """Its addresses stay its own; the operator's descriptor still opens the door."""
+    doubted = draft("bravo", serial=9, link_keys=(), addresses=())
+    theirs = Listed(doubted, frozenset(), frozenset({"bravo.test"}))
+    found = blend(US, [], shared(theirs))
+    assert only(found).counted == ("mix@bravo.test",)
+    mine = Listed(draft("bravo"))
+    assert only(blend(US, [mine], shared(theirs))).descriptor is mine.descriptor
+
+
 def test_whom_the_operator_distrusts_is_not_listed() -> None:
     bravo = draft("bravo")
     assert blend(US, [], shared(vouched(bravo)), {bravo.identity}) == Blend()

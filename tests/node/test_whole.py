@@ -2,17 +2,16 @@
 """Files that are there whole or not at all: every instant of a write, every intruder."""
 
 import os
-import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mesh.errors import CannotCreateError, DescriptorError
 from mesh.node.whole import locked, read_regular_untrusted, replace, replace_all
 from tests.disk import full_disk
+from tests.node.pictures import Camera
 
 BEFORE, AFTER = b"before " * 99, b"after " * 777
 
@@ -49,71 +48,11 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-class Camera:
-    """Copies the folder around every step, as a kill leaves it and as a power cut may.
-
-    A power cut takes back names that no fsync of the folder made durable, and cuts
-    files that no fsync of their own did.
-    """
-
-    def __init__(self, folder: Path, album: Path, patch: pytest.MonkeyPatch) -> None:
-        self.folder, self.album = folder, album
-        self.pictures: list[tuple[str, Path]] = []
-        self.names = self.now()
-        self.synced: set[int] = {path.stat().st_ino for path in folder.iterdir()}
-        for name in ("fsync", "rename", "unlink", "replace"):
-            self.watch(patch, name)
-
-    def now(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in self.folder.iterdir()}
-
-    def watch(self, patch: pytest.MonkeyPatch, name: str) -> None:
-        real: Callable[..., Any] = getattr(os, name)
-
-        def step(*args: Any, **others: Any) -> Any:
-            self.take(f"before {name}")
-            result = real(*args, **others)
-            if name == "fsync":
-                self.note_sync(args[0])
-            self.take(f"after {name}")
-            return result
-
-        patch.setattr(os, name, step)
-
-    def note_sync(self, fd: int) -> None:
-        found = os.fstat(fd)
-        if stat.S_ISDIR(found.st_mode):
-            self.names = self.now()
-        else:
-            self.synced.add(found.st_ino)
-
-    def take(self, name: str) -> None:
-        now = self.now()
-        durable = {
-            path.name: path.read_bytes()[: None if self.is_safe(path) else 5]
-            for path in self.folder.iterdir()
-        }
-        for variant, files in (
-            ("killed", now),
-            ("names undone", self.names),
-            ("contents cut", durable),
-        ):
-            picture = self.album / str(len(self.pictures))
-            picture.mkdir()
-            for file, octets in files.items():
-                (picture / file).write_bytes(octets)
-            self.pictures.append((f"{name}, {variant}", picture))
-
-    def is_safe(self, path: Path) -> bool:
-        return path.stat().st_ino in self.synced
-
-
 def test_every_instant_has_the_old_or_the_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, album = tmp_path / "folder", tmp_path / "album"
     folder.mkdir()
-    album.mkdir()
     replace(folder / "file", BEFORE)
     with monkeypatch.context() as patch:
         camera = Camera(folder, album, patch)
@@ -125,7 +64,6 @@ def test_every_instant_has_the_old_or_the_new(
     for _, picture in camera.pictures:  # and it can be written again
         replace(picture / "file", AFTER)
         assert [path.name for path in picture.iterdir()] == ["file"]
-    shutil.rmtree(album)
 
 
 def fifo(path: Path) -> None:
