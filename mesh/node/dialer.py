@@ -158,6 +158,7 @@ class Dialer:
             klass=self._klass,
             kem=self._kem,
             entropy=self._entropy,
+            directory=self._exchange.directory,
         )
         try:
             wire.try_send(initiator.message_1())

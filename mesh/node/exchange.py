@@ -15,10 +15,12 @@ from typing import Final
 import trio
 
 from mesh.core.crypto import Entropy
-from mesh.core.handshake import Session
+from mesh.core.gossip import MUTE
+from mesh.core.handshake import NO_DIRECTORY, Session
 from mesh.core.link import Link
 from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
 from mesh.errors import LocalProtocolError
+from mesh.node.gossip import Gossiping
 from mesh.node.pacing import BROKEN, CLOSED, SILENT, carry
 from mesh.node.peer import Peer, Port, without_route
 from mesh.node.qmgr import QueueManager
@@ -45,9 +47,11 @@ class Exchange:
         max_message: int,
         entropy: Entropy,
         refuses: Callable[[str], bool] = lambda _: False,
+        gossip: Gossiping | None = None,
     ) -> None:
         """`refuses` says who wants no mail from this node."""
         self._refuses = refuses
+        self._gossip = gossip
         self.name = name
         self.identity = identity
         self.qmgr = qmgr
@@ -76,8 +80,15 @@ class Exchange:
         """Serve the peers' reading from the disk, for ever."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            if self._gossip:
+                nursery.start_soon(self._gossip.run)
             task_status.started()
             await trio.sleep_forever()
+
+    @property
+    def directory(self) -> tuple[int, bytes]:
+        """Which directory we have, to be told in a handshake."""
+        return self._gossip.head if self._gossip else NO_DIRECTORY
 
     def peer(self, name: str, identity: bytes) -> Peer:
         """Give the peer of this name, made when first asked for."""
@@ -108,14 +119,18 @@ class Exchange:
             task_status.started()
             return "closing"
         peer = self.peer(session.peer.name, session.peer.identity)
+        talk = self._gossip.begin(session) if self._gossip else None
         link = Link(
             name=self.name,
             peer=peer.name,
             accepts=peer.accepts,
             max_message=self._max_message,
+            gossip=talk.core if talk else MUTE,
         )
-        port = Port(peer, link, session)
+        port = Port(peer, link, session, talk)
         peer.ports.append(port)
+        if talk:
+            talk.attend()  # a dialler's handshake says what it has
         peer.changed.wake()
         task_status.started()
         reason = "replaced"
@@ -125,6 +140,8 @@ class Exchange:
                 peer.reason = _ENDS[reason] if link.up else NO_ANSWER
         finally:
             peer.ended(port)
+            if talk:
+                talk.ended()
         return reason
 
     def close(self) -> None:

@@ -28,6 +28,7 @@ from mesh.core.reply import NO_ROOM, OK, Reply
 from mesh.core.smtp import Finished, Outgoing
 from mesh.errors import RemoteProtocolError
 from mesh.node.conversation import Conversation, Conversations
+from mesh.node.gossip import Talk
 from mesh.node.ids import PER_PEER_MAX
 from mesh.node.parking import Parking
 from mesh.node.qmgr import Queue, QueueManager
@@ -43,8 +44,13 @@ FETCH_MAX: Final = 8
 class Port:
     """One link's inside as its carrier sees it, and the peer that it belongs to."""
 
-    def __init__(self, peer: "Peer", link: Link, session: Session) -> None:
+    def __init__(
+        self, peer: "Peer", link: Link, session: Session, talk: Talk | None = None
+    ) -> None:
         self.peer, self.link, self.session = peer, link, session
+        self._talk = talk
+        if talk:
+            talk.wake = lambda: self.on_data()
         self.flying: dict[Ref, Record] = {}
         self.scope = trio.CancelScope()
         self.heard = trio.current_time()
@@ -78,6 +84,8 @@ class Port:
         """Draw the consequences of all bodies of one read."""
         self.heard = trio.current_time()
         self._attend()
+        if self._talk:
+            self._talk.attend()
         self.peer.fill()
         if self.link.has_data:
             self.on_data()
