@@ -335,7 +335,13 @@ def _stand(
     """
     entries = document.roster.entries
     held = [_usable(e, known.get(e.identity), network) for e in entries]
-    owners = owners_of_keys(document.roster, offered)
+    owners = owners_of_keys(
+        document.roster,
+        [
+            one if one and one.serial == entry.serial else mine
+            for entry, one, mine in zip(entries, offered, held, strict=True)
+        ],
+    )
     for one in filter(None, held):
         for key in one.link_keys:
             owners.setdefault(key, one.identity)
