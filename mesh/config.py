@@ -2,7 +2,7 @@
 """node.toml: everything that an operator may set, checked at once.
 
     table         keys (defaults: the models below)
-    [node]        name network listen address state peers postmaster
+    [node]        name network listen address state peers postmaster directory
     [local]       socket smtp drop message_bytes
     [[remailer]]  address deliver user                 one table a remailer
     [link]        clock cells_per_second
@@ -107,6 +107,7 @@ _Endpoint = Annotated[str, AfterValidator(normalize_endpoint)]
 _Endpoints = Annotated[tuple[_Endpoint, ...], BeforeValidator(_as_tuple)]
 _OptionalEndpoint = Annotated[str, AfterValidator(optional_endpoint)]
 _Path = Annotated[Path, BeforeValidator(_resolve)]
+_OptionalPath = Annotated[Path | None, BeforeValidator(_optional_path)]
 _Address = Annotated[str, AfterValidator(normalize_address)]
 
 
@@ -126,6 +127,7 @@ class Node(_Model):
     state: _Path = Path("state")
     peers: _Path = Path("peers.d")
     postmaster: Annotated[str, AfterValidator(optional_mailbox)] = ""
+    directory: _OptionalPath = None
 
     @model_validator(mode="before")
     @classmethod
@@ -175,7 +177,7 @@ class Delivery(_Model):
     exit: bool = True
     smarthost: _OptionalEndpoint = ""
     routes: dict[_Host, _Endpoint] = Field(default_factory=dict)
-    refuse: Annotated[Path | None, BeforeValidator(_optional_path)] = None
+    refuse: _OptionalPath = None
 
 
 class Pool(_Model):

@@ -111,6 +111,17 @@ def test_the_refuse_list_is_relative_to_the_file() -> None:
     assert parse(LEAST + '[delivery]\nrefuse = ""\n', PATH).delivery.refuse is None
 
 
+def test_the_watched_directory_is_relative_to_the_file() -> None:
+    assert parse(LEAST, PATH).node.directory is None
+    assert parse(LEAST + 'directory = ""\n', PATH).node.directory is None
+    config = parse(LEAST + 'directory = "directory.mesh"\n', PATH)
+    assert config.node.directory == BASE / "directory.mesh"
+    assert mistakes(LEAST + "directory = 1") == [
+        '3: node.directory: must be text: write it in quotes, "..."'
+    ]
+    assert "is no path" in mistakes(LEAST + 'directory = "a\\u0000b"')[0]
+
+
 def test_listen_follows_the_address() -> None:
     config = parse(LEAST + 'address = "[::1]:9"\n', PATH)
     assert config.node.listen == ("0.0.0.0:9", "[::]:9")

@@ -11,14 +11,18 @@
 and when our own hour has come, all say so.  Whoever has expired or left stays listed: its
 mail waits and comes back after its days, rather than leave in clear.
 
-`adopt` takes up a change as a whole and is called each second: stray mail is routed anew
-too.  Links give their mail back a moment after they end; so what waits for a place that
-is gone is looked for each time.
+`adopt` takes up a change: each second, and at once when the registry has another
+directory.  Whoever was removed is looked for first, and nobody gets in meanwhile, for the
+table that is asked has changed by then.  Reading is a thread's work, and what then
+is done for thousands of peers is done some at a time, so that no cell waits for it.
+Stray mail is routed anew too: links give theirs back a moment after they end; so what
+waits for a place that is gone is looked for each time.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
@@ -30,6 +34,11 @@ from mesh.node.exchange import Exchange
 from mesh.node.peers import Peers
 from mesh.node.qmgr import QueueManager
 from mesh.node.routing import LOCAL
+
+LOOK_SECONDS: Final = 1.0
+"""Between two looks at peers.d: a change counts within 2 s."""
+STRETCH: Final = 64
+"""Peers seen to between two turns of the loop: some 2 ms."""
 
 
 @dataclass
@@ -62,40 +71,68 @@ class Keeping:
         self._has_left = has_left
         self._adopted = False
         self._kept: dict[str, _Kept] = {}
+        self._news = trio.Event()
+        self._turn = trio.Lock()
 
-    def adopt(self, nursery: trio.Nursery) -> None:
+    def wake(self) -> None:
+        """Look now; on the Trio thread."""
+        self._news.set()
+
+    async def run(self, nursery: trio.Nursery) -> None:
+        """Look each second, and when woken; what is kept lives in the nursery."""
+        while True:
+            with trio.move_on_after(LOOK_SECONDS):
+                await self._news.wait()
+            self._news = trio.Event()
+            await self.adopt(nursery)
+
+    async def adopt(self, nursery: trio.Nursery) -> None:
         """Take up what the descriptors say now."""
-        changed = self._peers.poll() or not self._adopted
+        async with self._turn:
+            await self._adopt(nursery)
+
+    async def _adopt(self, nursery: trio.Nursery) -> None:
+        changed = await trio.to_thread.run_sync(self._peers.poll) or not self._adopted
         self._adopted = True
         by_name = self._peers.snapshot.by_name
         if changed:
-            listed = {name: keys_of(peer) for name, peer in by_name.items()}
-            self._adopt_peers(nursery, listed)
+            await self._adopt_peers(nursery, by_name)
         self._end_what_is_over()
         self._qmgr.reroute(
             lambda place: place.startswith(LOCAL) or place in by_name,
             changed=changed,
         )
 
-    def _adopt_peers(self, nursery: trio.Nursery, listed: dict[str, PeerKeys]) -> None:
-        for name, kept in list(self._kept.items()):
-            keys = listed.get(name)
-            if keys is not None and keys.identity != kept.keys.identity:
-                keys = None
-            for link_key in kept.keys.link_keys:
-                if keys is None or link_key not in keys.link_keys:
-                    self._gate.forget(link_key)
-            if keys is not None:
-                kept.keys = keys
-                continue
-            kept.scope.cancel()
-            del self._kept[name]
-            if name in self._exchange.peers:
-                self._exchange.peers[name].close_links()
-        for name, keys in listed.items():
-            if name not in self._kept:
-                kept = self._kept[name] = _Kept(keys, trio.CancelScope())
-                nursery.start_soon(self._keep, kept)
+    async def _adopt_peers(
+        self, nursery: trio.Nursery, by_name: Mapping[str, Listed]
+    ) -> None:
+        for count, (name, kept) in enumerate(list(self._kept.items()), 1):
+            listed = by_name.get(name)
+            self._review(name, kept, None if listed is None else keys_of(listed))
+            if count % STRETCH == 0:
+                await trio.lowlevel.checkpoint()
+        new = [name for name in by_name if name not in self._kept]
+        for count, name in enumerate(new, 1):
+            keys = keys_of(by_name[name])
+            kept = self._kept[name] = _Kept(keys, trio.CancelScope())
+            nursery.start_soon(self._keep, kept)
+            if count % STRETCH == 0:
+                await trio.lowlevel.checkpoint()
+
+    def _review(self, name: str, kept: _Kept, keys: PeerKeys | None) -> None:
+        """Go on with one that is kept, by its keys of now, or let go of it."""
+        if keys is not None and keys.identity != kept.keys.identity:
+            keys = None
+        for link_key in kept.keys.link_keys:
+            if keys is None or link_key not in keys.link_keys:
+                self._gate.forget(link_key)
+        if keys is not None:
+            kept.keys = keys
+            return
+        kept.scope.cancel()
+        del self._kept[name]
+        if name in self._exchange.peers:
+            self._exchange.peers[name].close_links()
 
     async def _keep(self, kept: _Kept) -> None:
         with kept.scope:

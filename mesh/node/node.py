@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The node: composes all parts, starts them in order, ends them in order.
 
-    start   lock the state -> keys -> spool (recover) -> peers -> bind the port
+    start   lock the state -> keys -> directory, peers -> spool (recover) -> bind the port
             -> links, deliveries, drop folder -> control socket
             -> *last* the local socket -> READY=1
-    peers   peers.d is looked at each second; a change is adopted as a whole: removed
-            peers' links end at once, new ones are dialled, stray mail is routed anew
+    peers   peers.d and the shared directory are looked at each second; a change is
+            adopted as a whole: removed peers' links end at once, new ones are dialled,
+            stray mail is routed anew
     itself  renewal.py watches our own keys and descriptor; at the hour that it has
             published a node makes no links and takes no mail, and delivers what it has
     signals SIGHUP looks at peers.d now, any other ends
@@ -23,7 +24,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import trio
@@ -49,12 +50,13 @@ from mesh.node.delivery import LmtpDelivery, MaildirDelivery
 from mesh.node.dialer import Dialer
 from mesh.node.drop import Drop
 from mesh.node.exchange import Exchange
-from mesh.node.keeping import Keeping
+from mesh.node.keeping import LOOK_SECONDS, Keeping
 from mesh.node.listener import Listener, bind
 from mesh.node.outbound import Outbound
 from mesh.node.peers import Peers
 from mesh.node.pipe import PipeDelivery
 from mesh.node.qmgr import QueueManager
+from mesh.node.registry import Registry
 from mesh.node.renewal import Renewal
 from mesh.node.routing import Routing, host_of
 from mesh.node.service import lock_state, notify
@@ -62,8 +64,6 @@ from mesh.node.spool import Spool
 from mesh.node.submission import Submission, allowed_uids, bind_unix
 from mesh.values import LmtpSocket, Maildir, Pipe, Target
 
-PEERS_SECONDS: Final = 1.0
-"""Between two looks at peers.d: a change counts within 2 s."""
 STOP_SECONDS: Final = 6.0
 """For the last cells; with ANSWER_SECONDS 8 of the 10 that the contract gives."""
 ANSWER_SECONDS: Final = 2.0
@@ -96,8 +96,15 @@ class Node:
         self._uids = allowed_uids([remailer.user for remailer in config.remailer])
         own = OwnCounter(state / "counter", time.time_ns())
         counters = PeerCounters(state / "counters")
-        us = Us(config.node.name, config.node.network, config.own_addresses())
-        self._peers = Peers(config.peers_dir, us)
+        us = Us(
+            config.node.name,
+            config.node.network,
+            config.own_addresses(),
+            signing_public(identity),
+        )
+        self._registry = Registry.open(state, us, time.time(), config.node.directory)
+        self._tell_registry()
+        self._peers = Peers(config.peers_dir, us, self._registry)
         self._peers.poll()
         self._routing = Routing(
             config,
@@ -179,13 +186,13 @@ class Node:
     def _find_peer(self, link_key: bytes) -> PeerKeys | None:
         return self._keeping.find(link_key)
 
-    def _adopt_ourselves(self) -> None:
-        """Go by our own link keys and descriptor of now."""
-        self._gate.rekey(self._renewal.keys)
+    def _tell_registry(self) -> None:
+        if self._renewal.said is not None:
+            self._registry.tell_own(self._renewal.said)
 
     def _notices(self) -> list[str]:
         """Give what the operator should know, a line each."""
-        return self._renewal.notices
+        return [*self._renewal.notices, *self._registry.notices(time.time())]
 
     # life
 
@@ -232,17 +239,28 @@ class Node:
                 self._config, self._qmgr, self._routing, self._entropy
             )
             nursery.start_soon(outbound.run)
-        self._keeping.adopt(nursery)
+        await self._keeping.adopt(nursery)
         nursery.start_soon(self._drop.run)
-        nursery.start_soon(self._renewal.run, self._adopt_ourselves)
         nursery.start_soon(self._watch, nursery)
 
     async def _watch(self, nursery: trio.Nursery) -> None:
-        """Look each second at the files that the operator may change."""
+        """Look at what the operator, and others, may change while the node runs."""
+        token = trio.lowlevel.current_trio_token()
+
+        def wake() -> None:  # from whichever thread made the change
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(self._keeping.wake, idempotent=True)
+
+        def adopt_ourselves() -> None:
+            self._gate.rekey(self._renewal.keys)
+            nursery.start_soon(trio.to_thread.run_sync, self._tell_registry)
+
+        self._registry.on_change.append(wake)
+        nursery.start_soon(self._keeping.run, nursery)
+        nursery.start_soon(self._renewal.run, adopt_ourselves)
         while True:
-            await trio.sleep(PEERS_SECONDS)
             self._routing.poll()
-            self._keeping.adopt(nursery)
+            await trio.sleep(LOOK_SECONDS)
 
     @contextmanager
     def _controlled(self, nursery: trio.Nursery) -> Iterator[None]:
@@ -290,7 +308,7 @@ class Node:
             async for number in signals:
                 if number != signal.SIGHUP:
                     break
-                self._keeping.adopt(nursery)
+                self._keeping.wake()
             notify("STOPPING=1")
             _close(doors)
             path.unlink(missing_ok=True)
