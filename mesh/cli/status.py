@@ -62,6 +62,8 @@ def _not_running(name: str) -> dict[str, Any]:
         "state": "down",
         "links": [],
         "queue": queue,
+        "directory": None,
+        "notices": [],
     }
 
 
@@ -70,12 +72,20 @@ def _screen(status: Mapping[str, Any]) -> list[str]:
     up = sum(link["up"] for link in links)
     lines = [f"{status['name']}: {status['state']}, {up} of {len(links)} links up"]
     width = max((len(link["peer"]) for link in links), default=0)
-    shown = _fitting([_line(link, width) for link in links])
+    directory = status["directory"]
+    shown = _fitting(
+        [_line(link, width) for link in links], ROWS - 1 if directory else ROWS
+    )
     lines += shown
     if not links:
         lines.append("  no peers yet: mesh peers add FILE")
     if len(links) > len(shown):
         lines.append(f"  and {len(links) - len(shown)} more: mesh status --json")
+    if directory:
+        lines.append(
+            f"directory: version {directory['version']}, {directory['nodes']} nodes, "
+            f"{directory['days_left']} days left"
+        )
     queue = status["queue"]
     lines.append(
         f"queue: about {queue['waiting']} waiting, about {queue['deferred']} deferred"
@@ -88,12 +98,12 @@ def _screen(status: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _fitting(lines: list[str]) -> list[str]:
+def _fitting(lines: list[str], most: int) -> list[str]:
     """Give the first of them that fit, as a terminal folds them; one row is kept."""
     rows = list(accumulate(-(-len(line) // COLUMNS) for line in lines))
-    if rows and rows[-1] <= ROWS:
+    if rows and rows[-1] <= most:
         return lines
-    return lines[: bisect_right(rows, ROWS - 1)]
+    return lines[: bisect_right(rows, most - 1)]
 
 
 def _line(link: Mapping[str, Any], width: int) -> str:

@@ -208,10 +208,13 @@ def status(
     links: Sequence[LinkFacts],
     queue: QueueFacts,
     gone: Collection[str] = (),
+    directory: Mapping[str, object] | None = None,
+    notices: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Build the object that `mesh status --json` prints.
 
-    Of several, no link is missing to a peer that has `gone` at the hour it published.
+    `directory` is the one in force (overview.py), `notices` what else an operator should
+    know, a line each.  Of several, no link is missing to a peer that has `gone` at the hour it published.
     """
     wanted = [link for link in links if link.peer not in gone] or links
     return {
@@ -224,4 +227,6 @@ def status(
             "deferred": rough(queue.deferred),
             "corrupt": queue.corrupt,
         },
+        "directory": directory,
+        "notices": list(notices),
     }

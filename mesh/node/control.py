@@ -91,15 +91,21 @@ class Control:
         qmgr: QueueManager,
         unix_time: Callable[[], float] = time.time,
         notices: Callable[[], list[str]] = list,
+        directory: Callable[[], dict[str, object] | None] = lambda: None,
         has_left: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`notices` are the node's own lines, `has_left` says whether it has left."""
+        """Give it all that it tells.
+
+        `notices` are the node's own lines, `directory` what is in force, in brief,
+        `has_left` says whether the node has left.
+        """
         self._name, self._clock, self._klass = name, clock, klass
         self._peers = peers
         self._exchange = exchange
         self._qmgr = qmgr
         self._unix_time = unix_time
         self._notices = notices
+        self._directory = directory
         self._has_left = has_left
         self._places = trio.CapacityLimiter(SESSIONS_MAX)
         self._queue = QueueFacts()
@@ -181,7 +187,8 @@ class Control:
             for d in listed
             if d.leaves
         ]
-        told = status(self._name, links, self._queue, gone)
+        directory = self._directory()
+        told = status(self._name, links, self._queue, gone, directory, notes)
         return {"status": told, "notes": notes}
 
     def _drop(self, what: What | None) -> list[Ref]:

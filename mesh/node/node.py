@@ -275,6 +275,7 @@ class Node:
             exchange=self._exchange,
             qmgr=self._qmgr,
             notices=self._notices,
+            directory=lambda: self._registry.brief(time.time()),
             has_left=self._renewal.has_left,
         )
         nursery.start_soon(control.run, sock)

@@ -34,6 +34,7 @@ from mesh.core.document import (
     parse_untrusted,
     to_octets,
 )
+from mesh.core.overview import brief
 from mesh.core.sources import Shared
 from mesh.core.trusted import Member, Trusted
 from mesh.errors import (
@@ -149,6 +150,13 @@ class Registry:
                 "show them the files; none is adopted before the version after the next"
             )
         return lines
+
+    def brief(self, now: float) -> dict[str, object] | None:
+        """What `mesh status --json` says of the directory in force."""
+        document = self._view.trusted.document
+        if document is None:
+            return None
+        return {**brief(document, now), "evidence": list(self._view.evidence)}
 
     # what a thread does
 

@@ -128,6 +128,8 @@ def test_status_of_no_node_is_the_same_object(home: Path, capsys: Capture) -> No
         "state": "down",
         "links": [],
         "queue": {"waiting": None, "deferred": None, "corrupt": None},
+        "directory": None,
+        "notices": [],
     }
 
 
@@ -196,8 +198,13 @@ def link(peer: str, *, up: bool = True, insecure: tuple[str, ...] = ()) -> LinkF
     return LinkFacts(peer, up, reason, "renewal", 0.5, insecure)
 
 
-def told(*links: LinkFacts, **queue: int) -> bytes:
-    facts = status("alpha", links, QueueFacts(**queue))
+DIRECTORY = {"version": 7, "nodes": 12, "days_left": 54}
+
+
+def told(
+    *links: LinkFacts, directory: dict[str, int] | None = None, **queue: int
+) -> bytes:
+    facts = status("alpha", links, QueueFacts(**queue), (), directory)
     return encode_answer({"status": facts, "notes": ["peers.d/x.mesh: damaged"]})
 
 
@@ -209,6 +216,7 @@ def test_status_on_a_screen(node: Node, capsys: Capture) -> None:
             waiting=9,
             deferred=3,
             corrupt=1,
+            directory=DIRECTORY,
         )
     )
     assert main(["status"]) == 75
@@ -217,6 +225,7 @@ def test_status_on_a_screen(node: Node, capsys: Capture) -> None:
         "alpha: degraded, 1 of 2 links up\n"
         "  al     down  cannot connect: is the port open?\n"
         "  bravo  up    renewal, 0.5 cells/s; INSECURE: greedy clock\n"
+        "directory: version 7, 12 nodes, 54 days left\n"
         "queue: about 16 waiting, about 4 deferred\n"
         "damaged: 1 records do not open and are set aside: look to the disk\n"
     )
@@ -225,12 +234,14 @@ def test_status_on_a_screen(node: Node, capsys: Capture) -> None:
 
 
 def test_status_of_many_fits_one_screen(node: Node, capsys: Capture) -> None:
-    node.answers.append(told(*(link(f"n{i}", up=i != 40) for i in range(50))))
-    assert main(["status"]) == 75
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) < 24
-    assert "n40" in lines[1]
-    assert "31 more" in lines[-2]
+    links = [link(f"n{i}", up=i != 40) for i in range(50)]
+    for directory, more in ((None, 31), (DIRECTORY, 32)):
+        node.answers.append(told(*links, directory=directory, corrupt=1))
+        assert main(["status"]) == 75
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) < 24
+        assert "n40" in lines[1]
+        assert any(f"{more} more" in line for line in lines)
 
 
 def test_status_of_ten_with_much_to_say_fits_one_screen(
@@ -279,6 +290,8 @@ def test_the_object_of_json_is_exact(node: Node, capsys: Capture) -> None:
                     },
                 ],
                 "queue": {"waiting": 4, "deferred": 1, "corrupt": 1},
+                "directory": None,
+                "notices": [],
             },
             indent=2,
         )
