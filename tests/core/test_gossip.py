@@ -231,6 +231,20 @@ def test_who_is_only_in_peers_d_is_told_to_nobody() -> None:
     ]  # fmt: skip
 
 
+def test_who_is_only_in_peers_d_is_not_asked_for_either() -> None:
+    """A question for him would say that we list him."""
+    side, _ = two({node(3): 1}, {})
+    side.private = {node(9): 1}
+    side.changed()
+    bravo = Hand(side)
+    bravo.say(HeadFrame(HEAD, 1, OTHER_SUMS))
+    bravo.heard()
+    bravo.say(Pairs(pair(node(9), 5) + pair(node(3), 5)), Pairs(b""))
+    (asked,) = bravo.heard()
+    assert isinstance(asked, WantBoxes)
+    assert asked.nodes == (node(3),)
+
+
 def test_what_was_refused_is_not_asked_for_again() -> None:
     one, other = two({node(3): 1, node(4): 1}, {node(3): 9, node(4): 1})
     one.refuses = {node(3)}
@@ -328,9 +342,9 @@ def test_of_another_copy_it_begins_anew() -> None:
 def test_it_is_asked_for_once_until_it_came() -> None:
     one, other = two({}, {}, (HEAD, LATER))
     run(one, other)
-    for _ in range(3):
-        one.gossip.want(LATER, NO_COPY, 0)
-    run(one, other)
+    for offset in range(3):  # as octets come
+        one.gossip.want(LATER, NO_COPY, offset)
+        run(one, other)
     assert len(other.wanted) == 1
     other.copy = copy_of(LATER, 5)
     one.begin()

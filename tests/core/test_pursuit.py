@@ -108,6 +108,23 @@ def test_one_head_is_fetched_from_one_peer() -> None:
     assert asked(pursuit) == {A: NEXT}
 
 
+def test_who_has_no_link_is_asked_for_nothing() -> None:
+    pursuit = make()
+    for peer in (A, B):
+        pursuit.heard(peer, NEXT, PACE, 0)
+    pursuit.left(B, 1)
+    pursuit.tick(PROGRESS_SECONDS)
+    assert not asked(pursuit)
+
+
+def test_what_is_said_again_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pursuit = make()
+    pursuit.heard(A, NEXT, PACE, 0)
+    monkeypatch.setattr(pursuit, "_arrange", None)
+    for now in range(99):
+        pursuit.heard(A, NEXT, PACE, now)
+
+
 # octets
 
 
@@ -308,6 +325,16 @@ def test_to_begin_again_and_again_is_no_progress() -> None:
         assert now < 10 * PROGRESS_SECONDS
 
 
+def test_to_begin_again_is_no_step_back() -> None:
+    pursuit = make()
+    pursuit.heard(A, NEXT, PACE, 0)
+    pursuit.part(A, part(NEXT, 0, bytes(9 * LEAST), 10**9))
+    pursuit.tick(PROGRESS_SECONDS)
+    pursuit.part(A, part(NEXT, 0, bytes(LEAST), 10**9, b"other copy".ljust(16)))
+    pursuit.tick(2 * PROGRESS_SECONDS)
+    assert asked(pursuit) == {A: NEXT}
+
+
 def test_a_document_that_is_being_judged_is_not_slow() -> None:
     pursuit = make()
     pursuit.heard(A, NEXT, PACE, 0)
@@ -342,6 +369,16 @@ def test_who_is_away_keeps_its_place_for_a_minute() -> None:
     pursuit.tick(10 + RETURN_SECONDS)
     assert asked(pursuit) == {B: NEXT}
     pursuit.left(C, 20)  # never heard
+
+
+def test_what_is_being_judged_is_fetched_from_nobody_else() -> None:
+    pursuit = make()
+    pursuit.heard(A, NEXT, PACE, 0)
+    assert whole(pursuit, A, part(NEXT, 0, b"x", 1)) == b"x"
+    pursuit.left(A, 10)
+    pursuit.heard(B, NEXT, PACE, 10 + 2 * RETURN_SECONDS)
+    assert not asked(pursuit)
+    pursuit.judged(A, NEXT, 11 + 2 * RETURN_SECONDS, good=True)
 
 
 def test_who_stays_away_gives_its_place_up() -> None:
