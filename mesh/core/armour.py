@@ -92,15 +92,16 @@ def blocks_untrusted(
     block: list[str] | None = None
     start = 0
     for number, line in lines_untrusted(text):
-        if (line == begin) != (block is None) and line in (begin, end):
+        if line in (begin, end) and (line == begin) != (block is None):
             raise DescriptorError(
                 f"{where}:{number}: BEGIN and END do not pair: ask for the whole text"
             )
         if line == begin:
             start, block = number, []
-        if block is not None:
-            block.append(line)
-        if line == end and block is not None:
+        if block is None:
+            continue
+        block.append(line)
+        if line == end:
             yield start, block
             block = None
     if block is not None:

@@ -43,6 +43,10 @@ def test_a_line_is_found_where_it_is(text: str, wanted: str) -> None:
         assert (later >= 0) == (lines.count(wanted) > 1)
 
 
+def test_a_search_may_begin_at_a_line() -> None:
+    assert [find_line("ab\nab", "ab", start) for start in (0, 2, 3)] == [0, 3, 3]
+
+
 @given(st.binary(max_size=200))
 def test_wrapped_octets(octets: bytes) -> None:
     lines = wrap(octets)
