@@ -50,6 +50,7 @@ from mesh.node.delivery import LmtpDelivery, MaildirDelivery
 from mesh.node.dialer import Dialer
 from mesh.node.drop import Drop
 from mesh.node.exchange import Exchange
+from mesh.node.gossip import Gossiping
 from mesh.node.keeping import LOOK_SECONDS, Keeping
 from mesh.node.listener import Listener, bind
 from mesh.node.outbound import Outbound
@@ -126,6 +127,7 @@ class Node:
             max_message=config.local.message_bytes,
             entropy=entropy,
             refuses=self._routing.refuses,
+            gossip=Gossiping(self._registry, signing_public(identity)),
         )
         self._open_links(identity, own, counters)
         self._submission = Submission(
