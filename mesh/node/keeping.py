@@ -142,17 +142,15 @@ class Keeping:
 
     def _end_what_is_over(self) -> None:
         """Let links say that they end where the peer's time, or ours, has come."""
-        for name in self._kept:
-            peer = self._exchange.peers.get(name)
-            if peer and peer.ports and not self._may_link(name):
+        for name, peer in self._exchange.peers.items():
+            if peer.ports and not self._may_link(name):
                 for port in peer.ports:
                     port.link.close()
                     port.on_data()
 
     def _may_link(self, name: str) -> bool:
         listed = self._peers.snapshot.by_name.get(name)
-        now = time.time()
-        return bool(listed and is_here(listed, now) and not self._has_left())
+        return bool(listed and is_here(listed, time.time()) and not self._has_left())
 
     def find(self, link_key: bytes) -> PeerKeys | None:
         """Give the peer of a link key, if it may have a link now."""

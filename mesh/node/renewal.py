@@ -53,7 +53,7 @@ class Renewal:
         self,
         config: Config,
         running: Callable[[], int],
-        unix_time: Callable[[], float] = time.time,
+        unix_time: Callable[[], float] = lambda: time.time(),
     ) -> None:
         """Read the keys and sign what is due; blocking, and `running` is not asked yet.
 

@@ -6,12 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from mesh.core.cell import CELL_LEN
 from mesh.core.election import we_are_smaller
+from mesh.core.handshake import MESSAGE_SECONDS
 from mesh.node.listener import bind
+from tests.descriptors import link_key_of
 from tests.harness import until
 from tests.node.ends import End, end, keeps, keys_of
 from tests.node.test_listener import free_port
@@ -109,6 +112,29 @@ async def test_a_peer_that_comes_late_is_found(
         await until(lambda: alpha.up("bravo") and bravo.up("alpha"), seconds=35)
         nursery.cancel_scope.cancel()
     sock.close()
+
+
+@pytest.mark.parametrize("known", ["older", "newer"])
+async def test_of_two_link_keys_the_older_dials_first(
+    tmp_path: Path, autojump_clock: MockClock, known: str
+) -> None:
+    """A peer that knows the newer alone is reached after one silence, each time."""
+    async with both(tmp_path) as (alpha, bravo, nursery):
+        older, newer = link_key_of("alpha"), link_key_of("nobody's")
+        if known == "newer":
+            older, newer = newer, older
+        alpha.statics[:] = [newer, older]
+        async with listening(bravo, nursery) as at_bravo:
+            nursery.start_soon(alpha.dialer.keep, keeps("bravo"), lambda: at_bravo)
+            for _ in range(2):
+                start = trio.current_time()
+                await until(lambda: alpha.up("bravo") and bravo.up("alpha"), 40)
+                waited = trio.current_time() - start
+                assert (waited > MESSAGE_SECONDS) == (known == "newer")
+                await trio.sleep(60)
+                alpha.half.exchange.peers["bravo"].close_links()
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
 
 
 async def test_without_an_address_it_waits_to_be_dialled(
