@@ -390,6 +390,41 @@ async def test_a_hand_over_goes_on_at_its_octet_on_the_next_link(
         assert had[:-1] == sorted(set(had[:-1]))  # each link brought some
 
 
+async def test_mail_and_a_large_directory_go_on_beside_each_other(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """1.2 MB each, the same way, 64 cells a second: each has half of them."""
+    domain = ".".join(["d" * 60] * 2) + ".test"
+    large = directory(
+        FIRST,
+        members("alpha", "bravo")
+        + [
+            signed(f"n{n}", serves=tuple(f"{i:050}@n{n}.{domain}" for i in range(128)))
+            for n in range(50)
+        ],
+    )
+    async with (
+        knower(tmp_path, "alpha", FIRST, {"mix@bravo": "bravo"}) as alpha,
+        knower(tmp_path, "bravo", FIRST, {"mix@bravo": "local:0"}) as bravo,
+        trio.open_nursery() as links,
+    ):
+        await connect(links, alpha, bravo, clock=Clock.RENEWAL, klass=9)
+        await trio.sleep(1)
+        adopt(alpha.registry, large)
+        octets = len(alpha.registry.octets())
+        assert octets > 1_000_000
+        alpha.half.submit(b"0123456789abcd\r\n" * (octets // 16), "mix@bravo")
+        start, times = trio.current_time(), []
+        arrived = bravo.half.qmgr.queue("local:0").ready
+        for holds in (lambda: arrived, lambda: order(bravo) == 2):
+            await until(holds)
+            times.append((trio.current_time() - start) * 64 * 4080 / octets)
+        assert all(1.5 < each < 2.6 for each in times)
+        alpha.half.submit(b"after\r\n", "mix@bravo")
+        await until(lambda: len(arrived) == 2, seconds=5)
+        links.cancel_scope.cancel()
+
+
 async def test_of_two_links_the_later_is_asked(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
