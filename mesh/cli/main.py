@@ -36,6 +36,7 @@ VERBS: Final = {
     "init": "Make a node: its folder, keys and commented node.toml.",
     "export": "Print this node's signed descriptor, to give to peers.",
     "peers": "List, add and remove the nodes to have links with.",
+    "directory": "Make, sign, check and adopt the shared directory of nodes.",
     "run": "Run the node in the foreground.",
     "status": "Say whether the node is well and its links are up.",
     "queue": "Show what waits; try it now, or drop it.",

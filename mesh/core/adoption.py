@@ -32,7 +32,7 @@ from mesh.core.descriptor import Descriptor
 from mesh.core.directory import Listed
 from mesh.core.document import Document
 from mesh.core.trusted import Trusted, begin_untrusted
-from mesh.errors import DirectoryError
+from mesh.errors import DirectoryError, ForkError, OlderError
 
 
 class Verdict(enum.Enum):
@@ -98,6 +98,44 @@ def judge_untrusted(
     if trusted.head != held.head:
         return Verdict.ADOPTED, trusted.renewed(known)
     return (Verdict.SAME if trusted is held else Verdict.RENEWED), trusted
+
+
+def check_draft(
+    held: Trusted, document: Document, now: float, signed: tuple[int, bytes] | None
+) -> None:
+    """Raise DirectoryError unless a signer may sign this beside the one in force.
+
+    `signed` is the head of the last one that he signed: two of one version, or one after
+    another, would be a fork.  How many signed does not matter yet.
+    """
+    roster = document.roster
+    if roster.network != held.network:
+        raise DirectoryError(
+            f"of the network {roster.network}: this node is of {held.network}"
+        )
+    if roster.not_after < now:
+        raise DirectoryError("expired: draft another")
+    ours = held.document
+    if ours is not None:
+        ahead = [signed_root.root for signed_root in document.roots]
+        if ahead[: len(ours.roots)] != [one.root for one in ours.roots]:
+            raise DirectoryError("it begins with other signers than the one in force")
+        if document.head == ours.head:
+            return
+        if roster.order <= ours.roster.order:
+            raise OlderError(
+                f"version {ours.roster.version} is in force here: draft the next"
+            )
+        after = ours.roster.order + 1 == roster.order
+        if after and roster.predecessor != ours.roster.hash:
+            raise ForkError(
+                f"it follows another version {ours.roster.version} than the one in force"
+            )
+    if signed and roster.order <= signed[0] and document.head != signed:
+        raise ForkError(
+            "this node signed another one of this version, or a later one: if that will "
+            "never be used, sign --again"
+        )
 
 
 def _check_fingerprint(document: Document, fingerprint: str) -> None:

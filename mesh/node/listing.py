@@ -3,20 +3,22 @@
 
     peers.d/.lock            held (flock) while a command changes the folder
     peers.d/.NAME.mesh.new   written and synced, before it takes its name
-    peers.d/.removed         what removed peers served (peers.py), written before they go
+    peers.d/.removed         what removed peers served (removed.py), written before they go
+    peers.d/.distrusted      whom the shared directory goes on listing, written likewise
 
 `add` checks all descriptors, each against those before it, and writes all aside before
 the first takes its name.  A crash between two renames leaves some added, each whole.
 The node may run or not: it watches the folder (peers.py).
 
 `remove` of a node that stands in a file with others gives each of the others a file of
-its own first.
+its own first.  Whom the shared directory lists is distrusted here from then on, until he
+is added by hand.
 
 A claim to an address that we or another peer serve is refused even where it would not
 count, since no honest peer makes it.  A name belongs to one identity until it is removed.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +36,14 @@ from mesh.node.peers import (
     path_of,
     read_file_untrusted,
 )
-from mesh.node.removed import REMOVED_NAME, day, withhold
+from mesh.node.removed import (
+    DISTRUSTED_NAME,
+    REMOVED_NAME,
+    day,
+    read_distrusted,
+    withhold,
+    write_distrusted,
+)
 from mesh.node.whole import locked, replace_all
 
 
@@ -76,14 +85,25 @@ def add(
         if mistakes:
             raise DescriptorError("\n".join(mistakes))
         _write(folder, [o.listed for o in added.values() if o.change != "unchanged"])
+        try:
+            _trust(folder, (one.listed.descriptor for one in added.values()))
+        except OSError as error:
+            raise IoError(f"{folder}: {error.strerror}") from error
     return list(added.values())
 
 
-def remove(folder: Path, name: str, own: str = "", now: float = 0.0) -> None:
+def remove(
+    folder: Path,
+    name: str,
+    own: str = "",
+    now: float = 0.0,
+    shared: Listed | None = None,
+) -> None:
     """Take a peer off the list; NoInputError when it is not on it.
 
-    `own` is this node's name, which in a file with others stands for nobody.  What the
-    peer served is withheld from port 25 for WITHHELD_SECONDS from `now` on.
+    `own` is this node's name, which in a file with others stands for nobody, `shared`
+    the peer as the shared directory lists it.  What the peer served is withheld from
+    port 25 for a month from `now` on.
     """
     try:
         path = path_of(folder, check_name(name))
@@ -91,30 +111,50 @@ def remove(folder: Path, name: str, own: str = "", now: float = 0.0) -> None:
         raise NoInputError(str(error)) from error
     with _locked(folder):
         try:
-            shared = list(_shared(folder, name))
-            if not (shared or path.is_symlink() or path.exists()):
+            files = list(_among_others(folder, name))
+            if not (files or shared or path.is_symlink() or path.exists()):
                 raise NoInputError(
                     f"{path}: not there: `mesh peers list` shows who is listed"
                 )
             with suppress(DescriptorError, OSError):
-                shared.append((path, read_file_untrusted(path)))
-            listed = (one for _, found in shared for one in found)
+                files.append((path, read_file_untrusted(path)))
+            listed = [one for _, found in files for one in found]
             served = [
                 address
-                for one in listed
+                for one in (*listed, *([shared] if shared else ()))
                 if one.descriptor.name == name
                 for address in one.counted
             ]
             withhold(folder / REMOVED_NAME, served, now)
-            _write(folder, _latest(folder, shared, {name, own}))
-            for each in (*(file for file, _ in shared), path):
+            if shared:
+                _distrust(folder, shared.descriptor)
+            _write(folder, _latest(folder, files, {name, own}))
+            for each in (*(file for file, _ in files), path):
                 each.unlink(missing_ok=True)
             sync_directory(folder)
         except OSError as error:
             raise IoError(f"{path}: {error.strerror}") from error
 
 
-def _shared(folder: Path, name: str) -> Iterator[tuple[Path, list[Listed]]]:
+def _distrust(folder: Path, descriptor: Descriptor) -> None:
+    """Write down that the shared directory's word does not count for this one."""
+    path = folder / DISTRUSTED_NAME
+    distrusted = read_distrusted(path)
+    write_distrusted(path, distrusted | {descriptor.identity: descriptor.name})
+
+
+def _trust(folder: Path, descriptors: Iterable[Descriptor]) -> None:
+    """Forget it of these."""
+    path = folder / DISTRUSTED_NAME
+    distrusted = read_distrusted(path)
+    again = {descriptor.identity for descriptor in descriptors} & distrusted.keys()
+    if again:
+        write_distrusted(
+            path, {who: n for who, n in distrusted.items() if who not in again}
+        )
+
+
+def _among_others(folder: Path, name: str) -> Iterator[tuple[Path, list[Listed]]]:
     """Good files that list this node among others."""
     for file in sorted(folder.glob(f"[!.]*{SUFFIX}")):
         with suppress(DescriptorError, OSError):

@@ -69,7 +69,7 @@ class Snapshot:
     """All peers at one time; `mistakes` has a line for each file that does not count.
 
     `by_hand` and `by_signers` are the names of those that peers.d lists, and the
-    shared directory.
+    shared directory; `distrusted` of those that the directory lists to no effect.
     """
 
     directory: Directory
@@ -78,6 +78,7 @@ class Snapshot:
     mistakes: tuple[str, ...] = ()
     by_hand: frozenset[str] = frozenset()
     by_signers: frozenset[str] = frozenset()
+    distrusted: frozenset[str] = frozenset()
 
     def find(self, link_key: bytes, now: float) -> Listed | None:
         """Give the peer of a link key whose descriptor holds at this UNIX time."""
@@ -219,6 +220,11 @@ class Peers:
             tuple(mistakes),
             found.by_hand,
             found.by_signers,
+            frozenset(
+                one.descriptor.name
+                for one in self._shared.listed
+                if one.descriptor.identity in self._distrusted
+            ),
         )
 
 

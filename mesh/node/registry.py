@@ -61,7 +61,7 @@ class Registry:
 
     def __init__(self, state: Path, us: Us, watched: Path | None = None) -> None:
         self._archive = Archive(state)
-        self._us = us
+        self.us = us
         self._watched = Watched(watched) if watched else None
         self._troubles: list[str] = []
         self._stamp: object = None
@@ -138,7 +138,7 @@ class Registry:
             lines.append(f"{self._watched.trouble}; {self._stays}")
         lines += view.trusted.notices(now)
         members = view.trusted.members
-        if members and self._us.identity not in members:
+        if members and self.us.identity not in members:
             lines.append(
                 f"directory: version {self.version} does not list this node: "
                 "give a signer your `mesh export`"
@@ -231,7 +231,7 @@ class Registry:
             descriptor = from_box_untrusted(box)
         except DirectoryError:
             return False
-        if descriptor.network != self._us.network or not descriptor.valid_at(now):
+        if descriptor.network != self.us.network or not descriptor.valid_at(now):
             return False
         with self._turn, self._archive.lock():
             self._reload(now)
@@ -310,9 +310,9 @@ class Registry:
     def _load(self, now: float) -> None:
         """Read everything."""
         self._stamp = self._archive.stamp()
-        trusted, lines = self._archive.load(self._us.network, now)
+        trusted, lines = self._archive.load(self.us.network, now)
         shelf = list(self._archive.descriptors_untrusted())
-        shelf = [d for d in shelf if d.network == self._us.network]
+        shelf = [d for d in shelf if d.network == self.us.network]
         loose = {d.identity: d for d in shelf if d.identity not in trusted.members}
         self._show(_View(trusted.renewed(shelf), loose=loose))
         self._troubles = [f"{line}; {self._stays}" for line in lines]
@@ -336,7 +336,7 @@ class Registry:
             except OSError as error:
                 lines.append(f"{path}: {error.strerror}")
         else:  # begun by a command, perhaps with other signers
-            loaded, lines = self._archive.load(self._us.network, now)
+            loaded, lines = self._archive.load(self.us.network, now)
             trusted = loaded if loaded.document else held
         if trusted is not held:
             trusted = trusted.renewed(self._known())

@@ -7,6 +7,7 @@ from mesh.core.adoption import (
     Offer,
     Outcome,
     Verdict,
+    check_draft,
     judge_untrusted,
     letters,
     released,
@@ -15,7 +16,7 @@ from mesh.core.document import Document
 from mesh.core.trusted import Trusted, begin_untrusted
 from mesh.errors import DirectoryError, ForkError, OlderError
 from tests.descriptors import NOW, signed
-from tests.directories import directory, members
+from tests.directories import directory, drafted, forged, members
 
 NONE = Trusted("main")
 FIRST = directory()
@@ -102,6 +103,48 @@ def test_beginning_again_needs_a_fingerprint_that_was_typed() -> None:
 def test_an_outcome_says_whether_something_is_new() -> None:
     changed = [verdict for verdict in Verdict if Outcome(verdict).changed]
     assert changed == [Verdict.ADOPTED, Verdict.RENEWED]
+
+
+SECOND = drafted(FIRST)
+OTHER_SECOND = drafted(FIRST, members("alpha"))
+
+
+def check(trusted: Trusted, document: Document, signed: Document | None = None) -> None:
+    check_draft(trusted, document, NOW, signed.head if signed else None)
+
+
+def test_what_a_signer_may_sign() -> None:
+    handed_over = drafted(FIRST, signers=("dan",))
+    for trusted, document, before in (
+        (NONE, FIRST, None),
+        (NONE, FIRST, FIRST),
+        (held(), FIRST, OTHERS),
+        (held(), SECOND, FIRST),
+        (held(), SECOND, SECOND),
+        (held(), handed_over, OTHER_SECOND),
+        (held(), drafted(SECOND), SECOND),
+        (held(), drafted(OTHER_SECOND), SECOND),
+    ):
+        check(trusted, document, before)
+
+
+@pytest.mark.parametrize(
+    ("document", "before", "why"),
+    [
+        (drafted(nodes=members(network="x"), network="x"), None, "of the network x"),
+        (forged(SECOND, not_after=int(NOW) - 1), None, "expired"),
+        (OTHERS, None, "other signers than the one in force"),
+        (drafted(drafted(nodes=members("alpha"))), None, "follows another version 1"),
+        (drafted(nodes=members("alpha")), None, "version 1 is in force here"),
+        (OTHER_SECOND, SECOND, "signed another one of this version"),
+        (SECOND, drafted(SECOND), "signed another one of this version, or a later"),
+    ],
+)
+def test_what_a_signer_may_not_sign(
+    document: Document, before: Document | None, why: str
+) -> None:
+    with pytest.raises(DirectoryError, match=why):
+        check(held(), document, before)
 
 
 def test_what_is_released() -> None:

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""Options that take several values: `--signers a.mesh b.mesh c.mesh`.
+
+Each word up to the next option is a value, as if the option stood before each of them.
+A single "-" is a value (standard input), and "--" ends the values.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import click
+
+
+class SeveralCommand(click.Command):
+    """A command whose options with `multiple=True` take words until the next option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Spread the words, then let click read them."""
+        names = {
+            name
+            for option in self.params
+            if isinstance(option, click.Option) and option.multiple
+            for name in option.opts
+        }
+        return super().parse_args(ctx, list(_spread(args, names)))
+
+
+def _spread(args: Sequence[str], names: set[str]) -> Iterator[str]:
+    """Put the option before each of its values."""
+    option, has_value = "", False
+    for word in args:
+        if word.startswith("-") and word != "-":
+            if option and not has_value:
+                yield option  # click says that it needs a value
+            option, has_value = (word if word in names else ""), False
+            if not option:
+                yield word
+        elif option:
+            yield from (option, word)
+            has_value = True
+        else:
+            yield word
+    if option and not has_value:
+        yield option
+
+
+def several(*names: str, **attributes: Any) -> Callable[[Any], Any]:
+    """Declare such an option of a SeveralCommand."""
+    return click.option(*names, multiple=True, **attributes)
