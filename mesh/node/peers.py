@@ -49,7 +49,9 @@ from mesh.core.sources import Blend, Shared, blend
 from mesh.errors import DescriptorError
 from mesh.node.registry import Registry
 from mesh.node.removed import (
+    DISTRUSTED_NAME,
     REMOVED_NAME,
+    read_distrusted,
     read_withheld,
 )
 from mesh.node.whole import read_regular_untrusted
@@ -135,10 +137,21 @@ class Peers:
         )
         changed = stamps is not None and self._read_changed(stamps)
         changed = changed or withheld != self._withheld
+        changed = self._look_beside() or changed
         if changed or trouble != self._trouble:
             self.snapshot = self._gather()
             return True
         return False
+
+    def _look_beside(self) -> bool:
+        """Look at the shared directory, and at whom of it the operator distrusts."""
+        if self._registry is None:
+            return False
+        self._registry.poll(self._unix_time())
+        before = self._shared, self._distrusted
+        self._shared = self._registry.shared
+        self._distrusted = read_distrusted(self._folder / DISTRUSTED_NAME)
+        return before[0] is not self._shared or before[1] != self._distrusted
 
     def _read_changed(self, stamps: dict[str, _Stamp]) -> bool:
         gone = self._entries.keys() - stamps.keys()
