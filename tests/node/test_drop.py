@@ -4,6 +4,7 @@
 import errno
 import fcntl
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from mesh.core.drop import (
     MAIL_LEN_MIN,
     Mail,
     mail_name,
+    open_mail_untrusted,
     parse_key_untrusted,
     seal_mail,
     temp_name,
 )
 from mesh.core.reply import Reply
 from mesh.errors import CannotCreateError, IoError, MessageError, TryLaterError
+from mesh.node import drop as node_drop
 from mesh.node.dropbox import DropBox
 from mesh.node.onetime import OneTimeKeys
 from tests.disk import NOBODY, forbidden_folder, full_disk
@@ -172,6 +175,31 @@ async def test_more_than_one_group(
     async with taking(tmp_path, max_message=4_000_000) as (alpha, _):
         assert len(await waits(alpha, 5)) == 5
         await until(lambda: not names(tmp_path, "mail"))
+
+
+async def test_messages_are_opened_in_a_thread_of_the_folder_s_own(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One at a time, and none of them on Trio's thread."""
+    del autojump_clock, patience
+    await stocked(tmp_path)
+    leave(tmp_path, 1, 2, 3)
+    limiter = trio.to_thread.current_default_thread_limiter()
+    seen: list[tuple[bool, float]] = []
+
+    def opening(*args: Any) -> Mail:
+        on_trio = threading.current_thread() is threading.main_thread()
+        seen.append((on_trio, limiter.borrowed_tokens))
+        return open_mail_untrusted(*args)
+
+    monkeypatch.setattr(node_drop, "open_mail_untrusted", opening)
+    async with taking(tmp_path) as (alpha, drop):
+        assert await waits(alpha, 3) == [b"1\r\n", b"2\r\n", b"3\r\n"]
+        assert drop.threads.total_tokens == 1
+    assert seen == [(False, 0)] * 3
 
 
 async def test_no_room_in_the_spool_leaves_it_lying(
