@@ -175,12 +175,11 @@ class Peers:
             key for who, (_, one) in latest.items() for key in _claims(who[0], one)
         )
         good = []
-        for name, (file, one) in sorted(
-            (who[0], found) for who, found in latest.items()
-        ):
+        for name, identity in sorted(latest):
+            file, one = latest[name, identity]
             if any(uses[key] > 1 for key in _claims(name, one)):
                 mistakes.append(
-                    f"{self._folder / file}: another file has "
+                    f"{self._folder / file}: {name}: another descriptor has its name or "
                     "one of its keys: `mesh peers remove` the false one"
                 )
             else:
@@ -290,14 +289,15 @@ def _parse_file_untrusted(octets: bytes, path: Path) -> list[Listed]:
     listed: list[Listed] = []
     words: set[str] = set()
     inside = False
-    for line in text.splitlines():
-        inside = (inside or line.strip() == BEGIN) and line.strip() != END
-        if line.strip() == END:
+    for raw in text.split("\n"):  # cut as the parser does: one END a descriptor
+        line = raw.strip(" \t\r")
+        inside = (inside or line == BEGIN) and line != END
+        if line == END:
             one = found[len(listed)]
             listed.append(Listed(one, frozenset(words) & frozenset(one.serves)))
             words.clear()
-        elif not inside and line.startswith(_CONFIRMED):
-            words.add(line.removeprefix(_CONFIRMED).strip())
+        elif not inside and raw.startswith(_CONFIRMED):
+            words.add(raw.removeprefix(_CONFIRMED).strip())
     return listed
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh.core.descriptor import END
 from mesh.core.directory import Conflict, Local, ToPeer
 from mesh.node.peers import FILE_MAX_LEN, PEERS_MAX, Peers, Us
 from tests.descriptors import DAY, NOW, signed, text_of
@@ -298,6 +299,31 @@ def test_one_name_with_two_keys_is_nobody(folder: Path) -> None:
     found = watch(folder).snapshot
     assert list(found.by_name) == ["carol"]
     assert len(found.mistakes) == 2
+
+
+def test_one_name_with_two_keys_in_one_file_is_nobody(folder: Path) -> None:
+    text = text_of("carol") + text_of("carol", seed="mallory") + text_of("dave")
+    (folder / "more.mesh").write_text(text)
+    found = watch(folder).snapshot
+    assert list(found.by_name) == ["bravo", "dave"]
+    assert len(found.mistakes) == 2
+    assert all("more.mesh: carol: another" in line for line in found.mistakes)
+
+
+@pytest.mark.parametrize("mark", ["\x0c", "\x0b", "\x1c", "\x85", "\u2028", "\xa0"])
+def test_lines_end_where_the_parser_ends_them(folder: Path, mark: str) -> None:
+    """Else one END more than descriptors, or a word for another than was meant."""
+    word = "Serves-Confirmed: list@else.test\n"
+    (folder / "more.mesh").write_text(
+        f"{mark}{END}\n{mark}{word}"
+        + text_of("carol", serves=("list@else.test",))
+        + text_of("dave")
+        + f"{mark}{END}\n"
+    )
+    found = watch(folder).snapshot
+    assert found.mistakes == ()
+    assert list(found.by_name) == ["bravo", "carol", "dave"]
+    assert found.by_name["carol"].counted == ()
 
 
 def test_one_bad_among_many_and_what_was_before_stays(folder: Path) -> None:
