@@ -496,13 +496,12 @@ async def test_somebody_else_is_faster(
             (folder / temp_name(one.id)).touch()  # type: ignore[attr-defined]
         return seal(one, message, entropy)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(os, "link", linked_before)
-    monkeypatch.setattr(dropoff, "_fill", cleared)
-    monkeypatch.setattr(dropoff, "seal_mail", emptied)
-    leave(tmp_path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", linked_before)
+        patch.setattr(dropoff, "_fill", cleared)
+        patch.setattr(dropoff, "seal_mail", emptied)
+        leave(tmp_path, 1)
     assert sorted(once) == ["fill", "link", "seal", "temp"]
-    monkeypatch.undo()
-    few_slots(monkeypatch)
     sizes = [p.stat().st_size for p in folder.glob("mail.*")]
     assert sorted(sizes) == [0, MAIL_LEN_MIN]
     async with taking(tmp_path) as (alpha, _):
