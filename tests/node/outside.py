@@ -9,9 +9,10 @@ import socket
 import ssl
 import threading
 from asyncio import Server
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import dns.flags
@@ -200,3 +201,72 @@ def scripted(*sessions: bytes | None) -> Iterator[int]:
         thread.start()
         yield listener.getsockname()[1]
         listener.shutdown(socket.SHUT_RDWR)
+
+
+@asynccontextmanager
+async def puppet(
+    serve: Callable[[trio.SocketStream], Awaitable[None]],
+) -> AsyncIterator[int]:
+    """Run a server that does with each connection what it is told, then closes it."""
+
+    async def handle(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):  # the other side has gone
+            await serve(stream)
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(
+            partial(trio.serve_tcp, handle, 0, host="127.0.0.1")
+        )
+        yield listener.socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+REPLIES = {
+    "": b"220 here\r\n",
+    "EHLO": b"250-here\r\n250 8BITMIME\r\n",
+    "MAIL": b"250 ok\r\n",
+    "RCPT": b"250 ok\r\n",
+    "DATA": b"354 go on\r\n",
+    ".": b"250 ok\r\n",
+    "RSET": b"250 ok\r\n",
+    "QUIT": b"221 bye\r\n",
+}
+"""What a mail server of few words says; "" is the connection, "." the final dot."""
+
+
+async def converse(
+    stream: trio.SocketStream,
+    said: Callable[[str, bytes], Awaitable[bytes | None]],
+) -> list[bytes]:
+    """Be a mail server: the contents that came, dots as they were on the wire.
+
+    `said` hears each verb with its line and gives what to answer in the place of
+    REPLIES, b"" for that, None to close.
+    """
+    buffer = bytearray()
+    contents: list[bytes] = []
+
+    async def until(end: bytes) -> bytes:
+        while end not in buffer:
+            octets = await stream.receive_some()
+            if not octets:
+                raise trio.BrokenResourceError
+            buffer.extend(octets)
+        line, _, rest = bytes(buffer).partition(end)
+        buffer[:] = rest
+        return line + end
+
+    verb, line = "", b""
+    while (reply := await said(verb, line)) is not None:
+        reply = reply or REPLIES[verb]
+        if verb == "." and reply.startswith(b"2"):
+            contents.append(line.removesuffix(b".\r\n"))
+        await stream.send_all(reply)
+        if verb == "QUIT":
+            break
+        if verb == "DATA" and reply.startswith(b"3"):
+            verb, line = ".", (await until(b"\r\n.\r\n"))
+        else:
+            line = await until(b"\r\n")
+            verb = line[:4].decode().strip()
+    return contents

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""What one visit to a domain outside carries: the mail that was ready at its tick.
+
+    ready at the tick    MESSAGES_MAX of it at most, taken out of the queue: this visit's
+    came later           the next tick's, however long this visit lasts
+    taken                on its way in a session, until `finished`
+    left at the end      back to the head of the queue, in its order
+
+So no message chooses the instant at which it leaves.  Every record is in exactly one
+place, also while a disk is read: what a cancelled step had in hand goes back.
+
+A recipient that a node has come to serve meanwhile is not sent from here: a listed peer
+is never reached in clear.  Nor is one that has come onto the refuse list: it bounces.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from mesh.core.record import Record
+from mesh.core.reply import TRY_LATER, Reply
+from mesh.core.retry import OUTSIDE
+from mesh.node.qmgr import QueueManager
+from mesh.node.routing import REFUSED
+from mesh.node.spool import Ref
+
+MESSAGES_MAX: Final = 100
+"""Messages of one visit: some servers end longer sessions."""
+BATCH: Final = 64
+"""Heads read at once when everything for a domain fails together."""
+
+
+class Visit:
+    """The mail of one visit, and what becomes of it."""
+
+    def __init__(
+        self, qmgr: QueueManager, destination: str, refuses: Callable[[str], bool]
+    ) -> None:
+        """Take what is ready now."""
+        self.destination = destination
+        self._qmgr = qmgr
+        self._refuses = refuses
+        ready = qmgr.queue(destination).ready
+        count = min(MESSAGES_MAX, len(ready))
+        self._own: deque[Ref] = deque(ready.popleft() for _ in range(count))
+        self._flying: dict[Ref, Record] = {}
+
+    @property
+    def flying(self) -> int:
+        """Messages that were taken and have not finished."""
+        return len(self._flying)
+
+    async def take(self) -> tuple[Ref, Record] | None:
+        """Take the next message that still may go this way; None: there is no more."""
+        while self._own:
+            record = self._qmgr.spool.hot(self._own[0])
+            if record is None:
+                [record] = await self._qmgr.spool.read([self._own[0]])
+            ref = self._own.popleft()
+            if record is None:
+                self._qmgr.unreadable(ref)
+            elif self._may_go(ref, record):
+                self._flying[ref] = record
+                return ref, record
+        return None
+
+    def _may_go(self, ref: Ref, record: Record) -> bool:
+        refused = [self._refuses(to) for to in record.recipients]
+        if any(refused):
+            replies = [REFUSED if one else TRY_LATER for one in refused]
+            self._qmgr.settle(ref, record, replies, OUTSIDE)
+            return False
+        if any(self._qmgr.router(to) != self.destination for to in record.recipients):
+            self._qmgr.lead_back([ref])
+            return False
+        return True
+
+    def finished(self, ref: Ref, replies: Sequence[Reply]) -> None:
+        """Settle one that was taken by what its receiver said, a reply a recipient."""
+        record = self._flying.pop(ref)
+        if self._qmgr.settle(ref, record, replies, OUTSIDE):
+            self._qmgr.delivered(ref)
+
+    async def fail_all(self, reply: Reply) -> None:
+        """Settle everything that waits for the domain: it was tried, and failed."""
+        ready = self._qmgr.queue(self.destination).ready
+        self._own.extend(ready)
+        ready.clear()
+        refs = list(self._own)
+        self._own.clear()
+        for first in range(0, len(refs), BATCH):
+            some = refs[first : first + BATCH]
+            heads = await self._qmgr.spool.heads(some)
+            for ref, head in zip(some, heads, strict=True):
+                if head is None:
+                    self._qmgr.unreadable(ref)
+                    continue
+                replies = [reply] * len(head.recipients)
+                self._qmgr.settle(ref, head, replies, OUTSIDE)
+
+    def end(self) -> None:
+        """Give back what was not sent."""
+        left = [*self._flying, *self._own]
+        self._flying.clear()
+        self._own.clear()
+        if left:
+            self._qmgr.release(self.destination, left)
