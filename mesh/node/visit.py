@@ -15,6 +15,7 @@ is never reached in clear.  Nor is one that has come onto the refuse list: it bo
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Final
 
 from mesh.core.record import Record
@@ -82,20 +83,26 @@ class Visit:
             self._qmgr.delivered(ref)
 
     async def fail_all(self, reply: Reply) -> None:
-        """Settle everything that waits for the domain: it was tried, and failed."""
+        """Settle everything that waits for the domain: it was tried, and failed.
+
+        Cancelled, it leaves what it has not settled to `end`.
+        """
         ready = self._qmgr.queue(self.destination).ready
         self._own.extend(ready)
         ready.clear()
-        refs = list(self._own)
-        self._own.clear()
-        for first in range(0, len(refs), BATCH):
-            some = refs[first : first + BATCH]
+        while self._own:
+            some = list(islice(self._own, BATCH))
             heads = await self._qmgr.spool.heads(some)
             for ref, head in zip(some, heads, strict=True):
+                self._own.popleft()
                 if head is None:
                     self._qmgr.unreadable(ref)
                     continue
-                replies = [reply] * len(head.recipients)
+                # Who is served elsewhere by now has not failed.
+                replies = [
+                    reply if self._qmgr.router(to) == self.destination else TRY_LATER
+                    for to in head.recipients
+                ]
                 self._qmgr.settle(ref, head, replies, OUTSIDE)
 
     def end(self) -> None:

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: MIT
 """What one visit carries, and where each record is whatever happens."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import trio
 
+from mesh.core.reply import Reply
 from mesh.node import visit as module
 from mesh.node.outbound import UNREACHED
 from mesh.node.routing import REFUSED
+from mesh.node.spool import Ref
 from tests.harness import until
 from tests.node.exits import EHLO, WHO, exit_node, gone, here, stored, tick_of, visit_of
 from tests.node.outside import mail_server, scripted
@@ -80,6 +84,46 @@ async def test_a_damaged_record_is_passed_over(
         await visit_of(alpha).fail_all(UNREACHED)
         assert not alpha.qmgr.queue("exit:x.test").ready
         assert not alpha.qmgr._deferred
+
+
+async def test_a_failure_that_is_cut_short_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with exit_node(tmp_path, {"x.test": UNREACHED}, tick=3600.0) as (alpha, _):
+        for _ in range(70):
+            await stored(alpha, b"x\r\n", WHO)
+        heads = alpha.spool.heads
+
+        async def slow_at_last(refs: Sequence[Ref]) -> object:
+            if len(refs) < module.BATCH:
+                scope.cancel()
+                await trio.sleep_forever()
+            return await heads(refs)
+
+        monkeypatch.setattr(alpha.spool, "heads", slow_at_last)
+        visit = visit_of(alpha)
+        with trio.CancelScope() as scope:
+            await visit.fail_all(UNREACHED)
+        monkeypatch.undo()
+        visit.end()
+        assert alpha.qmgr.deferred == module.BATCH
+        queue = alpha.qmgr.queue("exit:x.test")
+        await until(lambda: len(queue.ready) == 70 - module.BATCH, 15)
+
+
+async def test_who_is_served_elsewhere_by_now_does_not_fail_with_the_domain(
+    tmp_path: Path,
+) -> None:
+    async with exit_node(tmp_path, {}, tick=3600.0) as (alpha, _):
+        await stored(alpha, b"x\r\n", WHO, "peer@x.test")
+        visit = visit_of(alpha)
+        alpha.routes["peer@x.test"] = "bravo"
+        await visit.fail_all(Reply(550, "5.1.2 no such domain"))
+        await until(lambda: alpha.qmgr.deferred and alpha.qmgr.bounced, 15)
+        assert alpha.qmgr.bounced == 1
+        alpha.qmgr.lead_back(alpha.qmgr.take_deferred())
+        await until(lambda: alpha.qmgr.queue("bravo").ready, 15)
+        assert await alpha.arrived("bravo") == [b"x\r\n"]
 
 
 async def test_what_was_not_sent_is_given_back_in_its_order(tmp_path: Path) -> None:
