@@ -6,7 +6,7 @@
     one MX "."                   nowhere: 556 (null MX)
     no MX, but A or AAAA         the domain itself
     neither, or no such domain   nowhere: 550
-    no answer, a broken zone     451: later
+    no answer, a broken zone     451: later, unless another host or kind has an address
     an address literal           that address
 
 CNAMEs are followed.  Of a host's addresses those that no mail server of somebody else
@@ -137,28 +137,26 @@ class Lookup:
         if [host for _, host in hosts] == [""]:
             return NULL_MX
         places: list[Place] = []
-        found = False
+        found = dark = False
         end = None
         for preference, host in hosts[:HOSTS_MAX]:
             if end is not None and preference >= end:
                 break
-            try:
-                addresses = await self._addresses(host)
-            except _NoDomainError:
-                continue
-            found = True
+            addresses, is_whole = await self._addresses(host)
+            found = found or bool(addresses)
             if host in self._own_hosts or any(map(self._is_own, addresses)):
-                end = preference
+                end, found = preference, True
                 places = [place for place in places if self._before(place, hosts, end)]
                 continue
+            dark = dark or not is_whole
             places += [
                 Place(host, address, self._port)
                 for address in addresses
                 if self._public(address)
             ]
-        if places:
-            return places[:ADDRESSES_MAX]
-        return LOOP if found else NO_DOMAIN
+        if dark and not places:
+            return NO_DNS
+        return places[:ADDRESSES_MAX] or (LOOP if found else NO_DOMAIN)
 
     def _is_own(self, address: str) -> bool:
         return address in self._own_hosts or (
@@ -177,15 +175,24 @@ class Lookup:
         order = answer.processing_order()
         return [(each.preference, _text(each.exchange)) for each in order]
 
-    async def _addresses(self, host: str) -> list[str]:
-        """Give the addresses of a host; IPv4 first: more servers trust our name there."""
+    async def _addresses(self, host: str) -> tuple[list[str], bool]:
+        """Give a host's addresses, and whether that is all of them.
+
+        IPv4 first: more servers trust our name there.  A kind that gets no answer takes
+        nothing from the other; nor does one that "does not exist" (RFC 4074 4.2).
+        """
         found: list[str] = []
+        is_whole = True
         for kind in ("A", "AAAA"):
-            answer = await self._resolve(host, kind)
+            try:
+                answer = await self._resolve(host, kind)
+            except _NoDomainError:
+                continue
+            except _NoAnswerError:
+                is_whole = False
+                continue
             found += [each.address for each in answer or ()]
-        if not found:
-            raise _NoDomainError
-        return found
+        return found, is_whole
 
     async def _resolve(self, name: str, kind: str) -> Any:
         """Ask one question: records, or None when the name has none of this kind."""

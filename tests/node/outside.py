@@ -30,7 +30,9 @@ Zone = Mapping[tuple[str, str], list[str]]
 """(name, type) -> records as a zone file has them; a name that is not there is none."""
 BROKEN = "broken"
 SILENT = "silent"
-"""Names with which the server fails, or says nothing."""
+LYING = "no"
+"""Names with which the server fails (broken-aaaa.: for that type alone), says nothing, or
+says that they do not exist (no-aaaa.: for that type alone)."""
 
 
 @dataclass
@@ -55,7 +57,8 @@ class NameServer:
             return None
         response = dns.message.make_response(query)
         response.flags |= dns.flags.RA
-        if name.startswith(BROKEN):
+        broken = f"{BROKEN}-{kind.lower()}."
+        if name.startswith((f"{BROKEN}.", broken)):
             response.set_rcode(dns.rcode.SERVFAIL)
             return response.to_wire()
         while (alias := self.zone.get((name, "CNAME"))) is not None:
@@ -68,7 +71,9 @@ class NameServer:
             response.answer.append(
                 dns.rrset.from_text(name + ".", 60, "IN", kind, *records)
             )
-        elif not any(name == known for known, _ in self.zone):
+        elif name.startswith(f"{LYING}-{kind.lower()}.") or not any(
+            name == known for known, _ in self.zone
+        ):
             response.set_rcode(dns.rcode.NXDOMAIN)
         return response.to_wire()
 

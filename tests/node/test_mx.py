@@ -44,6 +44,17 @@ ZONE: Zone = {
     ("us.elsewhere.test", "A"): ["192.0.2.77"],
     ("first.test", "MX"): ["10 us.test.", "20 a.test."],
     ("dark.test", "MX"): ["10 broken.test."],
+    ("half.test", "MX"): ["10 broken.test.", "20 a.test."],
+    ("half4.test", "MX"): ["10 broken-aaaa.test."],
+    ("broken-aaaa.test", "A"): ["192.0.2.4"],
+    ("half6.test", "MX"): ["10 broken-a.test."],
+    ("broken-a.test", "AAAA"): ["2001:db8::4"],
+    ("liar.test", "MX"): ["10 no-aaaa.test."],
+    ("no-aaaa.test", "A"): ["192.0.2.5"],
+    ("dark-plain.test", "MX"): ["10 broken-a.lo.test.", "20 lo.test."],
+    ("us-dark.test", "MX"): ["10 broken-aaaa.us.test."],
+    ("broken-aaaa.us.test", "A"): ["198.51.100.1"],
+    ("us-nowhere.test", "MX"): ["10 nowhere.us.test."],
     ("many.test", "MX"): [f"{n} a.test." for n in range(1, 20)],
 }
 A = [Place("a.test", "192.0.2.1", 2525), Place("a.test", "2001:db8::1", 2525)]
@@ -67,6 +78,13 @@ EXPECTED: dict[str, list[Place] | Reply] = {
     "broken.test": NO_DNS,
     "dark.test": NO_DNS,
     "silent.test": NO_DNS,
+    "half.test": A,
+    "half4.test": [Place("broken-aaaa.test", "192.0.2.4", 2525)],
+    "half6.test": [Place("broken-a.test", "2001:db8::4", 2525)],
+    "liar.test": [Place("no-aaaa.test", "192.0.2.5", 2525)],
+    "dark-plain.test": NO_DNS,
+    "us-dark.test": LOOP,
+    "us-nowhere.test": LOOP,
     "x" * 64 + ".test": NO_DOMAIN,
     ".".join(["x" * 60] * 5): NO_DOMAIN,
     "a..b": NO_DOMAIN,
@@ -84,7 +102,7 @@ EXPECTED: dict[str, list[Place] | Reply] = {
 async def test_where_a_domain_s_mail_goes(domain: str) -> None:
     async with name_server(ZONE) as server:
         lookup = Lookup(
-            own_hosts=["us.elsewhere.test"],
+            own_hosts=["us.elsewhere.test", "nowhere.us.test"],
             name_servers=[server.address],
             port=2525,
             seconds=0.5,
