@@ -63,7 +63,8 @@ def is_own(address: str) -> bool:
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((address, SMTP_PORT))
-            return str(probe.getsockname()[0]) == address
+            near = ipaddress.ip_address(probe.getsockname()[0])
+            return near == ipaddress.ip_address(address)  # one number has spellings
     except OSError:
         return False  # no way there: connecting will say so
 
@@ -127,6 +128,8 @@ class Lookup:
         try:
             address = str(ipaddress.ip_address(text))
         except ValueError:
+            return NO_DOMAIN
+        if "%" in address:  # a zone of this machine's: nobody else's to name
             return NO_DOMAIN
         if not self._public(address) or self._is_own(address):
             return LOOP

@@ -95,6 +95,8 @@ EXPECTED: dict[str, list[Place] | Reply] = {
     "[ipv6:::1]": LOOP,
     "[ipv6:fd00::7]": LOOP,
     "[x:y]": NO_DOMAIN,
+    "[ipv6:fe80::1%lo]": NO_DOMAIN,
+    "[ipv6:2001:db8::9%lo]": NO_DOMAIN,
 }
 
 
@@ -147,6 +149,7 @@ async def test_the_system_s_name_servers_are_the_default(
 
 def test_the_kernel_knows_what_is_own() -> None:
     assert is_own("127.0.0.1")
+    assert is_own("::ffff:7f00:1")  # the kernel writes ::ffff:127.0.0.1
     assert not is_own("192.0.2.1")
     assert not is_own("2001:db8::1")
     assert not is_own("255.255.255.255")
