@@ -9,24 +9,25 @@
     no answer, a broken zone     451: later, unless another host or kind has an address
     an address literal           that address
 
-CNAMEs are followed.  Of a host's addresses those that no mail server of somebody else
-can have are left out: loopback, link-local, multicast, reserved, and this machine's
-own; else a stranger's zone could send us to a port of this machine.  A host that is
-this machine also ends the list, with all of its preference and behind it (RFC 5321
-5.1: no loops).  A fixed route may name what a zone may not.
+CNAMEs are followed.  Of a host's addresses those are left out at which no mail server of
+somebody else can be (core/ip.py: private, loopback, and the like), and this machine's
+own; else a stranger's zone could send us to a port of this machine or of its network.
+A host that is this machine also ends the list, with all of its preference and behind it
+(RFC 5321 5.1: no loops).  A fixed route may name what a zone may not.
 
 dnspython takes 140 ms to import: a worker thread does it on the first look-up.
 """
 
-import ipaddress
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from mesh.core.ip import Address, is_public, parse, within
 from mesh.core.reply import Reply
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ NULL_MX: Final = Reply(556, "5.1.10 the domain takes no mail")
 NO_DOMAIN: Final = Reply(550, "5.1.2 no such domain, or no mail server for it")
 NO_DNS: Final = Reply(451, "4.4.3 the domain's name servers do not answer")
 LOOP: Final = Reply(550, "5.4.6 its mail server would be this machine: set a route")
+PRIVATE: Final = Reply(550, "5.4.4 its mail server has no public address: set a route")
 
 
 @dataclass(frozen=True)
@@ -57,36 +59,15 @@ class Place:
     port: int
 
 
-def is_own(address: str) -> bool:
+def is_own(address: Address) -> bool:
     """Ask the kernel whether it would talk to itself; nothing is sent."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((address, SMTP_PORT))
-            near = ipaddress.ip_address(probe.getsockname()[0])
-            return near == ipaddress.ip_address(address)  # one number has spellings
+            probe.connect((str(address), SMTP_PORT))
+            return parse(probe.getsockname()[0]) == address  # a number has spellings
     except OSError:
         return False  # no way there: connecting will say so
-
-
-def is_public(address: str) -> bool:
-    """Say whether somebody's mail server can be there, as far as numbers tell."""
-    ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour
-        if inner is not None:
-            return is_public(str(inner))
-    return not (
-        ip.is_loopback
-        or ip.is_link_local
-        or ip.is_multicast
-        or ip.is_unspecified
-        or ip.is_reserved
-        or ip in _THIS_NETWORK
-    )
-
-
-_THIS_NETWORK: Final = ipaddress.ip_network("0.0.0.0/8")  # Linux: this host
 
 
 class Lookup:
@@ -99,8 +80,8 @@ class Lookup:
         name_servers: Sequence[tuple[str, int]] = (),
         port: int = SMTP_PORT,
         seconds: float = LOOKUP_SECONDS,
-        own: Callable[[str], bool] = is_own,
-        public: Callable[[str], bool] = is_public,
+        own: Callable[[Address], bool] = is_own,
+        public: Callable[[Address], bool] = is_public,
     ) -> None:
         """`own_hosts`: names and addresses under which this node is known outside."""
         self._own_hosts = frozenset(own_hosts)
@@ -124,16 +105,14 @@ class Lookup:
 
     def _literal(self, domain: str) -> list[Place] | Reply:
         text = domain[1:-1]
-        text = text[5:] if text.lower().startswith("ipv6:") else text
-        try:
-            address = str(ipaddress.ip_address(text))
-        except ValueError:
+        address = parse(text[5:] if text.lower().startswith("ipv6:") else text)
+        if address is None:
             return NO_DOMAIN
-        if "%" in address:  # a zone of this machine's: nobody else's to name
-            return NO_DOMAIN
-        if not self._public(address) or self._is_own(address):
+        if address.is_loopback or self._is_own(address):
             return LOOP
-        return [Place("", address, self._port)]
+        return (
+            [Place("", str(address), self._port)] if self._public(address) else PRIVATE
+        )
 
     async def _look_up(self, domain: str) -> list[Place] | Reply:
         hosts = await self._exchanges(domain)
@@ -148,22 +127,28 @@ class Lookup:
             addresses, is_whole = await self._addresses(host)
             found = found or bool(addresses)
             if host in self._own_hosts or any(map(self._is_own, addresses)):
-                end, found = preference, True
+                end = preference
                 places = [place for place in places if self._before(place, hosts, end)]
                 continue
             dark = dark or not is_whole
             places += [
-                Place(host, address, self._port)
+                Place(host, str(address), self._port)
                 for address in addresses
                 if self._public(address)
             ]
         if dark and not places:
             return NO_DNS
-        return places[:ADDRESSES_MAX] or (LOOP if found else NO_DOMAIN)
+        if end is not None:
+            return places[:ADDRESSES_MAX] or LOOP
+        return places[:ADDRESSES_MAX] or (PRIVATE if found else NO_DOMAIN)
 
-    def _is_own(self, address: str) -> bool:
-        return address in self._own_hosts or (
-            self._public(address) and self._own(address)
+    def _is_own(self, address: Address) -> bool:
+        """Say whether it is this machine; loopback is every machine's, so nobody's."""
+        inner = within(address)
+        if inner is not None and self._is_own(inner):
+            return True
+        return str(address) in self._own_hosts or (
+            not address.is_loopback and self._own(address)
         )
 
     @staticmethod
@@ -178,13 +163,13 @@ class Lookup:
         order = answer.processing_order()
         return [(each.preference, _text(each.exchange)) for each in order]
 
-    async def _addresses(self, host: str) -> tuple[list[str], bool]:
+    async def _addresses(self, host: str) -> tuple[list[Address], bool]:
         """Give a host's addresses, and whether that is all of them.
 
         IPv4 first: more servers trust our name there.  A kind that gets no answer takes
         nothing from the other; nor does one that "does not exist" (RFC 4074 4.2).
         """
-        found: list[str] = []
+        found: list[Address] = []
         is_whole = True
         for kind in ("A", "AAAA"):
             try:
@@ -194,7 +179,7 @@ class Lookup:
             except _NoAnswerError:
                 is_whole = False
                 continue
-            found += [each.address for each in answer or ()]
+            found += [ip_address(each.address) for each in answer or ()]
         return found, is_whole
 
     async def _resolve(self, name: str, kind: str) -> Any:

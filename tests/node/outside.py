@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from ipaddress import IPv6Address, ip_network
+from typing import Any, cast
 
 import dns.flags
 import dns.message
@@ -26,6 +27,8 @@ import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from mesh.core.ip import Address, is_public, within
+
 Zone = Mapping[tuple[str, str], list[str]]
 """(name, type) -> records as a zone file has them; a name that is not there is none."""
 BROKEN = "broken"
@@ -33,6 +36,18 @@ SILENT = "silent"
 LYING = "no"
 """Names with which the server fails (broken-aaaa.: for that type alone), says nothing, or
 says that they do not exist (no-aaaa.: for that type alone)."""
+
+
+DOCUMENTATION = ("192.0.2.0/24", "198.51.100.0/24", "2001:db8::/32")
+
+
+def public_here(address: Address) -> bool:
+    """As the world has it, but that names for documentation are somebody's."""
+    inner = within(address) if address.version == 6 else None
+    if inner is not None and not cast("IPv6Address", address).ipv4_mapped:
+        return public_here(inner)
+    documented = any(address in ip_network(each) for each in DOCUMENTATION)
+    return documented or is_public(address)
 
 
 @dataclass
