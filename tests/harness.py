@@ -280,7 +280,9 @@ async def half(
     """Run half a node; it ends in order, what waits stays in `folder`."""
     entropy = FixedEntropy(name)
     spool = Spool.open(folder / name, spool_key(), entropy, trio.current_time)
-    qmgr = QueueManager(spool, lambda address: routes.get(address), entropy)
+    qmgr = QueueManager(
+        spool, lambda address: routes.get(address), entropy, key=spool_key()
+    )
     exchange = Exchange(
         name=name,
         identity=identity or identity_of(name),

@@ -103,6 +103,7 @@ class Node:
             entropy,
             host=host_of(config),
             alias=self._routing.alias,
+            key=derive_key(spool_key, b"mesh/1 part ids"),
         )
         self._exchange = Exchange(
             name=config.node.name,

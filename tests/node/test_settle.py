@@ -208,9 +208,9 @@ async def test_what_waits_for_no_link_is_given_up(
         ready = alpha.qmgr.queue(place).ready
         age.seconds = GIVE_UP_SECONDS - 1
         await alpha.qmgr._sweep()
-        assert not alpha.qmgr._attempts
+        assert not alpha.qmgr._waiting.attempts
         age.seconds = GIVE_UP_SECONDS
-        alpha.qmgr._attempts[ready[0]] = ATTEMPTS_MIN - 2
+        alpha.qmgr._waiting.attempts[ready[0]] = ATTEMPTS_MIN - 2
         await alpha.qmgr._sweep()
         assert len(ready) == 2
         await until(lambda: alpha.qmgr.bounced)
@@ -276,7 +276,7 @@ async def test_places_outside(
         alpha.qmgr.reroute(lambda _: True, changed=True)
         await until(lambda: len(alpha.qmgr.queue("b").ready) == 2)
         assert alpha.qmgr.exits() == []
-        assert "exit:x" not in alpha.qmgr._queues
+        assert "exit:x" not in alpha.qmgr.queues
 
 
 async def test_a_maildir_that_cannot_be_written_defers(
