@@ -29,6 +29,7 @@ without one of them, or a count in `dropped`.
 All of this runs on the Trio thread.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -57,6 +58,9 @@ STORED: Final = Reply(250, "ok")
 FULL: Final = Reply(452, "no room, try later")
 MANY: Final = Reply(452, "too many places for so large a message")
 NOBODY: Final = Reply(451, "4.4.7 its node took nothing for so long")
+
+
+_Partly = tuple[Ref, Sequence[str], Sequence[Failure], Patience]
 
 
 class QueueManager:
@@ -90,6 +94,7 @@ class QueueManager:
         self._waiting = Waiting(entropy)
         self._leading = Leading(spool, self._parting, self._waiting, self._parking)
         self._changes = 0
+        self._partly: deque[_Partly] = deque()
         self._deferred = self._waiting.deferred
 
     def queue(self, destination: str) -> Queue:
@@ -199,7 +204,8 @@ class QueueManager:
 
         True: all were taken and the caller says `delivered`.  Otherwise what is left
         to try becomes a record of its own, what failed a bounce, and the old record is
-        forgotten once these are on the disk.
+        forgotten once these are on the disk.  Of `record` the head is enough: what
+        else is needed is read.
         """
         if all(reply.positive for reply in replies):
             return True
@@ -214,9 +220,25 @@ class QueueManager:
                 left.append(recipient)
         if len(left) == len(record.recipients):
             self.defer(ref, patience)
+        elif left and not record.content:
+            self._partly.append((ref, left, failures, patience))
+            self._parking.wake()
         else:
             self._replace(ref, record, left, failures, patience)
         return False
+
+    async def _read_and_replace(
+        self,
+        ref: Ref,
+        left: Sequence[str],
+        failures: Sequence[Failure],
+        patience: Patience,
+    ) -> None:
+        [record] = await self.spool.read([ref])
+        if record is None:
+            self.unreadable(ref)
+        else:
+            self._replace(ref, record, left, failures, patience)
 
     def _replace(
         self,
@@ -300,6 +322,9 @@ class QueueManager:
                 sweep = now + SWEEP_SECONDS
                 await self._sweep()
             self.lead_back(self._waiting.take_due(now))
+            if self._partly:
+                await self._read_and_replace(*self._partly.popleft())
+                continue
             if self._leading.has_work:
                 await self._leading.turn()
                 continue
