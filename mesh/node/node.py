@@ -22,6 +22,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -39,6 +40,7 @@ from mesh.core.crypto import (
 )
 from mesh.core.gate import Gate
 from mesh.core.handshake import PeerKeys
+from mesh.errors import ConfigError
 from mesh.node import keys as key_files
 from mesh.node.control import CONTROL_MODE, Control
 from mesh.node.counters import OwnCounter, PeerCounters
@@ -94,6 +96,7 @@ class Node:
         counters = PeerCounters(state / "counters")
         us = Us(config.node.name, config.node.network, config.own_addresses())
         self._peers = Peers(config.peers_dir, us)
+        _check_readable(config.peers_dir)
         self._peers.poll()
         self._routing = Routing(config, lambda: self._peers.snapshot.directory)
         self._spool = Spool.open(state / "spool", spool_key, entropy)
@@ -324,6 +327,17 @@ class Node:
 
     def _letter_name(self, ident: bytes) -> str:
         return keyed_hash(self._names, ident, 16).hex()
+
+
+def _check_readable(peers: Path) -> None:
+    """Begin only where the peers can be known: mail for them would leave in clear."""
+    try:
+        os.scandir(peers).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{peers}: {error.strerror}: it says who is reached by a link and not by "
+            "port 25: put the folder back, or make an empty one"
+        ) from error
 
 
 def _close(doors: Sequence[socket.socket]) -> None:
