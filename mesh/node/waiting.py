@@ -7,8 +7,8 @@
     doubtful   records that may have been delivered without our knowing
 
 A record is in one list or with one worker, never in two.  A queue for a place outside
-is dropped when it is empty, so whoever keeps more than its name keeps nothing.  Trio
-thread only.
+is dropped when it is empty and nobody has in hand what may go back into it: a list that
+is no queue any more would hide its records until the next start.  Trio thread only.
 """
 
 import heapq
@@ -29,12 +29,14 @@ NEVER: Final = float("inf")
 class Queue:
     """What may go to one destination now."""
 
-    __slots__ = ("ready", "wake")
+    __slots__ = ("hands", "ready", "wake")
 
     def __init__(self) -> None:
         self.ready: deque[Ref] = deque()
         self.wake: Callable[[], None] = lambda: None
         """Called when something was added; set by the queue's one worker."""
+        self.hands = 0
+        """Who may put back what they have taken out, straight into `ready`."""
 
 
 class Waiting:
@@ -62,11 +64,11 @@ class Waiting:
 
     def exits(self) -> list[str]:
         """Name the places outside for which something waits; drop the empty ones."""
-        outside = [name for name in self.queues if name.startswith(EXIT)]
-        for name in outside:
-            if not self.queues[name].ready:
+        outside = {n: q for n, q in self.queues.items() if n.startswith(EXIT)}
+        for name, queue in outside.items():
+            if not (queue.ready or queue.hands):
                 del self.queues[name]
-        return [name for name in outside if name in self.queues]
+        return [name for name, queue in outside.items() if queue.ready]
 
     def defer(self, ref: Ref, patience: Patience = INSIDE) -> None:
         """Count a try that failed; the next one is due after a while."""
