@@ -20,13 +20,12 @@ not count, the last good one stays.
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from mesh.config import Config
 from mesh.core.directory import Conflict, Directory, Local, ToPeer
-from mesh.core.names import mail_domain, normalize_address
+from mesh.core.names import mail_domain
 from mesh.core.refusal import Refusals, canonical, parse_refusals
 from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
 from mesh.errors import ConfigError
@@ -64,7 +63,9 @@ class Routing:
 
     def alias(self, address: str) -> str:
         """Give the address that stands for this one, mostly itself."""
-        return self._aliases.get(address.lower(), address)
+        if not self._aliases:
+            return address
+        return self._aliases.get(canonical(address), address)
 
     def refuses(self, address: str) -> bool:
         """Say whether this recipient wants no mail from here."""
@@ -78,8 +79,6 @@ class Routing:
         directory = self._directory()
         if not directory.lists(address):  # most mail is written as the table has it
             address = canonical(address)  # "mix"@ is mix@, and no way out
-            with suppress(ValueError):  # bare postmaster, what needs its quotes
-                address = normalize_address(address)
         route = directory.route(address)
         if isinstance(route, Local):
             return f"{LOCAL}{route.index}"

@@ -13,12 +13,14 @@ Who@Example.ORG      # by telephone
 
 "a b"@x.test
 "plain"@x.test
+it@[IPv6:2001:DB8:0::1]
+@[IPv6:2001:db8:0:0::2]
 """
 
 
 def test_who_is_listed_is_refused() -> None:
     refusals = parse_refusals(LIST, "refuse")
-    assert len(refusals) == 4
+    assert len(refusals) == 6
     for address in (
         "who@example.org",
         "WHO@EXAMPLE.org",
@@ -28,6 +30,9 @@ def test_who_is_listed_is_refused() -> None:
         "plain@x.test",
         '"who"@example.org',
         '"w\\ho"@example.org',
+        "it@[ipv6:2001:db8::1]",
+        '"it"@[IPv6:2001:db8:0:0:0::1]',
+        '"a b"@[IPv6:2001:DB8::2]',
     ):
         assert refusals.refuses(address), address
 
@@ -42,6 +47,9 @@ def test_nobody_else_is() -> None:
         "postmaster",
         "b@x.test",
         '"@x.test',
+        "it@[ipv6:2001:db8::3]",
+        "it@[x400:something]",
+        "it@[127.0.0.1]",
     ):
         assert not refusals.refuses(address), address
     assert not Refusals().refuses("who@example.org")

@@ -41,6 +41,10 @@ def routing(settings: Config) -> Routing:
             frozenset({"x@both.test"}),
         ),
         Listed(signed("charlie", serves=("x@both.test",)), frozenset({"x@both.test"})),
+        Listed(
+            signed("delta", serves=("@[ipv6:2001:db8::5]",)),
+            frozenset({"@[ipv6:2001:db8::5]"}),
+        ),
     ]
     directory = Directory(settings.own_addresses(), peers)
     return Routing(settings, lambda: directory)
@@ -60,6 +64,12 @@ def routing(settings: Config) -> Routing:
         ("", "Who@Else.test", "exit:else.test"),
         ("", '"a b"@else.test', "exit:else.test"),
         ("", "who@[IPv6:2001:DB8::1]", "exit:[ipv6:2001:db8::1]"),
+        ("", "Who@[IPv6:2001:DB8:0::5]", "delta"),
+        ("", '"a b"@[IPv6:2001:DB8:0::5]', "delta"),
+        ("", ".odd..@[IPv6:2001:DB8:0::5]", "delta"),
+        ("", f"{'x' * 65}@[ipv6:2001:db8:0::5]", "delta"),
+        ("", "..@[IPv6:2001:DB8:0::1]", "exit:[ipv6:2001:db8::1]"),
+        ("", "..@[x400:Some]", "exit:[x400:some]"),
         ("", "nobody", None),
         ("", "", None),
         ("exit = false", "who@else.test", None),
@@ -90,7 +100,7 @@ def test_a_source_route_hides_nobodys_address(tmp_path: Path) -> None:
 
 def test_a_postmaster_elsewhere(tmp_path: Path) -> None:
     here = routing(config(tmp_path, node='postmaster = "mix@bravo.test"'))
-    for name in ("postmaster", "PostMaster@Alpha.test"):
+    for name in ("postmaster", "PostMaster@Alpha.test", '"postmaster"@alpha.test'):
         assert here.alias(name) == "mix@bravo.test"
         assert here.route(name) == "bravo"
     assert here.alias("postmaster@bravo.test") == "postmaster@bravo.test"
