@@ -166,6 +166,9 @@ def _check_envelope(mail: Mail, content_len: int) -> None:
     count = len(mail.recipients)
     if not 1 <= count <= RECIPIENTS_MAX:
         raise EncodingError("no recipients, or too many")
+    if count > 1 and count * content_len > COPIES_MAX:
+        # The queue would say 452 for ever; `divide` makes more files of it.
+        raise EncodingError("too many recipients for so long a message")
     try:
         paths = [parse_path_untrusted(f"<{mail.reverse_path}>", reverse=True)]
         paths += [parse_path_untrusted(f"<{each}>") for each in mail.recipients]

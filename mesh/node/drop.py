@@ -30,7 +30,10 @@ one message a hop: 20 MB take a tenth of a second, and a Trio thread that stood 
 so long would show on every wire.  Keys are made on the Trio thread, as everywhere.
 
 The folder is hostile (dropbox.py): junk under a message's name costs its key and is
-counted, everything else is not looked at.  What cannot be read or stored now stays.
+counted, everything else is not looked at.  Junk is also what no sender of ours leaves:
+a file that its owner keeps from us, one too long, more recipients than the queue takes
+of so long a message.  What this machine or its disk keeps from being read or stored now
+stays.
 Recipients are routed as any are; what no node serves waits or bounces as the queue
 says, because the sender has gone.
 
@@ -70,6 +73,9 @@ GROUP_MAX: Final = 64
 """Messages taken together: as many as one commit of the spool."""
 GROUP_LEN_MAX: Final = 16_777_216
 """Octets taken together, but for a single larger message."""
+FILE_LEN_MAX: Final = 33_554_432
+"""Octets of a file that is taken however small [local] message_bytes is now: it may have
+been more when a sender heard that all is well.  That of the usual 20 MiB."""
 ORIGIN: Final = hash256(b"mesh/1 drop folder")[:ID_LEN]
 """Where these records come from, in the place of a peer's mark: no peer has it."""
 
@@ -116,7 +122,7 @@ class Drop:
 
         CannotCreateError, IoError.
         """
-        box = DropBox(folder, longest_file(max_message), uids)
+        box = DropBox(folder, max(longest_file(max_message), FILE_LEN_MAX), uids)
         try:
             return cls(box, OneTimeKeys.open(keys, wrapping, entropy), qmgr)
         except BaseException:

@@ -180,6 +180,7 @@ def test_another_key_another_id_a_point_of_low_order() -> None:
         text(b"\0a@b.test>\r\nRCPT TO:<c@d.test", b""),
         text(b"\0a@b.test", b"bare \n"),
         text(b"\0" + b"\0".join([b"a@b.test"] * (RECIPIENTS_MAX + 1)), b""),
+        text(b"\0" + b"\0".join([b"a@b.test"] * 1000), bytes(67_109), length=2**17),
         struct.pack(">IQ", 2**32 - 1, 2**64 - 1).ljust(MAIL_LEN_MIN - 48, b"\0"),
     ],
 )
@@ -199,6 +200,7 @@ def test_a_length_that_is_no_power_of_two() -> None:
     [
         MAIL._replace(recipients=()),
         MAIL._replace(recipients=("a@b.test",) * (RECIPIENTS_MAX + 1)),
+        MAIL._replace(content=bytes(COPIES_MAX // 2 + 1)),
         MAIL._replace(recipients=("nobody",)),
         MAIL._replace(recipients=("@x.org:mix@bravo.test",)),
         MAIL._replace(reverse_path="@x.org:mix@bravo.test"),
@@ -238,6 +240,13 @@ def test_names() -> None:
     assert key_name(7) == "key.0007"
     assert mail_name(b"\xab" * 16) == "mail." + "ab" * 16
     assert temp_name(b"\xab" * 16) == "temp." + "ab" * 16
+
+
+def test_one_recipient_may_have_any_length() -> None:
+    long = MAIL._replace(content=bytes(COPIES_MAX // 2 + 1))
+    for few in divide(long.recipients, len(long.content)):
+        check_mail(long._replace(recipients=few))
+    check_mail(MAIL._replace(content=bytes(COPIES_MAX // 2)))
 
 
 def test_recipients_are_divided_so_that_the_queue_takes_each_file() -> None:

@@ -13,6 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from mesh.cli import dropoff
+from mesh.core import drop as core_drop
 from mesh.core.drop import (
     MAIL_LEN_MIN,
     Mail,
@@ -25,6 +26,7 @@ from mesh.core.drop import (
 from mesh.core.reply import Reply
 from mesh.errors import CannotCreateError, IoError, MessageError, TryLaterError
 from mesh.node import drop as node_drop
+from mesh.node import qmgr
 from mesh.node.dropbox import DropBox
 from mesh.node.onetime import OneTimeKeys
 from tests.disk import NOBODY, forbidden_folder, full_disk
@@ -154,14 +156,14 @@ async def test_hostile_things_under_every_name(
     leave(tmp_path, 1)
     async with taking(tmp_path) as (alpha, drop):
         assert await waits(alpha, 1) == [b"1\r\n"]
-        await until(lambda: drop.junk == 5)
+        await until(lambda: drop.junk == 6)
         leave(tmp_path, 2, 3)
         started = trio.current_time()
         assert len(await waits(alpha, 3)) == 3
         assert trio.current_time() - started <= 2
         await until(lambda: not os.path.lexists(paths[0]))
         await trio.sleep(30)
-    assert paths[5].exists()  # perhaps a message, and too long for this node
+    assert not paths[5].exists()
     assert len(list(drop_folder.glob("other*"))) == 50
 
 
@@ -175,6 +177,39 @@ async def test_more_than_one_group(
     async with taking(tmp_path, max_message=4_000_000) as (alpha, _):
         assert len(await waits(alpha, 5)) == 5
         await until(lambda: not names(tmp_path, "mail"))
+
+
+async def test_a_limit_that_was_lowered_loses_nothing(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    del autojump_clock, patience
+    await stocked(tmp_path)
+    dropoff.drop(str(tmp_path / "drop"), mail(content=b"x" * 3_000_000))
+    async with taking(tmp_path, max_message=10_000) as (alpha, drop):
+        assert await waits(alpha, 1) == [b"x" * 3_000_000]
+        assert drop.junk == 0
+
+
+async def test_more_copies_than_the_queue_takes_hold_no_key(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No sender of ours makes such a file; the queue says 452 to it for ever."""
+    del autojump_clock, patience
+    await stocked(tmp_path)
+    for where in (("you@alpha.test", "me@other.test"), ("you@alpha.test",)):
+        dropoff.drop(str(tmp_path / "drop"), Mail("", where, b"x" * 20_000))
+    before = names(tmp_path, "mail")
+    for module in (core_drop, qmgr):
+        monkeypatch.setattr(module, "COPIES_MAX", 30_000)
+    async with taking(tmp_path) as (alpha, drop):
+        assert len(await waits(alpha, 1)) == 1
+        await until(lambda: not names(tmp_path, "mail"), 5)
+        assert drop.junk == 1
+        assert len(before) == 2
+        await until(lambda: len(names(tmp_path, "key")) == 8)
 
 
 async def test_messages_are_opened_in_a_thread_of_the_folder_s_own(
