@@ -108,7 +108,11 @@ class _Session:
                 self._outcome = Outcome.NO_TLS
             elif isinstance(event, Finished):
                 ref: Ref = event.token  # type: ignore[assignment]
-                self._visit.finished(ref, event.replies)
+                # What ended with the session alone was answered by nobody.
+                answered = self._sender.ready or not all(
+                    reply.transient for reply in event.replies
+                )
+                self._visit.finished(ref, event.replies, answered=answered)
         return True
 
     async def _exchange(self) -> bool:

@@ -6,6 +6,10 @@
     taken                on its way in a session, until `finished`
     left at the end      back to the head of the queue, in its order
 
+    given time           PROGRESS_SECONDS without a message finished, VISIT_SECONDS in all
+    hurried              takes no more; what is under way may end      core/turns.py
+    cut off              what is under way: deferred
+
 So no message chooses the instant at which it leaves.  Every record is in exactly one
 place, also while a disk is read: what a cancelled step had in hand goes back.
 
@@ -18,6 +22,8 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final
 
+import trio
+
 from mesh.core.record import Record
 from mesh.core.reply import TRY_LATER, Reply
 from mesh.core.retry import OUTSIDE
@@ -27,6 +33,12 @@ from mesh.node.spool import Ref
 
 MESSAGES_MAX: Final = 100
 """Messages of one visit: some servers end longer sessions."""
+VISIT_SECONDS: Final = 7200.0
+"""For a whole visit, whatever progress it makes: 100 messages, each as slow as a good
+server with a filter behind it."""
+PROGRESS_SECONDS: Final = 1200.0
+"""For one message with all that comes before it: RFC 5321 4.5.3.2 gives ten minutes to
+the reply to a final dot; as much again is for the rest."""
 BATCH: Final = 64
 """Heads read at once when everything for a domain fails together."""
 
@@ -45,6 +57,21 @@ class Visit:
         count = min(MESSAGES_MAX, len(ready))
         self._own: deque[Ref] = deque(ready.popleft() for _ in range(count))
         self._flying: dict[Ref, Record] = {}
+        self._is_hurried = False
+        self.answered = False
+        """A server said what becomes of one message at least."""
+        self._last = trio.current_time() + VISIT_SECONDS
+        self.scope = trio.CancelScope()
+        """Cancelled when its time is over."""
+        self._progress()
+
+    def _progress(self) -> None:
+        deadline = trio.current_time() + PROGRESS_SECONDS
+        self.scope.deadline = min(deadline, self._last)
+
+    def hurry(self) -> None:
+        """Take no more messages: others wait."""
+        self._is_hurried = True
 
     @property
     def flying(self) -> int:
@@ -53,7 +80,7 @@ class Visit:
 
     async def take(self) -> tuple[Ref, Record] | None:
         """Take the next message that still may go this way; None: there is no more."""
-        while self._own:
+        while self._own and not self._is_hurried:
             record = self._qmgr.spool.hot(self._own[0])
             if record is None:
                 [record] = await self._qmgr.spool.read([self._own[0]])
@@ -76,8 +103,13 @@ class Visit:
             return False
         return True
 
-    def finished(self, ref: Ref, replies: Sequence[Reply]) -> None:
-        """Settle one that was taken by what its receiver said, a reply a recipient."""
+    def finished(
+        self, ref: Ref, replies: Sequence[Reply], *, answered: bool = True
+    ) -> None:
+        """Settle one that was taken, a reply a recipient; answered: by its receiver."""
+        if answered:
+            self.answered = True
+            self._progress()
         record = self._flying.pop(ref)
         if self._qmgr.settle(ref, record, replies, OUTSIDE):
             self._qmgr.delivered(ref)
@@ -104,6 +136,12 @@ class Visit:
                     for to in head.recipients
                 ]
                 self._qmgr.settle(ref, head, replies, OUTSIDE)
+
+    def give_up(self, reply: Reply) -> None:
+        """Settle what is under way: its time is over."""
+        for ref, record in list(self._flying.items()):
+            replies = [reply] * len(record.recipients)
+            self.finished(ref, replies, answered=False)
 
     def end(self) -> None:
         """Give back what was not sent."""

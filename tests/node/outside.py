@@ -225,19 +225,25 @@ def scripted(*sessions: bytes | None) -> Iterator[int]:
 
 @asynccontextmanager
 async def puppet(
-    serve: Callable[[trio.SocketStream], Awaitable[None]],
+    serve: Callable[[trio.SocketStream], Awaitable[object]],
+    *hosts: str,
 ) -> AsyncIterator[int]:
-    """Run a server that does with each connection what it is told, then closes it."""
+    """Run a server that does with each connection what it is told, then closes it.
+
+    It is at one port of 127.0.0.1, or of all of `hosts`.
+    """
 
     async def handle(stream: trio.SocketStream) -> None:
         with suppress(trio.BrokenResourceError):  # the other side has gone
             await serve(stream)
 
     async with trio.open_nursery() as nursery:
-        [listener] = await nursery.start(
-            partial(trio.serve_tcp, handle, 0, host="127.0.0.1")
-        )
-        yield listener.socket.getsockname()[1]
+        port = 0
+        for host in hosts or ("127.0.0.1",):
+            serving = partial(trio.serve_tcp, handle, port, host=host)
+            [listener] = await nursery.start(serving)
+            port = listener.socket.getsockname()[1]
+        yield port
         nursery.cancel_scope.cancel()
 
 

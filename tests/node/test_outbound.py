@@ -4,19 +4,24 @@
 Real time, since the servers have threads of their own; ticks are short.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from mesh.core.reply import Reply
 from mesh.core.retry import OUTSIDE
-from mesh.node import outbound as module
+from mesh.core.turns import CUT_SECONDS, NETWORK_MAX, VISITS_MAX
 from mesh.node.mx import Lookup, Place
 from mesh.node.outbound import UNREACHED
+from mesh.node.session import REPLY_SECONDS
+from mesh.node.visit import PROGRESS_SECONDS, VISIT_SECONDS
 from tests.harness import until
-from tests.node.exits import TICK, WHO, exit_node, gone, here, stored, tick_of
-from tests.node.outside import converse, mail_server, name_server, puppet, scripted
+from tests.node.exits import WHO, exit_node, gone, here, stored, tick_of
+from tests.node.outside import converse, mail_server, name_server, puppet
 
 
 async def test_dns_then_the_first_host_that_answers(tmp_path: Path) -> None:
@@ -97,24 +102,15 @@ async def test_nobody_there_defers_all_and_the_domain_rests(tmp_path: Path) -> N
         await gone(alpha, 210)
         await tick_of(outbound)
         assert len(alpha.qmgr._deferred) == 210
-        sites = outbound._sites
-        assert {site.failures for site in sites.values()} == {1}
-        rests = sites["exit:x.test"].rests_until - trio.current_time()
+        domains = outbound._turns._domains
+        assert {domain.failures for domain in domains.values()} == {1}
+        rests = domains["exit:x.test"].rests_until - trio.current_time()
         assert 0.7 * OUTSIDE.first < rests < 1.25 * OUTSIDE.first
         # What comes meanwhile waits for the end of the rest.
         await stored(alpha, b"x\r\n", WHO)
         await tick_of(outbound)
         assert len(alpha.qmgr._deferred) == 210
         assert len(alpha.qmgr.queue("exit:x.test").ready) == 1
-
-
-async def test_quiet_domains_are_forgotten(tmp_path: Path) -> None:
-    async with exit_node(tmp_path, {"x.test": UNREACHED}) as (alpha, outbound):
-        await stored(alpha, b"x\r\n", WHO)
-        await until(lambda: alpha.qmgr._deferred, 15)
-        [site] = outbound._sites.values()
-        site.rests_until = trio.current_time() - 3 * OUTSIDE.longest
-        await until(lambda: not outbound._sites, 15)
 
 
 async def test_a_smarthost_takes_all_but_the_fixed_routes(tmp_path: Path) -> None:
@@ -140,7 +136,7 @@ async def test_work_begins_on_ticks_only(tmp_path: Path) -> None:
         ):
             await stored(alpha, b"x\r\n", WHO)
             await trio.sleep(0.3)
-            assert not outbound._sites
+            assert not outbound._turns.known
             assert not server.letters
             await tick_of(outbound)
             assert len(server.letters) == 1
@@ -173,14 +169,96 @@ async def test_a_visit_takes_nothing_that_came_after_its_tick(tmp_path: Path) ->
         assert alpha.spool.waiting == 1
 
 
-async def test_no_more_visits_than_so_many(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def tarpit(seconds: float = float("inf")) -> Callable[[trio.SocketStream], Any]:
+    """A server that greets after so long, and whose every reply takes as long."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async def said(_verb: str, _line: bytes) -> bytes:
+            await trio.sleep(seconds)
+            return b""
+
+        await converse(stream, said)
+
+    return serve
+
+
+async def test_one_network_has_a_share_of_the_visits(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    monkeypatch.setattr(module, "VISITS_MAX", 2)
-    with scripted(b"", b"") as port:
-        places = {f"{n}.test": here(port) for n in range(5)}
-        async with exit_node(tmp_path, places) as (alpha, outbound):
-            await stored(alpha, b"x\r\n", *(f"x@{n}.test" for n in range(5)))
-            await until(lambda: sum(s.busy for s in outbound._sites.values()) == 2, 15)
-            await trio.sleep(4 * TICK)
-            assert sum(site.busy for site in outbound._sites.values()) == 2
+    """So a tarpit with many domains leaves room for all others."""
+    async with puppet(tarpit()) as tar, puppet(tarpit(0.0), "127.0.1.1") as port:
+        places = {f"{n}.test": here(tar) for n in range(VISITS_MAX + 10)}
+        places["x.test"] = [Place("mx.x.test", "127.0.1.1", port)]
+        async with exit_node(tmp_path, places, tick=10.0) as (alpha, outbound):
+            for n in range(VISITS_MAX + 10):
+                await stored(alpha, b"x\r\n", f"who@{n}.test")
+            await trio.sleep(25)
+            assert outbound._turns.visited == NETWORK_MAX
+            await stored(alpha, b"x\r\n", WHO)
+            await trio.sleep(15)
+            assert alpha.spool.waiting == VISITS_MAX + 10
+            assert not alpha.qmgr.deferred
+
+
+async def test_a_tarpit_gives_way_to_those_in_line(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """However many addresses it has."""
+    count = VISITS_MAX + 1
+    hosts = [f"127.0.{n}.1" for n in range(1, count + 1)]
+    async with puppet(tarpit(), *hosts) as tar, puppet(tarpit(0.0)) as port:
+        places = {
+            f"{n}.test": [Place("tar", host, tar)] for n, host in enumerate(hosts)
+        }
+        places["x.test"] = here(port)
+        async with exit_node(tmp_path, places, tick=10.0) as (alpha, outbound):
+            for domain in [*places][:-1]:
+                await stored(alpha, b"x\r\n", f"who@{domain}")
+            await trio.sleep(20)
+            assert outbound._turns.visited == VISITS_MAX
+            await stored(alpha, b"x\r\n", WHO)
+            began = trio.current_time()
+            x = alpha.qmgr.queue("exit:x.test")
+            await until(lambda: not x.ready, 2 * CUT_SECONDS)
+            await until(lambda: alpha.spool.waiting == count, 10)
+            assert CUT_SECONDS / 2 < trio.current_time() - began < CUT_SECONDS + 30
+            assert 1 <= alpha.qmgr.deferred <= 3  # as many as were in the way
+
+
+@pytest.mark.parametrize(
+    ("seconds", "lasts"),
+    [
+        (float("inf"), REPLY_SECONDS),  # never says anything
+        (500.0, PROGRESS_SECONDS),  # in time for each reply, never for a message
+    ],
+)
+async def test_a_visit_without_progress_ends_and_counts_for_all_that_wait(
+    tmp_path: Path,
+    autojump_clock: trio.testing.MockClock,
+    seconds: float,
+    lasts: float,
+) -> None:
+    async with (
+        puppet(tarpit(seconds)) as port,
+        exit_node(tmp_path, {"x.test": here(port)}, tick=10.0) as (alpha, outbound),
+    ):
+        for _ in range(3):
+            await stored(alpha, b"x\r\n", WHO)
+        await trio.sleep(lasts + 30)
+        assert alpha.qmgr.deferred == 3
+        assert not outbound._turns.visited
+
+
+async def test_a_slow_server_that_goes_on_has_its_time(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with (
+        puppet(tarpit(150.0)) as port,
+        exit_node(tmp_path, {"x.test": here(port)}, tick=10.0) as (alpha, _),
+    ):
+        for _ in range(20):
+            await stored(alpha, b"x\r\n", WHO)
+        await trio.sleep(VISIT_SECONDS + 30)
+        assert alpha.spool.waiting == 20 - (VISIT_SECONDS - 300) // 600
+        # What was under way has failed; what had no turn has not.
+        assert alpha.qmgr.deferred == 1

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from mesh.core.smtp import Sender
-from mesh.node import outbound, session
+from mesh.node import session, visit
 from mesh.node.mx import Place
 from tests.harness import until
 from tests.node.exits import EHLO, US, WHO, exit_node, gone, here, stored
@@ -72,8 +72,9 @@ async def test_a_server_that_breaks_loses_nothing(tmp_path: Path, said: str) -> 
         async with exit_node(tmp_path, {"x.test": here(port)}) as (alpha, out):
             await stored(alpha, b"x\r\n", WHO)
             await until(lambda: len(alpha.qmgr._deferred) == count, 15)
-            [site] = out._sites.values()
-            await until(lambda: site.failures == 1 and not site.busy, 15)
+            await until(lambda: not out._turns.visited, 15)
+            [domain] = out._turns._domains.values()
+            assert domain.failures == 1
             assert alpha.spool.waiting == 1
 
 
@@ -115,21 +116,23 @@ async def test_a_handshake_that_fails_is_followed_by_clear(tmp_path: Path) -> No
         ("CONNECT_SECONDS", b""),
         ("REPLY_SECONDS", b"220 x\r\n"),
         ("TLS_SECONDS", b"220 x\r\n250-x\r\n250 STARTTLS\r\n220 go\r\n"),
+        ("PROGRESS_SECONDS", b"220 x\r\n"),
         ("VISIT_SECONDS", b"220 x\r\n"),
     ],
 )
 async def test_who_says_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, script: bytes
 ) -> None:
-    module = outbound if limit == "VISIT_SECONDS" else session
+    module = session if hasattr(session, limit) else visit
     monkeypatch.setattr(module, limit, 0.0 if limit == "CONNECT_SECONDS" else 0.3)
     if limit == "TLS_SECONDS":
         monkeypatch.setattr(Sender, "receive_data", _line_by_line)
     with scripted(script, None) as port:
         async with exit_node(tmp_path, {"x.test": here(port)}) as (alpha, out):
             await stored(alpha, b"x\r\n", WHO)
-            await until(lambda: any(s.failures for s in out._sites.values()), 15)
-            assert alpha.spool.waiting == 1
+            domains = out._turns._domains
+            await until(lambda: any(d.failures for d in domains.values()), 15)
+            assert alpha.spool.waiting == alpha.qmgr.deferred == 1
 
 
 def _line_by_line(sender: Sender, data: bytes) -> None:

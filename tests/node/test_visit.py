@@ -91,7 +91,8 @@ async def test_a_failure_that_is_cut_short_loses_nothing(
 ) -> None:
     async with exit_node(tmp_path, {"x.test": UNREACHED}, tick=3600.0) as (alpha, _):
         for _ in range(70):
-            await stored(alpha, b"x\r\n", WHO)
+            alpha.submit(b"x\r\n", WHO)
+        await gone(alpha, 70)
         heads = alpha.spool.heads
 
         async def slow_at_last(refs: Sequence[Ref]) -> object:
@@ -145,7 +146,7 @@ async def test_what_is_under_way_when_the_node_ends_is_found_again(
     with scripted(b"220 x\r\n" + EHLO) as port:
         async with exit_node(tmp_path, {"x.test": here(port)}) as (alpha, outbound):
             await stored(alpha, b"x\r\n", WHO)
-            await until(lambda: outbound._sites, 15)
+            await until(lambda: outbound._turns.visited, 15)
             await until(lambda: not alpha.qmgr.queue("exit:x.test").ready, 15)
     async with exit_node(tmp_path, {}, tick=3600.0) as (alpha, _):
         assert len(alpha.qmgr.queue("exit:x.test").ready) == 1
