@@ -8,6 +8,7 @@ import os
 import pwd
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from mesh.core.content import to_lf
+from mesh.core.drop import PIECE_LEN
 from mesh.node import pipe
 from mesh.node import pipe as pipe_module
 from mesh.node.pipe import PipeDelivery
@@ -75,6 +78,29 @@ async def test_it_gets_the_octets_with_lf_and_a_clean_environment(
     assert told[:3] == ["/", "a b", "c"]
     assert set(names) == {"HOME", "LOGNAME", "PATH", "USER"}
     assert told[-1] == "True"
+
+
+async def test_twenty_megabytes_are_converted_beside_trio_s_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And in short pieces: one call would keep the interpreter for 40 ms."""
+    seen: list[tuple[bool, int]] = []
+
+    def converting(piece: bytes) -> bytes:
+        on_trio = threading.current_thread() is threading.main_thread()
+        seen.append((on_trio, len(piece)))
+        return to_lf(piece)
+
+    monkeypatch.setattr(pipe, "to_lf", converting)
+    body = "pathlib.Path(out, 'got').write_bytes(sys.stdin.buffer.read())"
+    content = b"line\r\n" * 3_500_000
+    async with piped(tmp_path, program(tmp_path, body)) as alpha:
+        alpha.submit(content, "mix@a.test")
+        await until(lambda: (tmp_path / "got").exists(), 20)
+        await until(lambda: not alpha.spool.waiting, 20)
+    assert (tmp_path / "got").read_bytes() == content.replace(b"\r\n", b"\n")
+    assert not any(on_trio for on_trio, _ in seen)
+    assert max(length for _, length in seen) <= PIECE_LEN + 1
 
 
 async def settled(folder: Path, argv: tuple[str, ...], limit: float = 30.0) -> str:
