@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The list of those who want no mail from here: `[delivery] refuse = "FILE"`.
 
-    # a comment, to the end of the line
+    # a comment, to the end of the line; not within an address
     who@example.org            this recipient
     @example.org               everybody at this domain; not at those below it
 
@@ -18,7 +18,10 @@ from typing import Final
 from mesh.core.names import domain_of, normalize_address
 from mesh.errors import ConfigError
 
+MISTAKES_MAX: Final = 20
+"""Lines that are told of: a file that is no list has as many as it has lines."""
 _ESCAPED: Final = re.compile(r"\\(.)")
+_COMMENT: Final = re.compile(r"(?:^|\s)#")
 
 
 def canonical(address: str) -> str:
@@ -57,8 +60,8 @@ def parse_refusals(text: str, where: str) -> Refusals:
     """Read a list; ConfigError with a line a mistake, each beginning with `where`."""
     entries: set[str] = set()
     mistakes: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        entry = line.partition("#")[0].strip().rstrip(".")
+    for number, line in enumerate(text.split("\n"), 1):
+        entry = _COMMENT.split(line, maxsplit=1)[0].strip().rstrip(".")
         if not entry:
             continue
         local, at, domain = entry.rpartition("@")
@@ -69,6 +72,8 @@ def parse_refusals(text: str, where: str) -> Refusals:
                 f"{where}:{number}: no address: write one a line, user@example.net, "
                 "or @example.net for a whole domain"
             )
+            if len(mistakes) == MISTAKES_MAX:
+                break
             continue
         entries.add(canonical(entry))
     if mistakes:

@@ -16,7 +16,7 @@ address, an id or a size.  `ping` is a dialogue of its own with one NOOP in it.
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import trio
@@ -89,12 +89,15 @@ class Control:
         peers: Peers,
         exchange: Exchange,
         qmgr: QueueManager,
+        mistakes: Callable[[], Sequence[str]] = tuple,
         unix_time: Callable[[], float] = time.time,
     ) -> None:
+        """`mistakes` tells, live, what is wrong with files beside peers.d."""
         self._name, self._clock, self._klass = name, clock, klass
         self._peers = peers
         self._exchange = exchange
         self._qmgr = qmgr
+        self._mistakes = mistakes
         self._unix_time = unix_time
         self._places = trio.CapacityLimiter(SESSIONS_MAX)
         self._queue = QueueFacts()
@@ -156,7 +159,7 @@ class Control:
         if request.ask is Ask.STATUS:
             listed = self._peers.snapshot.by_name.values()
             links = [self._link(one.descriptor) for one in listed]
-            notes = list(self._peers.snapshot.mistakes)
+            notes = [*self._peers.snapshot.mistakes, *self._mistakes()]
             return {"status": status(self._name, links, self._queue), "notes": notes}
         if request.ask is Ask.QUEUE:
             return {"queue": {"schema": SCHEMA, **self._queue.rounded()}}

@@ -221,12 +221,12 @@ class Node:
         self._keeping.adopt(nursery)
         nursery.start_soon(self._drop.run)
         nursery.start_soon(self._watch, nursery)
+        nursery.start_soon(self._routing.watch)
 
     async def _watch(self, nursery: trio.Nursery) -> None:
-        """Look each second at the files that the operator may change."""
+        """Look each second at what the operator may change in peers.d."""
         while True:
             await trio.sleep(PEERS_SECONDS)
-            self._routing.poll()
             self._keeping.adopt(nursery)
 
     @contextmanager
@@ -241,6 +241,7 @@ class Node:
             peers=self._peers,
             exchange=self._exchange,
             qmgr=self._qmgr,
+            mistakes=lambda: self._routing.mistakes,
         )
         nursery.start_soon(control.run, sock)
         try:

@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from mesh.core.clock import Clock
-from mesh.core.control import Ask, Request, What, encode_request
+from mesh.core.control import CONTROL_NAME, Ask, Request, What, encode_request
 from mesh.node.control import (
     CONTROL_MODE,
     IDLE_SECONDS,
@@ -30,6 +30,7 @@ from mesh.node.submission import bind_unix
 from mesh.node.wire import SocketWire
 from tests.descriptors import DAY, NOW, text_of
 from tests.harness import Cable, Half, Patience, connect, half, until
+from tests.node.homes import Home, running
 
 BRAVO = "mix@bravo.test"
 
@@ -132,6 +133,34 @@ async def test_a_link_and_why_there_is_none(
         answer = await operator.ask(Ask.STATUS)
         assert answer["status"]["state"] == "down"
         assert "carol.mesh" in answer["notes"][0]
+
+
+async def test_what_is_wrong_with_the_refuse_list(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    del autojump_clock, patience
+    alpha = Home(tmp_path, "alpha")
+    refuse = alpha.path / "refuse"
+    refuse.write_text("who@else.test\n")
+    alpha.set(refuse='"refuse"')
+
+    async def notes() -> list[str]:
+        stream = await trio.open_unix_socket(alpha.path / "state" / CONTROL_NAME)
+        await stream.send_all(encode_request(Request(Ask.STATUS)))
+        told = json.loads(await everything(stream))["notes"]
+        assert isinstance(told, list)
+        return told
+
+    async with running(alpha):
+        assert await notes() == []
+        refuse.write_text("nobody\n")
+        await trio.sleep(2)
+        [note] = await notes()
+        assert note.startswith(f"{refuse}:1: no address")
+        assert note.endswith("the last good list stays in force")
+        refuse.write_text("who@else.test\n")
+        await trio.sleep(2)
+        assert await notes() == []
 
 
 async def test_a_peer_that_dials_and_one_that_shakes_hands(
