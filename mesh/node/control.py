@@ -9,8 +9,8 @@ stream of the peer's link, octets as in mesh/core/raw.py, replies back as they c
     live                    is a link up, and why not
     on the node's ticks     every count: read at the start and each TICK_SECONDS after
 
-so that a status polled each second is no curve of the load that the wire hides.  A
-reason is the last that the dialer or the link gave; nothing here has a time, an
+so that a status polled each second is no curve of the load that the wire hides; nor is
+what `retry` and `drop` did told, for that would be a count of now.  A reason is the last that the dialer or the link gave; nothing here has a time, an
 address, an id or a size.  `ping` is a dialogue of its own with one NOOP in it.
 """
 
@@ -33,7 +33,6 @@ from mesh.core.control import (
     encode_answer,
     encode_refusal,
     parse_request_untrusted,
-    rough,
     status,
 )
 from mesh.core.descriptor import Descriptor
@@ -50,7 +49,6 @@ from mesh.node.peer import Peer
 from mesh.node.peers import Peers
 from mesh.node.qmgr import QueueManager
 from mesh.node.routing import UNROUTED
-from mesh.node.spool import Ref
 from mesh.node.wire import Outlet, SocketWire, receive
 
 CONTROL_MODE: Final = 0o600
@@ -164,13 +162,12 @@ class Control:
         if request.ask is Ask.QUEUE:
             return {"queue": {"schema": SCHEMA, **self._queue.rounded()}}
         if request.ask is Ask.RETRY:
-            refs = self._qmgr.take_deferred()
-            self._qmgr.lead_back(refs)
+            self._qmgr.lead_back(self._qmgr.take_deferred())
         else:
-            refs = self._drop(request.what)
-        return {"about": rough(len(refs))}
+            self._drop(request.what)
+        return {}
 
-    def _drop(self, what: What | None) -> list[Ref]:
+    def _drop(self, what: What | None) -> None:
         if what is What.DEFERRED:
             refs = self._qmgr.take_deferred()
         else:
@@ -179,7 +176,6 @@ class Control:
             ready.clear()
         for ref in refs:
             self._qmgr.delivered(ref)
-        return refs
 
     def _count(self) -> QueueFacts:
         counts = dict.fromkeys(("peers", "remailers", "port_25", "unrouted"), 0)

@@ -33,6 +33,8 @@ from tests.harness import Cable, Half, Patience, connect, half, until
 from tests.node.homes import Home, running
 
 BRAVO = "mix@bravo.test"
+DONE = {"ok": True}
+"""No count: a poll would be a curve of the load."""
 
 
 class Operator:
@@ -232,7 +234,7 @@ async def test_retry_leads_back_and_drop_destroys(
         while ready:
             alpha.qmgr.defer(ready.popleft())
         assert alpha.qmgr.deferred == 5
-        assert await operator.ask(Ask.RETRY) == {"ok": True, "about": 8}
+        assert await operator.ask(Ask.RETRY) == DONE
         await until(lambda: len(ready) == 5)
         assert alpha.qmgr.deferred == 0
         for _ in range(2):
@@ -240,11 +242,11 @@ async def test_retry_leads_back_and_drop_destroys(
         alpha.submit(b"y\r\n", "gone@nowhere.test")
         await until(lambda: alpha.spool.waiting == 6)
         dropped = await operator.ask(Ask.DROP, what=What.UNROUTED)
-        assert dropped == {"ok": True, "about": 1}
+        assert dropped == DONE
         assert not alpha.qmgr.queue(UNROUTED).ready
         assert alpha.spool.waiting == 5
         dropped = await operator.ask(Ask.DROP, what=What.DEFERRED)
-        assert dropped == {"ok": True, "about": 2}
+        assert dropped == DONE
         assert alpha.spool.waiting == 3
         assert len(ready) == 3
 
