@@ -182,6 +182,56 @@ def tarpit(seconds: float = float("inf")) -> Callable[[trio.SocketStream], Any]:
     return serve
 
 
+@pytest.mark.parametrize(
+    ("answered", "reply", "deferred"),
+    [(0, b"", 4), (1, b"250 ok\r\n", 1), (1, b"451 later\r\n", 2)],
+)
+async def test_a_session_that_breaks_before_any_answer_counts_for_all_that_wait(
+    tmp_path: Path, answered: int, reply: bytes, deferred: int
+) -> None:
+    """Else what lies behind would wait for ever, and never be given up."""
+    finished: list[bytes] = []
+
+    async def breaks(stream: trio.SocketStream) -> None:
+        async def said(verb: str, line: bytes) -> bytes | None:
+            if verb == ".":
+                finished.append(line)
+                return reply
+            return None if verb == "RCPT" and len(finished) == answered else b""
+
+        await converse(stream, said)
+
+    async with (
+        puppet(breaks) as port,
+        exit_node(tmp_path, {"x.test": here(port)}, tick=3600.0) as (alpha, outbound),
+    ):
+        for _ in range(4):
+            await stored(alpha, b"x\r\n", WHO)
+        await tick_of(outbound)
+        assert len(finished) == answered
+        assert alpha.qmgr.deferred == deferred
+
+
+async def test_who_had_his_turn_makes_room_without_a_failure(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with puppet(tarpit(20.0)) as tar, puppet(tarpit(0.0)) as port:
+        places = {f"{n}.test": here(tar) for n in range(NETWORK_MAX)}
+        places["x.test"] = here(port)
+        async with exit_node(tmp_path, places, tick=10.0) as (alpha, outbound):
+            for domain in [*places][:-1]:
+                for _ in range(4):
+                    await stored(alpha, b"x\r\n", f"who@{domain}")
+            await trio.sleep(15)
+            assert outbound._turns.visited == NETWORK_MAX
+            await stored(alpha, b"x\r\n", WHO)
+            x = alpha.qmgr.queue("exit:x.test")
+            await until(lambda: not x.ready, 160)
+            assert not alpha.qmgr.deferred
+            assert alpha.spool.waiting > NETWORK_MAX  # they had more to say
+            await until(lambda: not alpha.spool.waiting, 1000)
+
+
 async def test_one_network_has_a_share_of_the_visits(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
