@@ -13,12 +13,14 @@
 One program at a time for each remailer.  It is the leader of a group of its own, which
 ends with the node: SIGTERM, END_SECONDS, SIGKILL; a node that is killed takes the
 program with it (PR_SET_PDEATHSIG).  What the program leaves running when it ends by
-itself is its own affair.
+itself is its own affair.  One that the kernel does not let go of, because its disk does
+not answer, holds up its own remailer's mail and nothing else: the node ends without it.
 
 A program that was running when the node crashed is run again with the same message.
 """
 
 import ctypes
+import math
 import os
 import pwd
 import signal
@@ -26,7 +28,7 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -47,6 +49,8 @@ LOOK_SECONDS: Final = 0.1
 """Between two looks at a program that cannot be waited for."""
 END_SECONDS: Final = 1.0
 """Between SIGTERM and SIGKILL when the node ends; it has 10 s for everything."""
+KILL_SECONDS: Final = 0.5
+"""After SIGKILL, and for a start under way: what lasts longer is in the kernel's hands."""
 PATH: Final = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 PR_SET_PDEATHSIG: Final = 1
 _PRCTL: Final = ctypes.CDLL(None).prctl
@@ -74,6 +78,7 @@ class PipeDelivery:
         # Its own thread and not one of Trio's, which end when idle: PDEATHSIG means
         # the thread that made the program.
         self._thread = Writer()
+        self._starting = False
         self._ending = False
         self.busy = False
         """The program runs."""
@@ -102,20 +107,48 @@ class PipeDelivery:
                     if self._qmgr.settle(ref, record, replies):
                         self._qmgr.delivered(ref)
         finally:
-            await self._thread.stop()
+            if not self._starting:  # else it hangs, and what it starts dies with it
+                await self._thread.stop()
 
     async def _deliver(self, record: Record) -> Reply:
         """Run the program once; what its end says."""
-        process = await self._thread.call(partial(_start, self._argv, record.content))
+        process = await self._begin(record.content)
         if process is None:
             return NOT_NOW
+        in_time = False
         try:
-            if await _ended(process, self._limit_seconds):
-                return reply_of(process.wait())
-            return NOT_NOW
+            in_time = await _ended(process, self._limit_seconds)
         finally:
-            with trio.CancelScope(shield=True):
-                await _end(process)
+            await _end(process)
+        if in_time:
+            return reply_of(process.wait())
+        await _ended(process, math.inf)  # nobody runs beside one that nothing ends
+        return NOT_NOW
+
+    async def _begin(self, content: bytes) -> "subprocess.Popen[bytes] | None":
+        """Start the program on the thread; cancelled, end it when it starts soon."""
+        outcome: list[Any] = []
+        known = trio.Event()
+
+        def started(process: Any, error: BaseException | None) -> None:
+            self._starting = False
+            outcome.extend((process, error))
+            known.set()
+
+        self._starting = True
+        self._thread.submit(partial(_start, self._argv, content), started)
+        try:
+            await known.wait()
+        except trio.Cancelled:
+            with trio.move_on_after(KILL_SECONDS, shield=True):
+                await known.wait()
+            if outcome and outcome[0] is not None:
+                await _end(outcome[0])
+            raise
+        process, error = outcome
+        if error is not None:
+            raise error
+        return process  # type: ignore[no-any-return]
 
 
 def _start(argv: Sequence[str], content: bytes) -> "subprocess.Popen[bytes] | None":
@@ -173,10 +206,14 @@ async def _ended(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
 
 
 async def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End the group of a program that did not end by itself."""
-    for number, seconds in ((signal.SIGTERM, END_SECONDS), (signal.SIGKILL, 1e9)):
+    """End the group of a program that did not end by itself, as far as one can."""
+    for number, seconds in (
+        (signal.SIGTERM, END_SECONDS),
+        (signal.SIGKILL, KILL_SECONDS),
+    ):
         if process.returncode is not None:
             return
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        await _ended(process, seconds)
+        with trio.CancelScope(shield=True):
+            await _ended(process, seconds)

@@ -7,11 +7,13 @@ Real time: the programs are other processes.
 import os
 import pwd
 import signal
+import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -174,6 +176,114 @@ async def test_the_group_ends_with_the_node_and_the_message_stays(
     found = pids(tmp_path)
     await until(lambda: not any(map(is_alive, found)), 10)
     assert alpha.qmgr.queue("local:0").ready
+
+
+@contextmanager
+def unkillable(patch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Signals do nothing, as in a call to a disk that does not answer.
+
+    Gives the pids; what is left runs to its end when this does.
+    """
+    found: list[int] = []
+
+    def ignored(pid: int, _number: int) -> None:
+        found.append(pid)
+
+    with patch.context() as within:
+        within.setattr(os, "killpg", ignored)
+        try:
+            yield found
+        finally:
+            for pid in set(found):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_the_node_ends_without_a_program_that_nothing_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipe, "END_SECONDS", 0.1)
+    with unkillable(monkeypatch) as found:
+        async with piped(tmp_path, program(tmp_path, STUBBORN)) as alpha:
+            alpha.submit(b"x\r\n", "mix@a.test")
+            await until(lambda: len(pids(tmp_path)) == 2, 20)
+            leader, child = pids(tmp_path)
+            started = trio.current_time()
+        assert trio.current_time() - started < 5
+        assert alpha.spool.waiting == 1
+        assert found == [leader, leader]
+        os.kill(child, signal.SIGKILL)
+
+
+async def test_nothing_runs_beside_a_program_that_nothing_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipe, "END_SECONDS", 0.1)
+    body = (
+        "number = len(list(pathlib.Path(out).glob('run*')))\n"
+        "pathlib.Path(out, f'run{number}').touch()\n"
+        "time.sleep(0 if number else 60)"
+    )
+
+    def runs() -> list[Path]:
+        return list(tmp_path.glob("run*"))
+
+    async with piped(tmp_path, program(tmp_path, body), 0.5) as alpha:
+        with unkillable(monkeypatch) as found:
+            for _ in range(2):
+                alpha.submit(b"x\r\n", "mix@a.test")
+            await until(lambda: len(found) == 2, 20)
+            with trio.move_on_after(2):
+                await until(lambda: len(runs()) > 1, 60)
+            assert len(runs()) == 1
+        await until(lambda: len(runs()) == 2, 20)
+        await until(lambda: alpha.spool.waiting == 1, 20)
+
+
+async def test_the_node_ends_without_a_program_that_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file lies on a disk that does not answer."""
+    freed, hangs = threading.Event(), threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        hangs.set()
+        freed.wait(60)
+
+    try:
+        async with piped(tmp_path, ("/bin/true",)) as alpha:
+            with monkeypatch.context() as patch:
+                patch.setattr(subprocess, "Popen", hang)
+                alpha.submit(b"x\r\n", "mix@a.test")
+                await until(hangs.is_set, 20)
+            started = trio.current_time()
+        assert trio.current_time() - started < 5
+        assert alpha.spool.waiting == 1
+    finally:
+        freed.set()
+
+
+async def test_a_program_that_starts_while_the_node_ends_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipe, "END_SECONDS", 0.2)
+    freed, hangs = threading.Event(), threading.Event()
+    start = subprocess.Popen
+    made: list[subprocess.Popen[bytes]] = []
+
+    def hang(*args: Any, **options: Any) -> object:
+        hangs.set()
+        freed.wait(60)
+        made.append(start(*args, **options))
+        return made[0]
+
+    async with piped(tmp_path, ("/bin/sleep", "60")) as alpha:
+        monkeypatch.setattr(subprocess, "Popen", hang)
+        alpha.submit(b"x\r\n", "mix@a.test")
+        await until(hangs.is_set, 20)
+        threading.Timer(0.2, freed.set).start()
+    assert made[0].returncode == -signal.SIGTERM
+    assert alpha.spool.waiting == 1
 
 
 async def test_one_at_a_time_in_order(tmp_path: Path) -> None:
