@@ -13,7 +13,9 @@ CNAMEs are followed.  Of a host's addresses those are left out at which no mail 
 somebody else can be (core/ip.py: private, loopback, and the like), and this machine's
 own; else a stranger's zone could send us to a port of this machine or of its network.
 A host that is this machine also ends the list, with all of its preference and behind it
-(RFC 5321 5.1: no loops).  A fixed route may name what a zone may not.
+(RFC 5321 5.1: no loops).  A fixed route may name what a zone may not; its name, if it
+is one, is looked up as the machine does it, which blocks: in threads of a number of
+their own, so that a slow resolver keeps nothing else of the node waiting.
 
 dnspython takes 140 ms to import: a worker thread does it on the first look-up.
 """
@@ -28,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from mesh.core.ip import Address, is_public, parse, within
+from mesh.core.names import parse_endpoint
 from mesh.core.reply import Reply
 
 if TYPE_CHECKING:
@@ -40,19 +43,22 @@ HOSTS_MAX: Final = 10
 """Mail servers looked at: RFC 5321 5.1 asks for two at least."""
 ADDRESSES_MAX: Final = 10
 """Addresses that are tried in one visit."""
+THREADS_MAX: Final = 4
+"""Names of fixed routes looked up at once: an operator has few of them."""
 UDP_MAX: Final = 1232
 """Octets of an answer that no network fragments (DNS flag day 2020)."""
 
 NULL_MX: Final = Reply(556, "5.1.10 the domain takes no mail")
 NO_DOMAIN: Final = Reply(550, "5.1.2 no such domain, or no mail server for it")
 NO_DNS: Final = Reply(451, "4.4.3 the domain's name servers do not answer")
+NO_ROUTE: Final = Reply(451, "4.4.3 its route's name is not found")
 LOOP: Final = Reply(550, "5.4.6 its mail server would be this machine: set a route")
 PRIVATE: Final = Reply(550, "5.4.4 its mail server has no public address: set a route")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where to connect: an address or, on fixed routes, a name; `host` for TLS's SNI."""
+    """Where to connect; `host` for TLS's SNI."""
 
     host: str
     address: str
@@ -68,6 +74,38 @@ def is_own(address: Address) -> bool:
             return parse(probe.getsockname()[0]) == address  # a number has spellings
     except OSError:
         return False  # no way there: connecting will say so
+
+
+class Fixed:
+    """Places that the operator names."""
+
+    def __init__(self, seconds: float = LOOKUP_SECONDS) -> None:
+        self._seconds = seconds
+        self._threads = trio.CapacityLimiter(THREADS_MAX)
+
+    async def places(self, endpoint: str) -> list[Place] | Reply:
+        """Give the addresses of HOST:PORT, in the machine's order."""
+        host, port = parse_endpoint(endpoint)
+        if parse(host) is not None:
+            return [Place(host, host, port)]
+        with trio.move_on_after(self._seconds):
+            try:
+                found = await trio.to_thread.run_sync(
+                    _addresses_of,
+                    host,
+                    abandon_on_cancel=True,
+                    limiter=self._threads,
+                )
+            except OSError:
+                return NO_ROUTE
+            return [Place(host, address, port) for address in found[:ADDRESSES_MAX]]
+        return NO_ROUTE
+
+
+def _addresses_of(host: str) -> list[str]:
+    # As octets: nothing is to be made of a name that is no IDNA, like _smtp.example.
+    found = socket.getaddrinfo(host.encode(), None, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found]
 
 
 class Lookup:

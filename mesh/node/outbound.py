@@ -28,11 +28,10 @@ import trio
 from mesh.config import Config
 from mesh.core.crypto import Entropy
 from mesh.core.ip import network_of, parse
-from mesh.core.names import parse_endpoint
 from mesh.core.pool import Ticks
 from mesh.core.reply import Reply
 from mesh.core.turns import Turns
-from mesh.node.mx import Lookup, Place
+from mesh.node.mx import Fixed, Lookup, Place
 from mesh.node.qmgr import QueueManager
 from mesh.node.routing import EXIT, Routing, host_of
 from mesh.node.session import Manner, Outcome, connect_and_send, opportunistic
@@ -72,6 +71,7 @@ class Outbound:
         self._ticks = ticks
         self._smarthost = smarthost
         self._routes = dict(routes or {})
+        self._fixed = Fixed()
         self._turns = Turns(entropy)
         self._visits: dict[str, Visit] = {}
         self._context = opportunistic()
@@ -157,6 +157,5 @@ class Outbound:
     async def _places_of(self, domain: str) -> list[Place] | Reply:
         fixed = self._routes.get(domain, self._smarthost)
         if fixed:
-            host, port = parse_endpoint(fixed)
-            return [Place(host, host, port)]
+            return await self._fixed.places(fixed)
         return await self._places(domain)

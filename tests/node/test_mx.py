@@ -2,9 +2,12 @@
 """MX look-ups against a real name server."""
 
 import socket
+import threading
 from ipaddress import ip_address
 
 import pytest
+import trio
+import trio.testing
 
 from mesh.core.reply import Reply
 from mesh.node.mx import (
@@ -12,8 +15,10 @@ from mesh.node.mx import (
     LOOP,
     NO_DNS,
     NO_DOMAIN,
+    NO_ROUTE,
     NULL_MX,
     PRIVATE,
+    Fixed,
     Lookup,
     Place,
     is_own,
@@ -178,3 +183,39 @@ def test_the_kernel_knows_what_is_own() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))
         assert is_own(ip_address(probe.getsockname()[0]))
+
+
+async def test_a_fixed_route_is_looked_up_as_the_machine_does_it() -> None:
+    fixed = Fixed()
+    assert await fixed.places("127.0.0.1:25") == [Place("127.0.0.1", "127.0.0.1", 25)]
+    assert await fixed.places("[::1]:26") == [Place("::1", "::1", 26)]
+    found = await fixed.places("localhost:27")
+    assert isinstance(found, list)
+    assert Place("localhost", "127.0.0.1", 27) in found
+
+
+@pytest.mark.parametrize("host", ["_smtp.invalid", "x" * 63 + ".invalid"])
+async def test_a_fixed_route_without_an_address(host: str) -> None:
+    assert await Fixed().places(f"{host}:25") is NO_ROUTE
+
+
+async def test_a_slow_resolver_takes_threads_of_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    freed = threading.Event()
+
+    def slow(*_: object, **__: object) -> list[object]:
+        freed.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    fixed, others = Fixed(seconds=0.1), trio.to_thread.current_default_thread_limiter()
+    try:
+        async with trio.open_nursery() as nursery:
+            for _ in range(int(others.total_tokens)):
+                nursery.start_soon(fixed.places, "slow.invalid:25")
+            await trio.testing.wait_all_tasks_blocked()
+            assert others.borrowed_tokens == 0
+        assert await fixed.places("slow.invalid:25") is NO_ROUTE
+    finally:
+        freed.set()
