@@ -6,6 +6,7 @@ Real time: the programs are other processes.
 
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import sys
@@ -313,12 +314,17 @@ def test_a_user_without_a_name_has_a_path_all_the_same(
     assert pipe._environment() == {"PATH": pipe.PATH, "HOME": "/"}
 
 
-async def test_a_killed_node_takes_the_program_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", [pipe.PATH, "/nowhere"])
+async def test_a_killed_node_takes_the_program_with_it(
+    tmp_path: Path, path: str
+) -> None:
     """Its thread dies with the node; the kernel then kills what the thread made."""
     argv = program(tmp_path, STUBBORN)
     parent = (
         "import threading, time\n"
+        "from mesh.node import pipe\n"
         "from mesh.node.pipe import _start\n"
+        f"pipe.PATH = {path!r}\n"
         f"run = lambda: (_start({argv!r}, b''), time.sleep(60))\n"
         "threading.Thread(target=run).start()\n"
     )
@@ -329,6 +335,38 @@ async def test_a_killed_node_takes_the_program_with_it(tmp_path: Path) -> None:
     leader, child = pids(tmp_path)
     await until(lambda: not is_alive(leader), 10)
     os.kill(child, signal.SIGKILL)
+
+
+@pytest.fixture
+def forgetful() -> Iterator[None]:
+    """Look for setpriv anew, before and after."""
+    pipe._launcher.cache_clear()
+    yield
+    pipe._launcher.cache_clear()
+
+
+@pytest.mark.skipif(not shutil.which("setpriv", path=pipe.PATH), reason="no setpriv")
+@pytest.mark.usefixtures("forgetful")
+async def test_a_start_needs_no_copy_of_the_node_s_memory(tmp_path: Path) -> None:
+    """Python makes none where no code of its own runs in it."""
+    copies: list[int] = []
+    os.register_at_fork(before=lambda: copies.append(1))
+    assert await settled(tmp_path, ("/bin/true",)) == "gone"
+    assert copies == []
+
+
+@pytest.mark.usefixtures("forgetful")
+@pytest.mark.parametrize("text", ["#!/bin/sh\nexit 1\n", "no program"])
+async def test_a_setpriv_that_knows_nothing_of_deaths_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "setpriv").write_text(text)
+    (folder / "setpriv").chmod(0o755)
+    monkeypatch.setattr(pipe, "PATH", str(folder))
+    assert pipe._launcher() == ()
+    assert await settled(tmp_path, ("/bin/true",)) == "gone"
 
 
 async def test_a_program_is_waited_for_without_a_descriptor_too(
