@@ -21,7 +21,9 @@ in the spool under the message's own id):
     D0'  +  -  +  ?   the new key lies there; the spool may forget the id
 
 No sender seals to a key that is about to die: K goes first and under its lock, and both
-are off the disk before the slot is overwritten.  The id is a hash of the message's own
+are off the disk before the slot is overwritten.  A lock counts for LOCK_SECONDS after
+the message is stored: no neighbour keeps a key alive, and a sender that stood still for
+so long just before its last look leaves the message a second time at worst.  The id is a hash of the message's own
 octets (core/drop.py), kept by the spool as a peer's is: known from the commit until D5,
 also when the record was delivered meanwhile.
 
@@ -41,7 +43,7 @@ A folder that fails is tried again later.  A failed fsync, or state/drop.keys fa
 an IoError: the node ends and recovers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
@@ -69,6 +71,8 @@ LOOK_SECONDS: Final = 1.0
 """Between two looks at the folder's time: what is dropped is taken within 2 s."""
 RETRY_SECONDS: Final = 10.0
 """After a look that left something lying: no room, or a lock that somebody holds."""
+LOCK_SECONDS: Final = 60.0
+"""For which a lock keeps a key whose message is stored; sealing 20 MB takes one."""
 GROUP_MAX: Final = 64
 """Messages taken together: as many as one commit of the spool."""
 GROUP_LEN_MAX: Final = 16_777_216
@@ -101,6 +105,7 @@ class Drop:
         self._seen = 0
         self._settled = False
         self._retry_at = float("inf")
+        self._locked: dict[int, float] = {}  # slots, and since when they are in the way
         # Its own: a slow folder keeps nobody's Maildir waiting, nor they it.
         self.threads = trio.CapacityLimiter(1)
         self.junk = 0
@@ -293,10 +298,16 @@ class Drop:
         if not taken:
             return 0
         ones = [(item.slot, self._keys.one(item.slot)) for item in taken]
-        free = await self._in_thread(partial(_remove, self._box, ones))
+        now = trio.current_time()
+        overdue = {s for s, at in self._locked.items() if now - at >= LOCK_SECONDS}
+        free = await self._in_thread(partial(_remove, self._box, ones, overdue))
         await self._renew(sorted(free))
         for item in taken:
-            if item.slot in free and item.origin_id:
+            if item.slot not in free:
+                self._locked.setdefault(item.slot, now)
+                continue
+            self._locked.pop(item.slot, None)
+            if item.origin_id:
                 self._qmgr.spool.forget_id(ORIGIN, item.origin_id)
         return len(free)
 
@@ -331,9 +342,13 @@ def _remove_abandoned(box: DropBox, ones: Ones) -> None:
         box.remove_abandoned(slot, one)
 
 
-def _remove(box: DropBox, ones: Ones) -> set[int]:
-    """Take keys and messages away (D2 to D4); give the slots whose lock was free."""
-    free = [(slot, one) for slot, one in ones if box.withdraw(slot)]
+def _remove(box: DropBox, ones: Ones, overdue: Container[int]) -> set[int]:
+    """Take keys and messages away (D2 to D4); give the slots that no lock keeps."""
+    free = [
+        (slot, one)
+        for slot, one in ones
+        if box.withdraw(slot, by_force=slot in overdue)
+    ]
     for _, one in free:
         box.remove(one)
     box.sync()

@@ -12,8 +12,10 @@ nobody, as mesh-sendmail leaves it:
     Found.MAIL    its octets             Found.JUNK    nothing of ours: may be removed
     Found.LATER   the disk or the machine keeps us from reading it: stays
 
-A key's file is taken away only under its lock, so never from a sender who is sealing to
-it (cli/dropoff.py).  A folder that stands in the way of a name is renamed aside.
+A key's file is taken away under its lock, so not from a sender who is sealing to it
+(cli/dropoff.py), or by force from one who will not let go: a sender looks once more
+whether its key lies there when its message does.  A folder that stands in the way of a
+name is renamed aside.  Whoever may leave mail here may use up all keys.
 
 Blocking: for a worker thread.
 """
@@ -136,29 +138,38 @@ class DropBox:
             os.close(fd)
         os.rename(aside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
 
-    def withdraw(self, slot: int) -> bool:
+    def withdraw(self, slot: int, *, by_force: bool = False) -> bool:
         """Take a key's file away; False while a sender holds its lock.
 
-        OSError when nobody knows.
+        OSError when nobody knows, or when it cannot be taken away.
         """
+        name = key_name(slot)
         try:
-            fd = os.open(key_name(slot), _READ, dir_fd=self._fd)
+            fd = os.open(name, _READ, dir_fd=self._fd)
         except FileNotFoundError:
             return True
         except OSError as error:
-            if error.errno not in _NO_FILE:
+            if error.errno not in (*_NO_FILE, errno.EACCES):
                 raise
-            self._clear(key_name(slot))
+            self._withdraw(name)
             return True
         try:
-            if os.fstat(fd).st_uid == os.geteuid():  # another's lock means nothing
+            ours = os.fstat(fd).st_uid == os.geteuid()  # another's lock means nothing
+            if ours and not by_force:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._clear(key_name(slot))
+            self._withdraw(name)
         except BlockingIOError:
             return False
         finally:
             os.close(fd)
         return True
+
+    def _withdraw(self, name: str) -> None:
+        """Remove a key's file; OSError while a sender could still trust it."""
+        self._clear(name)
+        with suppress(FileNotFoundError, PermissionError):
+            if os.lstat(name, dir_fd=self._fd).st_uid == os.geteuid():
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
     # messages
 

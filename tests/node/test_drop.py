@@ -281,6 +281,35 @@ async def test_a_lock_that_somebody_holds(
         assert await alpha.arrived() == [b"1\r\n"]
 
 
+async def test_no_lock_keeps_a_key_for_ever(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    del autojump_clock, patience
+    await stocked(tmp_path)
+    leave(tmp_path, 1)
+    keys = {p.name: p.read_bytes() for p in (tmp_path / "drop").glob("key.*")}
+    slots = (tmp_path / "drop.keys").read_bytes()
+    held = [(tmp_path / "drop" / name).open("rb") for name in keys]
+    for file in held:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    async with taking(tmp_path) as (alpha, _):
+        assert await waits(alpha, 1) == [b"1\r\n"]
+        await trio.sleep(50)
+        assert (tmp_path / "drop.keys").read_bytes() == slots
+        await until(lambda: not names(tmp_path, "mail"), 25)
+        await until(lambda: len(names(tmp_path, "key")) == 8)
+        after = {p.name: p.read_bytes() for p in (tmp_path / "drop").glob("key.*")}
+        assert sum(keys[name] != after[name] for name in keys) == 1
+        assert (tmp_path / "drop.keys").read_bytes() != slots
+        await trio.sleep(60)
+        assert await alpha.arrived() == [b"1\r\n"]
+        assert after == {
+            p.name: p.read_bytes() for p in (tmp_path / "drop").glob("key.*")
+        }
+    for file in held:
+        file.close()
+
+
 async def test_what_a_sender_left_half_written_goes(
     tmp_path: Path, autojump_clock: MockClock, patience: Patience
 ) -> None:
@@ -351,7 +380,7 @@ async def test_a_folder_that_fails_is_tried_again(
         with monkeypatch.context() as patch:
             failed: list[int] = []
 
-            def fail(_: object, slot: int) -> bool:
+            def fail(_: object, slot: int, **__: bool) -> bool:
                 failed.append(slot)
                 raise OSError(errno.EMFILE, "Too many open files")
 

@@ -268,6 +268,7 @@ def test_a_locked_key_stays(folder: Path, box: DropBox) -> None:
     with (folder / KEY).open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert not box.withdraw(7)
+        assert not box.withdraw(7, by_force=False)
         box.remove_abandoned(7, ONE)
         assert (folder / KEY).exists()
         assert (folder / TEMP).exists()
@@ -276,6 +277,54 @@ def test_a_locked_key_stays(folder: Path, box: DropBox) -> None:
     assert not (folder / TEMP).exists()
     assert box.withdraw(7)
     box.remove_abandoned(7, ONE)
+
+
+def test_a_locked_key_goes_by_force(folder: Path, box: DropBox) -> None:
+    box.publish(7, ONE)
+    with (folder / KEY).open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert box.withdraw(7, by_force=True)
+        assert not (folder / KEY).exists()
+
+
+def test_a_key_that_cannot_be_taken_away_is_not_said_to_be(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a sender would seal to what is destroyed next."""
+    with unprivileged():
+        box = DropBox(shared, 4 * MAIL_LEN_MIN, None)
+        box.publish(7, ONE)
+    for mode in (0o644, 0o000):
+        (shared / KEY).chmod(mode)
+        shared.chmod(0o555)
+        with unprivileged(), pytest.raises(OSError, match="busy"):
+            box.withdraw(7)
+        assert (shared / KEY).exists()
+        shared.chmod(0o700)
+    with unprivileged():
+        assert box.withdraw(7)
+    assert not (shared / KEY).exists()
+    (shared / KEY).mkdir()
+
+    def refuse(*_: object, **__: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    for call in ("open", "lstat", "rename"):  # a user's file system, mounted on it
+        monkeypatch.setattr(os, call, refuse)
+    assert box.withdraw(7)
+    monkeypatch.undo()
+    box.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
+def test_a_stranger_s_key_that_we_may_not_read_holds_up_nothing(shared: Path) -> None:
+    (shared / KEY).write_bytes(pack_key(ONE))
+    (shared / KEY).chmod(0)
+    with unprivileged():
+        box = DropBox(shared, 4 * MAIL_LEN_MIN, None)
+        assert box.withdraw(7)
+        box.close()
+    assert not (shared / KEY).exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
