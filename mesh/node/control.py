@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The control socket: what the operator's commands ask of the running node.
 
-    state/control.sock   0600, bound before the local socket, gone after the end
+    state/control.sock   0600, bound and answered by starting.py until the node is up
 
 One connection is one question (core/control.py) and its answer; `connect` then is a
 stream of the peer's link, octets as in mesh/core/raw.py, replies back as they come.
@@ -51,7 +51,6 @@ from mesh.node.qmgr import QueueManager
 from mesh.node.routing import UNROUTED
 from mesh.node.wire import Outlet, SocketWire, receive
 
-CONTROL_MODE: Final = 0o600
 TICK_SECONDS: Final = 600.0
 """Between two changes of any count."""
 SESSIONS_MAX: Final = 16

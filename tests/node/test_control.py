@@ -15,7 +15,6 @@ from trio.testing import MockClock
 from mesh.core.clock import Clock
 from mesh.core.control import CONTROL_NAME, Ask, Request, What, encode_request
 from mesh.node.control import (
-    CONTROL_MODE,
     IDLE_SECONDS,
     LINK_SECONDS,
     REQUEST_SECONDS,
@@ -26,6 +25,7 @@ from mesh.node.control import (
 from mesh.node.conversation import Conversation, Conversations
 from mesh.node.peers import Peers, Us
 from mesh.node.routing import UNROUTED
+from mesh.node.starting import CONTROL_MODE
 from mesh.node.submission import bind_unix
 from mesh.node.wire import SocketWire
 from tests.descriptors import DAY, NOW, text_of

@@ -81,6 +81,10 @@ def test_ping(pair: World) -> None:
     bravo.kill()
     eventually("no link", 15, lambda: not up(alpha))
     assert "no link" in mesh("ping", "-c", str(alpha.config), "bravo", code=69)
+    assert bravo.home.joinpath("state/control.sock").exists()  # nobody answers on it
+    assert "node not running" in mesh("status", "-c", str(bravo.config), code=69)
+    bravo.start()
+    eventually("a link", 15, lambda: up(bravo))
 
 
 def test_swaks_through_a_pipe(pair: World, tool: Tool) -> None:
