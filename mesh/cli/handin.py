@@ -292,7 +292,9 @@ def _write(octets: bytes) -> None:
 
 
 def _say(line: str) -> None:
+    from mesh.cli.plain import plain
+
     try:
-        os.write(2, f"mesh: {line}\n".encode("utf-8", "backslashreplace"))
+        os.write(2, f"mesh: {plain(line)}\n".encode("utf-8", "backslashreplace"))
     except OSError:
         return

@@ -28,6 +28,7 @@ import click
 
 import mesh
 from mesh.cli.options import config_option
+from mesh.cli.plain import plain
 from mesh.errors import CannotCreateError, MeshError, NotPermittedError
 from mesh.mistakes import suggest
 
@@ -204,9 +205,8 @@ def _place(error: BaseException) -> str:
 
 
 def _say(line: str) -> None:
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     with suppress(OSError):
-        click.echo(f"mesh: {shown}", err=True)
+        click.echo(f"mesh: {plain(line)}", err=True)
 
 
 def _forget_stdout() -> None:

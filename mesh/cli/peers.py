@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`mesh peers [list | add FILE... | remove NAME]`: whom this node has links with."""
 
-import json
 import sys
 import time
 from collections.abc import Collection, Sequence
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mesh.cli.options import config_option, load_config
+from mesh.cli.plain import plain, plain_json
 from mesh.errors import DescriptorError, MeshError, NoInputError, NotPermittedError
 
 if TYPE_CHECKING:
@@ -193,13 +193,13 @@ def _list(as_json: bool) -> int:
     peers = [_facts(listed, now) for listed in snapshot.by_name.values()]
     if as_json:
         shown = {"schema": 1, "peers": peers, "mistakes": list(snapshot.mistakes)}
-        click.echo(json.dumps(shown, indent=2))
+        click.echo(plain_json(shown))
     elif not peers:
         click.echo("no peers yet: mesh peers add FILE")
     else:
         click.echo("\n".join(map(_block, peers)))
     for mistake in snapshot.mistakes:
-        click.echo(f"mesh: {mistake}", err=True)
+        click.echo(f"mesh: {plain(mistake)}", err=True)
     return DescriptorError.exit_code if snapshot.mistakes else 0
 
 
@@ -237,7 +237,7 @@ def _block(facts: dict[str, object]) -> str:
     for key, value in list(facts.items())[1:-1]:
         text = ", ".join(value) if isinstance(value, list) else value
         if text != "":
-            lines.append(f"  {key.replace('_', ' '):<17} {text}")
+            lines.append(plain(f"  {key.replace('_', ' '):<17} {text}"))
     if not facts["valid"]:
         lines.append("  NOT VALID NOW: ask for a fresh `mesh export`, or set the clock")
     return "\n".join(lines)

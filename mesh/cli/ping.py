@@ -5,6 +5,7 @@ import click
 
 from mesh.cli.asking import about_peer, ask
 from mesh.cli.options import config_option, load_config
+from mesh.cli.plain import plain
 from mesh.core.control import Ask
 
 
@@ -19,7 +20,8 @@ def command(peer: str) -> None:
     67 when PEER is not listed.
     """
     answer = ask(load_config(), about_peer(Ask.PING, peer), None)
-    click.echo(
+    told = (
         f"{peer}: up, answered in {answer['seconds']:.2f} s "
         f"({answer['clock']}, {answer['cells_per_second']:g} cells/s)"
     )
+    click.echo(plain(told))

@@ -7,7 +7,6 @@ degraded    75    a link is down, or a record is damaged; or the node starts
 down        69    no link is up, or the node does not run
 """
 
-import json
 from bisect import bisect_right
 from collections.abc import Mapping
 from itertools import accumulate
@@ -17,6 +16,7 @@ import click
 
 from mesh.cli.asking import ask
 from mesh.cli.options import config_option, load_config
+from mesh.cli.plain import plain, plain_json
 from mesh.core.control import SCHEMA, Ask, Request
 from mesh.errors import TryLaterError, UnavailableError
 
@@ -42,15 +42,15 @@ def command(as_json: bool) -> int:
     except (UnavailableError, TryLaterError) as error:
         if as_json:
             told = _untold(config.node.name, error.exit_code)
-            click.echo(json.dumps(told, indent=2))
+            click.echo(plain_json(told))
         raise
     status = answer["status"]
     if as_json:
-        click.echo(json.dumps(status, indent=2))
+        click.echo(plain_json(status))
     else:
-        click.echo("\n".join(_screen(status)))
+        click.echo("\n".join(map(plain, _screen(status))))
     for note in answer["notes"]:
-        click.echo(f"mesh: {note}", err=True)
+        click.echo(f"mesh: {plain(note)}", err=True)
     return EXIT_CODES[status["state"]]
 
 
@@ -72,7 +72,7 @@ def _screen(status: Mapping[str, Any]) -> list[str]:
     up = sum(link["up"] for link in links)
     lines = [f"{status['name']}: {status['state']}, {up} of {len(links)} links up"]
     width = max((len(link["peer"]) for link in links), default=0)
-    shown = _fitting([_line(link, width) for link in links])
+    shown = _fitting([plain(_line(link, width)) for link in links])
     lines += shown
     if not links:
         lines.append("  no peers yet: mesh peers add FILE")

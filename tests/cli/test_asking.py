@@ -299,6 +299,35 @@ def test_status_codes(
     assert json.loads(capsys.readouterr().out)["schema"] == 1
 
 
+HOSTILE = "\x1b]0;x\x07\x1b[2J\x9b31m\r\0\x7f\u202e\u2028"
+
+
+def test_nothing_that_a_terminal_would_obey_gets_there(
+    node: Node, capsys: Capture
+) -> None:
+    facts = LinkFacts(HOSTILE, False, HOSTILE, HOSTILE, 1, (HOSTILE,))
+    answer = {
+        "status": status(HOSTILE, [facts], QueueFacts()),
+        "notes": [f"peers.d/{HOSTILE}.mesh\n: damaged"],
+    }
+    pong = {"seconds": 2.345, "clock": HOSTILE, "cells_per_second": 0.5}
+    counts = dict.fromkeys(QueueFacts().rounded(), HOSTILE)
+    node.answers += [
+        *[encode_answer(answer)] * 2,
+        *[encode_answer({"queue": counts})] * 2,
+        encode_answer(pong),
+        encode_refusal(69, HOSTILE),
+    ]
+    for words in (
+        ["status"], ["status", "--json"], ["queue"], ["queue", "--json"],
+        ["ping", "bravo"], ["ping", "bravo"],
+    ):  # fmt: skip
+        main(words)
+        shown = "".join(capsys.readouterr())
+        assert "x1b" in shown or "u001b" in shown
+        assert shown.replace("\n", "").isprintable()
+
+
 def test_queue(node: Node, capsys: Capture) -> None:
     facts = QueueFacts(waiting=5, peers=3, deferred=0, corrupt=0).rounded()
     node.answers += [encode_answer({"queue": {"schema": 1, **facts}})] * 2
@@ -380,6 +409,17 @@ def test_connect_ends_well_with_221(
     assert code == 0
     assert shown == b"220 hi\r\n250 ok\r\n221 bye\r\n"
     assert node.heard == b"NOOP\r\nQUIT\r\n"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_connect_shows_a_terminal_no_orders(
+    node: Node, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    node.answers.append(encode_answer({}) + b"220 \x1b[2J\x9b\r\n|221 bye\r\n")
+    code, shown = connected(b"QUIT\r\n", monkeypatch, terminal=terminal)
+    assert code == 0
+    greeting = rb"220 \x1b[2J\x9b" if terminal else b"220 \x1b[2J\x9b"
+    assert shown == greeting + b"\r\n221 bye\r\n"
 
 
 def test_connect_without_its_221(
