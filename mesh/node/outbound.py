@@ -33,6 +33,7 @@ from mesh.core.reply import Reply
 from mesh.core.turns import Turns
 from mesh.node.mx import Fixed, Lookup, Place
 from mesh.node.qmgr import QueueManager
+from mesh.node.resolver import Resolver
 from mesh.node.routing import EXIT, Routing, host_of
 from mesh.node.session import Manner, Outcome, connect_and_send, opportunistic
 from mesh.node.visit import Visit
@@ -85,7 +86,7 @@ class Outbound:
         own = [host, host.strip("[]").removeprefix("ipv6:")]
         return cls(
             qmgr=qmgr,
-            places=Lookup(own_hosts=own).places,
+            places=Lookup(Resolver(entropy), entropy, own_hosts=own).places,
             ticks=Ticks(config.pool.tick_seconds, entropy),
             entropy=entropy,
             helo=host,

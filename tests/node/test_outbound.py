@@ -17,9 +17,10 @@ from mesh.core.retry import OUTSIDE
 from mesh.core.turns import CUT_SECONDS, NETWORK_MAX, VISITS_MAX
 from mesh.node.mx import Lookup, Place
 from mesh.node.outbound import UNREACHED
+from mesh.node.resolver import Resolver
 from mesh.node.session import REPLY_SECONDS
 from mesh.node.visit import PROGRESS_SECONDS, VISIT_SECONDS
-from tests.harness import until
+from tests.harness import FixedEntropy, until
 from tests.node.exits import WHO, exit_node, gone, here, stored, tick_of
 from tests.node.outside import converse, mail_server, name_server, puppet
 
@@ -33,9 +34,10 @@ async def test_dns_then_the_first_host_that_answers(tmp_path: Path) -> None:
             ("null.test", "MX"): ["0 ."],
         }
         async with name_server(zone) as names:
+            entropy = FixedEntropy()
             lookup = Lookup(
-                name_servers=[names.address], port=server.port,
-                own=lambda _: False, public=lambda _: True,
+                Resolver(entropy, servers=[names.address]), entropy,
+                port=server.port, own=lambda _: False, public=lambda _: True,
             )  # fmt: skip
             async with exit_node(tmp_path, lookup) as (alpha, _):
                 await stored(alpha, b"x\r\n", WHO, "a@null.test", "b@none.test")
