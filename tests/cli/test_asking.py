@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
+from mesh.cli import ping
 from mesh.cli.asking import ANSWER_SECONDS, ask
 from mesh.cli.main import main
+from mesh.core.clock import rate_of
 from mesh.core.control import (
     Ask,
     LinkFacts,
@@ -28,6 +30,8 @@ from mesh.core.control import (
     status,
 )
 from mesh.errors import NotPermittedError
+from mesh.node import control
+from mesh.node.control import LINK_SECONDS, PING_CELLS
 from tests.cli.terminal import typing
 from tests.disk import unprivileged
 
@@ -377,6 +381,21 @@ def test_ping(node: Node, capsys: Capture) -> None:
         "bravo: up, answered in 2.35 s (renewal, 0.5 cells/s)\n"
     )
     assert node.asked == [{"ask": "ping", "peer": "bravo"}]
+
+
+def test_ping_of_a_node_that_is_stopped(
+    home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = LINK_SECONDS + control.PING_SECONDS + PING_CELLS / rate_of(0)
+    assert longest < ping.PING_SECONDS
+    monkeypatch.setattr(ping, "PING_SECONDS", 0.1)
+    folder = os.open(home / "state", os.O_PATH)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"/proc/self/fd/{folder}/control.sock")
+        listener.listen()
+        assert main(["ping", "bravo"]) == 69
+    os.close(folder)
+    assert "is it stopped?" in capsys.readouterr().err
 
 
 def connected(
