@@ -214,6 +214,37 @@ async def test_a_session_that_breaks_before_any_answer_counts_for_all_that_wait(
         assert alpha.qmgr.deferred == deferred
 
 
+async def test_a_place_that_answered_and_broke_off_is_the_last_one(
+    tmp_path: Path,
+) -> None:
+    """It has had enough for now; the backup is for when it is not there."""
+    calls: list[str] = []
+
+    async def breaks(stream: trio.SocketStream) -> None:
+        async def said(verb: str, _line: bytes) -> bytes | None:
+            calls.append(verb)
+            return b"421 enough\r\n" if calls.count("MAIL") == 2 else b""
+
+        await converse(stream, said)
+
+    async def backup(_: trio.SocketStream) -> None:
+        calls.append("backup")
+
+    async with (
+        puppet(breaks) as port,
+        puppet(backup) as other,
+        exit_node(tmp_path, {"x.test": here(port, other)}, tick=3600.0) as (
+            alpha,
+            outbound,
+        ),
+    ):
+        for _ in range(3):
+            await stored(alpha, b"x\r\n", WHO)
+        await tick_of(outbound)
+        assert (alpha.spool.waiting, alpha.qmgr.deferred) == (2, 1)
+        assert "backup" not in calls
+
+
 async def test_who_had_his_turn_makes_room_without_a_failure(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
