@@ -13,7 +13,6 @@ Paths in it are relative to the file.  Names, endpoints and addresses come out i
 their canonical form (core/names.py).  `load` reports every mistake in one
 ConfigError, a line each: `file:line: key: what is wrong, what to do`.  A value that
 a later version brings is a mistake too, and its line says so: nothing is ignored.
-
 Nothing here looks beyond the file but to ask whether a `user` exists.
 """
 
@@ -364,14 +363,24 @@ def _contradictions(data: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
         seen.add(address)
     if len(seen) > SERVES_MAX:
         yield ("remailer",), f"more than {SERVES_MAX} addresses: run a second node"
-    node = data["node"]
-    postmaster = node.get("postmaster") if isinstance(node, dict) else None
+    tables = (data[name] for name in ("local", "node"))
+    local, node = (table if isinstance(table, dict) else {} for table in tables)
+    if local.get("smtp") and _all_are_named(data["remailer"]):
+        what = "a port cannot tell who speaks: leave a remailer's `user` empty, or smtp"
+        yield ("local", "smtp"), what
+    postmaster = node.get("postmaster")
     if isinstance(postmaster, str) and postmaster.lower().startswith("postmaster@"):
         yield (
             ("node", "postmaster"),
             "is a postmaster itself, and the two could send to each other for ever: "
             "name somebody's own address",
         )
+
+
+def _all_are_named(remailers: object) -> bool:
+    return isinstance(remailers, list) and all(
+        isinstance(table, dict) and table.get("user") for table in remailers
+    )
 
 
 def _raw_addresses(remailers: object) -> Iterator[tuple[Place, str]]:

@@ -250,6 +250,30 @@ kind = "tmied"
 tick_seconds = inf
 """
 
+REMAILER = '[[remailer]]\naddress = "{0}@b.net"\ndeliver = "maildir:M"\nuser = "{1}"\n'
+PORT = LEAST + '[local]\nsmtp = ["127.0.0.1:2525"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        (PORT, False),
+        (PORT + REMAILER.format("x", "root"), False),
+        (PORT + REMAILER.format("x", "root") + REMAILER.format("y", ""), True),
+        (PORT + REMAILER.format("x", ""), True),
+        (PORT.replace('"127.0.0.1:2525"', "") + REMAILER.format("x", "root"), True),
+    ],
+)
+def test_a_port_is_for_somebody(text: str, holds: bool) -> None:
+    if holds:
+        assert parse(text, PATH).remailer
+    else:
+        assert mistakes(text) == [
+            "4: local.smtp: a port cannot tell who speaks: "
+            "leave a remailer's `user` empty, or smtp"
+        ]
+
+
 LATER = "comes with a later version of mesh"
 
 

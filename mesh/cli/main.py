@@ -28,6 +28,7 @@ import click
 
 import mesh
 from mesh.cli.options import config_option
+from mesh.cli.plain import plain
 from mesh.errors import CannotCreateError, MeshError, NotPermittedError
 from mesh.mistakes import suggest
 
@@ -158,7 +159,7 @@ def _report(error: Exception) -> int:
         if isinstance(leaf, MeshError):
             for line in str(leaf).split("\n"):
                 _say(line)
-        elif isinstance(leaf, OSError):
+        elif isinstance(leaf, OSError) and leaf.strerror:
             name = f"{leaf.filename}: " if leaf.filename else ""
             _say(f"{name}{leaf.strerror}: see to the disk or the permissions")
         else:
@@ -191,7 +192,8 @@ def _code(error: BaseException) -> int:
         return NotPermittedError.exit_code
     if isinstance(error, _IN_THE_WAY):
         return CannotCreateError.exit_code
-    return EXIT_IO if isinstance(error, OSError) else EXIT_BUG
+    is_system = isinstance(error, OSError) and error.strerror
+    return EXIT_IO if is_system else EXIT_BUG
 
 
 def _place(error: BaseException) -> str:
@@ -206,9 +208,8 @@ def _place(error: BaseException) -> str:
 
 
 def _say(line: str) -> None:
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     with suppress(OSError):
-        click.echo(f"mesh: {shown}", err=True)
+        click.echo(f"mesh: {plain(line)}", err=True)
 
 
 def _forget_stdout() -> None:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`mesh peers [list | add FILE... | remove NAME]`: whom this node has links with."""
 
-import json
 import sys
 import time
 from collections.abc import Collection, Sequence
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mesh.cli.options import config_option, load_config
+from mesh.cli.plain import plain, plain_json
 from mesh.errors import (
     ConfigError,
     DescriptorError,
@@ -62,7 +62,8 @@ def list_(before: bool, as_json: bool) -> int:
 def add_(serves: tuple[str, ...], files: tuple[str, ...]) -> None:
     """Add the descriptors in the FILEs ("-": standard input), all or none.
 
-    Compare fingerprints by telephone: mesh peers list shows them.
+    Compare fingerprints by telephone, and look whose mail they are to get: mesh peers
+    list shows both.
     """
     from mesh.node.listing import add
 
@@ -72,7 +73,11 @@ def add_(serves: tuple[str, ...], files: tuple[str, ...]) -> None:
     words = {_normal(address) for address in serves} | _ask(config, us, offered, serves)
     for one in add(config.peers_dir, us, offered, words, time.time()):
         descriptor = one.listed.descriptor
-        click.echo(f"{descriptor.name}: {one.change}, {_fingerprint(descriptor)}")
+        # It names its hosts itself, and so what mail it gets: somebody should see that.
+        served = ", ".join(one.listed.counted) or "nobody"
+        click.echo(
+            f"{descriptor.name}: {one.change}, {_fingerprint(descriptor)}; serves {served}"
+        )
         for address in one.listed.not_counted:
             click.echo(
                 f"mesh: {descriptor.name}: {address} lies outside its own host and does "
@@ -224,7 +229,7 @@ def _list(as_json: bool) -> int:
             "mistakes": list(snapshot.mistakes),
             "distrusted": distrusted,
         }
-        click.echo(json.dumps(shown, indent=2))
+        click.echo(plain_json(shown))
     elif not peers:
         click.echo("no peers yet: mesh peers add FILE")
     else:
@@ -234,7 +239,7 @@ def _list(as_json: bool) -> int:
             f"mesh: {name}: listed by the shared directory, distrusted here", err=True
         )
     for mistake in snapshot.mistakes:
-        click.echo(f"mesh: {mistake}", err=True)
+        click.echo(f"mesh: {plain(mistake)}", err=True)
     return DescriptorError.exit_code if snapshot.mistakes else 0
 
 
@@ -280,7 +285,7 @@ def _block(facts: dict[str, object]) -> str:
     for key, value in list(facts.items())[1:-1]:
         text = ", ".join(value) if isinstance(value, list) else value
         if text != "":
-            lines.append(f"  {key.replace('_', ' '):<17} {text}")
+            lines.append(plain(f"  {key.replace('_', ' '):<17} {text}"))
     if not facts["valid"]:
         lines.append("  NOT VALID NOW: ask for a fresh `mesh export`, or set the clock")
     return "\n".join(lines)

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""`mesh queue [retry | drop]`: roughly what waits, and what an operator may do to it."""
+"""`mesh queue [retry | drop]`: roughly what waits, and what an operator may do to it.
 
-import json
+How much was led back or dropped is not told: counts change every ten minutes only.
+"""
+
 import sys
 from typing import Final
 
@@ -9,6 +11,7 @@ import click
 
 from mesh.cli.asking import ask
 from mesh.cli.options import config_option, load_config
+from mesh.cli.plain import plain, plain_json
 from mesh.core.control import Ask, Request, What
 from mesh.errors import UsageError
 
@@ -34,19 +37,19 @@ def command(ctx: click.Context, as_json: bool) -> None:
         return
     queue = ask(load_config(), Request(Ask.QUEUE))["queue"]
     if as_json:
-        click.echo(json.dumps(queue, indent=2))
+        click.echo(plain_json(queue))
         return
     for name, words in _WORDS.items():
         if queue[name] or name in ("waiting", "deferred"):
-            click.echo(f"{queue[name]:>9}  {words}")
+            click.echo(plain(f"{queue[name]:>9}  {words}"))
 
 
 @command.command("retry")
 @config_option
 def retry_() -> None:
     """Try now what was refused for a while; it leaves by the normal rules."""
-    about = ask(load_config(), Request(Ask.RETRY))["about"]
-    click.echo(f"about {about} led back to the queue")
+    ask(load_config(), Request(Ask.RETRY))
+    click.echo("done: what was deferred is led back to its queue")
 
 
 @command.command("drop")
@@ -73,5 +76,5 @@ def drop_(deferred: bool, unrouted: bool, yes: bool) -> None:
             click.echo("nothing dropped")
             return
     for what in chosen:
-        about = ask(config, Request(Ask.DROP, what=what))["about"]
-        click.echo(f"about {about} {what.value} dropped")
+        ask(config, Request(Ask.DROP, what=what))
+        click.echo(f"done: {what.value} mail is dropped")

@@ -3,11 +3,10 @@
 
 state      exit   when
 ok           0    every link is up
-degraded    75    a link is down, or a record is damaged
+degraded    75    a link is down, or a record is damaged; or the node starts
 down        69    no link is up, or the node does not run
 """
 
-import json
 from bisect import bisect_right
 from collections.abc import Mapping
 from itertools import accumulate
@@ -17,8 +16,9 @@ import click
 
 from mesh.cli.asking import ask
 from mesh.cli.options import config_option, load_config
+from mesh.cli.plain import plain, plain_json
 from mesh.core.control import SCHEMA, Ask, Request
-from mesh.errors import UnavailableError
+from mesh.errors import TryLaterError, UnavailableError
 
 EXIT_CODES: Final = {"ok": 0, "degraded": 75, "down": 69}
 COLUMNS: Final = 80
@@ -39,27 +39,29 @@ def command(as_json: bool) -> int:
     config = load_config()
     try:
         answer = ask(config, Request(Ask.STATUS))
-    except UnavailableError:
+    except (UnavailableError, TryLaterError) as error:
         if as_json:
-            click.echo(json.dumps(_not_running(config.node.name), indent=2))
+            told = _untold(config.node.name, error.exit_code)
+            click.echo(plain_json(told))
         raise
     status = answer["status"]
     if as_json:
-        click.echo(json.dumps(status, indent=2))
+        click.echo(plain_json(status))
     else:
-        click.echo("\n".join(_screen(status)))
+        click.echo("\n".join(map(plain, _screen(status))))
     for note in answer["notes"]:
-        click.echo(f"mesh: {note}", err=True)
+        click.echo(f"mesh: {plain(note)}", err=True)
     return EXIT_CODES[status["state"]]
 
 
-def _not_running(name: str) -> dict[str, Any]:
+def _untold(name: str, code: int) -> dict[str, Any]:
     """Give the same object where nobody knows more."""
+    state = {code: state for state, code in EXIT_CODES.items()}[code]
     queue = dict.fromkeys(("waiting", "deferred", "corrupt"))
     return {
         "schema": SCHEMA,
         "name": name,
-        "state": "down",
+        "state": state,
         "links": [],
         "queue": queue,
         "directory": None,
@@ -74,7 +76,7 @@ def _screen(status: Mapping[str, Any]) -> list[str]:
     width = max((len(link["peer"]) for link in links), default=0)
     directory = status["directory"]
     shown = _fitting(
-        [_line(link, width) for link in links], ROWS - 1 if directory else ROWS
+        [plain(_line(link, width)) for link in links], ROWS - 1 if directory else ROWS
     )
     lines += shown
     if not links:

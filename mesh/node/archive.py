@@ -144,7 +144,9 @@ class Archive:
 
     def withheld(self) -> dict[str, int]:
         """Addresses of nodes that the signers took off, and until when."""
-        return read_withheld(self._removed)
+        with suppress(OSError, DirectoryError):
+            return read_withheld(self._removed)
+        return {}
 
     # what nodes said later
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The control socket: what the operator's commands ask of the running node.
 
-    state/control.sock   0600, bound before the local socket, gone after the end
+    state/control.sock   0600, bound and answered by starting.py until the node is up
 
 One connection is one question (core/control.py) and its answer; `connect` then is a
 stream of the peer's link, octets as in mesh/core/raw.py, replies back as they come.
@@ -9,8 +9,8 @@ stream of the peer's link, octets as in mesh/core/raw.py, replies back as they c
     live                    is a link up, and why not
     on the node's ticks     every count: read at the start and each TICK_SECONDS after
 
-so that a status polled each second is no curve of the load that the wire hides.  A
-reason is the last that the dialer or the link gave; nothing here has a time, an
+so that a status polled each second is no curve of the load that the wire hides; nor is
+what `retry` and `drop` did told, for that would be a count of now.  A reason is the last that the dialer or the link gave; nothing here has a time, an
 address, an id or a size.  `ping` is a dialogue of its own with one NOOP in it.
 """
 
@@ -33,7 +33,6 @@ from mesh.core.control import (
     encode_answer,
     encode_refusal,
     parse_request_untrusted,
-    rough,
     status,
 )
 from mesh.core.descriptor import Descriptor, date
@@ -50,10 +49,8 @@ from mesh.node.peer import Peer
 from mesh.node.peers import Peers
 from mesh.node.qmgr import QueueManager
 from mesh.node.routing import UNROUTED
-from mesh.node.spool import Ref
 from mesh.node.wire import Outlet, SocketWire, receive
 
-CONTROL_MODE: Final = 0o600
 TICK_SECONDS: Final = 600.0
 """Between two changes of any count."""
 SESSIONS_MAX: Final = 16
@@ -89,14 +86,14 @@ class Control:
         peers: Peers,
         exchange: Exchange,
         qmgr: QueueManager,
-        unix_time: Callable[[], float] = lambda: time.time(),
+        unix_time: Callable[[], float] = time.time,
         notices: Callable[[], list[str]] = list,
         directory: Callable[[], dict[str, object] | None] = lambda: None,
         has_left: Callable[[], bool] = lambda: False,
     ) -> None:
         """Give it all that it tells.
 
-        `notices` are the node's own lines, `directory` what is in force, in brief,
+        `notices` are the node's own lines, live, `directory` what is in force, in brief,
         `has_left` says whether the node has left.
         """
         self._name, self._clock, self._klass = name, clock, klass
@@ -169,11 +166,10 @@ class Control:
         if request.ask is Ask.QUEUE:
             return {"queue": {"schema": SCHEMA, **self._queue.rounded()}}
         if request.ask is Ask.RETRY:
-            refs = self._qmgr.take_deferred()
-            self._qmgr.lead_back(refs)
+            self._qmgr.lead_back(self._qmgr.take_deferred())
         else:
-            refs = self._drop(request.what)
-        return {"about": rough(len(refs))}
+            self._drop(request.what)
+        return {}
 
     def _tell_status(self) -> dict[str, Any]:
         now = self._unix_time()
@@ -191,7 +187,7 @@ class Control:
         told = status(self._name, links, self._queue, gone, directory, notes)
         return {"status": told, "notes": notes}
 
-    def _drop(self, what: What | None) -> list[Ref]:
+    def _drop(self, what: What | None) -> None:
         if what is What.DEFERRED:
             refs = self._qmgr.take_deferred()
         else:
@@ -200,7 +196,6 @@ class Control:
             ready.clear()
         for ref in refs:
             self._qmgr.delivered(ref)
-        return refs
 
     def _count(self) -> QueueFacts:
         counts = dict.fromkeys(("peers", "remailers", "port_25", "unrouted"), 0)

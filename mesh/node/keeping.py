@@ -92,10 +92,10 @@ class Keeping:
             await self._adopt(nursery)
 
     async def _adopt(self, nursery: trio.Nursery) -> None:
-        changed = await trio.to_thread.run_sync(self._peers.poll) or not self._adopted
-        self._adopted = True
+        changed = await trio.to_thread.run_sync(self._peers.poll)
         by_name = self._peers.snapshot.by_name
-        if changed:
+        if changed or not self._adopted:
+            self._adopted = True
             await self._adopt_peers(nursery, by_name)
         self._end_what_is_over()
         self._qmgr.reroute(

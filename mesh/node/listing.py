@@ -2,7 +2,8 @@
 """Changing the list of peers: all or none, one command at a time.
 
     peers.d/.lock            held (flock) while a command changes the folder
-    peers.d/.NAME.mesh.new   written and synced, before it takes its name
+    peers.d/.NAME.mesh.new   written and synced, before it takes its name; as all here
+                             it is given to the owner of the folder, the node's user
     peers.d/.removed         what removed peers served (removed.py), written before they go
     peers.d/.distrusted      whom the shared directory goes on listing, written likewise
 
@@ -133,7 +134,7 @@ def remove(
                 each.unlink(missing_ok=True)
             sync_directory(folder)
         except OSError as error:
-            raise IoError(f"{path}: {error.strerror}") from error
+            raise IoError(f"{error.filename or path}: {error.strerror}") from error
 
 
 def _distrust(folder: Path, descriptor: Descriptor) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The node: composes all parts, starts them in order, ends them in order.
 
-    start   lock the state -> keys -> directory, peers -> spool (recover) -> bind the port
-            -> links, deliveries, drop folder -> control socket
-            -> *last* the local socket -> READY=1
+    start   lock the state -> control socket: "starting" -> keys -> directory, peers
+            -> spool (recover) -> bind the port -> links, deliveries, drop folder
+            -> control socket: all answers -> *last* the local socket -> READY=1
     peers   peers.d and the shared directory are looked at each second; a change is
             adopted as a whole: removed peers' links end at once, new ones are dialled,
             stray mail is routed anew
@@ -23,8 +23,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -43,15 +44,16 @@ from mesh.core.crypto import (
 from mesh.core.directory import Us
 from mesh.core.gate import Gate
 from mesh.core.handshake import PeerKeys
+from mesh.errors import ConfigError
 from mesh.node import keys as key_files
-from mesh.node.control import CONTROL_MODE, Control
+from mesh.node.control import Control
 from mesh.node.counters import OwnCounter, PeerCounters
 from mesh.node.delivery import LmtpDelivery, MaildirDelivery
 from mesh.node.dialer import Dialer
 from mesh.node.drop import Drop
 from mesh.node.exchange import Exchange
 from mesh.node.gossip import Gossiping
-from mesh.node.keeping import LOOK_SECONDS, Keeping
+from mesh.node.keeping import Keeping
 from mesh.node.listener import Listener, bind
 from mesh.node.outbound import Outbound
 from mesh.node.peers import Peers
@@ -62,6 +64,7 @@ from mesh.node.renewal import Renewal
 from mesh.node.routing import Routing, host_of
 from mesh.node.service import lock_state, notify
 from mesh.node.spool import Spool
+from mesh.node.starting import Starting
 from mesh.node.submission import Submission, allowed_uids, bind_unix
 from mesh.values import LmtpSocket, Maildir, Pipe, Target
 
@@ -78,13 +81,13 @@ class Node:
         self._config = config
         self._entropy = entropy or SystemEntropy()
         self._deliveries: list[MaildirDelivery | LmtpDelivery | PipeDelivery] = []
-        lock = lock_state(config.state_dir)
-        try:
+        with ExitStack() as undo:
+            self._lock = lock_state(config.state_dir)
+            undo.callback(os.close, self._lock)
+            self._starting = Starting(config.state_dir / CONTROL_NAME)
+            undo.callback(self._starting.close)
             self._open()
-        except BaseException:
-            os.close(lock)
-            raise
-        self._lock = lock
+            undo.pop_all()
 
     def _open(self) -> None:
         """Read keys and peers, recover the spool; blocking."""
@@ -97,16 +100,7 @@ class Node:
         self._uids = allowed_uids([remailer.user for remailer in config.remailer])
         own = OwnCounter(state / "counter", time.time_ns())
         counters = PeerCounters(state / "counters")
-        us = Us(
-            config.node.name,
-            config.node.network,
-            config.own_addresses(),
-            signing_public(identity),
-        )
-        self._registry = Registry.open(state, us, time.time(), config.node.directory)
-        self._tell_registry()
-        self._peers = Peers(config.peers_dir, us, self._registry)
-        self._peers.poll()
+        self._open_peers(signing_public(identity))
         self._routing = Routing(
             config,
             lambda: self._peers.snapshot.directory,
@@ -119,6 +113,7 @@ class Node:
             entropy,
             host=host_of(config),
             alias=self._routing.alias,
+            key=derive_key(spool_key, b"mesh/1 part ids"),
         )
         self._exchange = Exchange(
             name=config.node.name,
@@ -146,6 +141,18 @@ class Node:
             max_message=config.local.message_bytes,
             uids=self._uids,
         )
+
+    def _open_peers(self, identity: bytes) -> None:
+        """Read who the others are."""
+        config = self._config
+        us = Us(config.node.name, config.node.network, config.own_addresses(), identity)
+        self._registry = Registry.open(
+            config.state_dir, us, time.time(), config.node.directory
+        )
+        self._tell_registry()
+        self._peers = Peers(config.peers_dir, us, self._registry)
+        _check_readable(config.peers_dir)
+        self._peers.poll()
 
     def _open_links(
         self, identity: Key, own: OwnCounter, counters: PeerCounters
@@ -212,8 +219,8 @@ class Node:
                 sockets += bind(self._config.node.listen)
                 async with trio.open_nursery() as nursery:
                     await self._start(nursery, sockets)
-                    with self._controlled(nursery):
-                        await self._serve(nursery, signals, ready)
+                    nursery.start_soon(self._control().run, self._starting.take())
+                    await self._serve(nursery, signals, ready)
                     nursery.cancel_scope.cancel()
                 spool_nursery.cancel_scope.cancel()
         finally:
@@ -221,6 +228,7 @@ class Node:
                 sock.close()
             self._gate.wipe()
             self._drop.close()
+            self._starting.close()
             os.close(self._lock)
 
     async def _run_spool(self, task_status: trio.TaskStatus[None]) -> None:
@@ -244,9 +252,10 @@ class Node:
         await self._keeping.adopt(nursery)
         nursery.start_soon(self._drop.run)
         nursery.start_soon(self._watch, nursery)
+        nursery.start_soon(self._routing.watch)
 
     async def _watch(self, nursery: trio.Nursery) -> None:
-        """Look at what the operator, and others, may change while the node runs."""
+        """Take up what the operator, and others, may change while the node runs."""
         token = trio.lowlevel.current_trio_token()
 
         def wake() -> None:  # from whichever thread made the change
@@ -259,32 +268,21 @@ class Node:
 
         self._registry.on_change.append(wake)
         nursery.start_soon(self._keeping.run, nursery)
-        nursery.start_soon(self._renewal.run, adopt_ourselves)
-        while True:
-            self._routing.poll()
-            await trio.sleep(LOOK_SECONDS)
+        await self._renewal.run(adopt_ourselves)
 
-    @contextmanager
-    def _controlled(self, nursery: trio.Nursery) -> Iterator[None]:
-        """Answer the operator's commands within."""
-        path = self._config.state_dir / CONTROL_NAME
-        sock = bind_unix(path, CONTROL_MODE)
-        control = Control(
+    def _control(self) -> Control:
+        """Make what answers the operator's commands."""
+        return Control(
             name=self._config.node.name,
             clock=self._config.link.clock,
             klass=self._config.link.klass,
             peers=self._peers,
             exchange=self._exchange,
             qmgr=self._qmgr,
-            notices=self._notices,
+            notices=lambda: [*self._routing.mistakes, *self._notices()],
             directory=lambda: self._registry.brief(time.time()),
             has_left=self._renewal.has_left,
         )
-        nursery.start_soon(control.run, sock)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
     async def _serve(
         self,
@@ -365,6 +363,17 @@ class Node:
 
     def _letter_name(self, ident: bytes) -> str:
         return keyed_hash(self._names, ident, 16).hex()
+
+
+def _check_readable(peers: Path) -> None:
+    """Begin only where the peers can be known: mail for them would leave in clear."""
+    try:
+        os.scandir(peers).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{peers}: {error.strerror}: it says who is reached by a link and not by "
+            "port 25: put the folder back, or make an empty one"
+        ) from error
 
 
 def _close(doors: Sequence[socket.socket]) -> None:

@@ -19,6 +19,14 @@ nodes with one key, or one name with two keys: neither counts, for either may li
 With a registry (registry.py) the snapshot has its nodes too, joined as core/sources.py
 says: what stands in peers.d wins.
 
+Withheld from port 25, because a peer is or was lately to get it and not in clear:
+
+    in .removed                   until its day; unreadable: what was known of it
+    of a peer that vanished       31 days, or until this process ends: somebody took the
+                                  file away by hand
+    of those that do not count    until one of them does
+    taken off by the signers      31 days (registry.py)
+
 `poll` costs one stat a file, and reads only what changed; but what changed may be ten
 thousand descriptors, so with a registry it is a thread's work.  Readers take `snapshot`,
 which never changes.  listing.py changes the folder.
@@ -27,7 +35,6 @@ Nothing here talks to a peer, and a descriptor that expired stays listed: whoeve
 one asks `find`, which looks at the time.
 """
 
-import errno
 import os
 import time
 from collections import Counter
@@ -50,17 +57,23 @@ from mesh.errors import DescriptorError
 from mesh.node.registry import Registry
 from mesh.node.removed import (
     DISTRUSTED_NAME,
+    PASSING,
     REMOVED_NAME,
+    WITHHELD_SECONDS,
+    Note,
     read_distrusted,
     read_withheld,
 )
-from mesh.node.whole import read_regular_untrusted
+from mesh.node.whole import look_of, read_regular_untrusted
 
 SUFFIX: Final = ".mesh"
 FILE_MAX_LEN: Final = 4_194_304
 """Octets: what the parser takes, some 1,000 common descriptors in one file."""
 PEERS_MAX: Final = 4096
 """Files: four times the links that a node is built for."""
+
+_UNDECIDED: Final = 2**62
+"""UNIX time that does not come."""
 
 _CONFIRMED: Final = "Serves-Confirmed: "
 _Stamp: TypeAlias = tuple[int, ...]
@@ -114,9 +127,11 @@ class Peers:
         self._entries: dict[str, _Entry] = {}
         self._trouble: str | None = None
         self._withheld: dict[str, int] = {}
-        self._distrusted: dict[bytes, str] = {}
+        self._removed = Note(folder / REMOVED_NAME, read_withheld)
+        self._distrusted = Note(folder / DISTRUSTED_NAME, read_distrusted)
+        self._left: dict[str, int] = {}
         self._shared = Shared()
-        self.snapshot = Snapshot(Directory(us.serves, ()))
+        self.snapshot = self._gather()
 
     def poll(self) -> bool:
         """Look at the folder; True when the snapshot is another one."""
@@ -131,27 +146,33 @@ class Peers:
                 )
         except OSError as error:
             self._trouble = f"{self._folder}: {error.strerror}: put the folder back"
-        withheld, self._withheld = (
-            self._withheld,
-            read_withheld(self._folder / REMOVED_NAME),
+        changed = stamps is not None and (
+            self._read_changed(stamps) | self._removed.poll() | self._distrusted.poll()
         )
-        changed = stamps is not None and self._read_changed(stamps)
-        changed = changed or withheld != self._withheld
         changed = self._look_beside() or changed
         if changed or trouble != self._trouble:
-            self.snapshot = self._gather()
+            self._adopt()
             return True
         return False
 
     def _look_beside(self) -> bool:
-        """Look at the shared directory, and at whom of it the operator distrusts."""
+        """Look at the shared directory."""
         if self._registry is None:
             return False
         self._registry.poll(self._unix_time())
-        before = self._shared, self._distrusted
-        self._shared = self._registry.shared
-        self._distrusted = read_distrusted(self._folder / DISTRUSTED_NAME)
-        return before[0] is not self._shared or before[1] != self._distrusted
+        before, self._shared = self._shared, self._registry.shared
+        return before is not self._shared
+
+    def _adopt(self) -> None:
+        """Take up what is there; who vanished leaves nothing to port 25."""
+        before = self.snapshot.by_name
+        self.snapshot = self._gather()
+        gone = before.keys() - self.snapshot.by_name.keys()
+        if gone:
+            until = int(self._unix_time()) + WITHHELD_SECONDS
+            for name in gone:
+                self._left |= dict.fromkeys(before[name].counted, until)
+            self.snapshot = self._gather()
 
     def _read_changed(self, stamps: dict[str, _Stamp]) -> bool:
         gone = self._entries.keys() - stamps.keys()
@@ -182,13 +203,13 @@ class Peers:
             return _Entry((), last)
         except OSError as error:
             mistake = f"{path}: {error.strerror}: make it readable"
-            # Too many open files is no property of this one: the next poll reads it.
-            passing = error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-            return _Entry(() if passing else stamp, last, mistake)
+            # The next poll reads it.
+            return _Entry(() if error.errno in PASSING else stamp, last, mistake)
         return _Entry(stamp, tuple(found))
 
     def _gather(self) -> Snapshot:
-        mistakes = [self._trouble] if self._trouble else []
+        notes = self._trouble, self._removed.mistake, self._distrusted.mistake
+        mistakes = [m for m in notes if m]
         latest: dict[tuple[str, bytes], tuple[str, Listed]] = {}
         for file, entry in sorted(self._entries.items(), key=_own_name_first):
             if entry.mistake:
@@ -205,25 +226,27 @@ class Peers:
         )
         good: list[Listed] = []
         contested: set[object] = set()
-        for name, (file, one) in sorted(
-            (who[0], found) for who, found in latest.items()
-        ):
+        withheld = {**self._shared.withheld, **self._left, **self._removed.value}
+        for name, identity in sorted(latest):
+            file, one = latest[name, identity]
             if any(uses[key] > 1 for key in _claims(name, one)):
                 contested.update(_claims(name, one))
                 mistakes.append(
-                    f"{self._folder / file}: another file has "
+                    f"{self._folder / file}: {name}: another descriptor has its name or "
                     "one of its keys: `mesh peers remove` the false one"
                 )
+                withheld |= dict.fromkeys(one.counted, _UNDECIDED)
             else:
                 good.append(one)
         if self._registry:
             self._registry.know({o.descriptor.identity: o.descriptor for o in good})
-        found = blend(self._us, good, self._shared, self._distrusted, contested)
-        return self._snapshot(found, mistakes)
-
-    def _snapshot(self, found: Blend, mistakes: list[str]) -> Snapshot:
-        withheld = {**self._shared.withheld, **self._withheld}
+        found = blend(self._us, good, self._shared, self._distrusted.value, contested)
         directory = Directory(self._us.serves, found.listed, withheld)
+        return self._snapshot(found, directory, mistakes)
+
+    def _snapshot(
+        self, found: Blend, directory: Directory, mistakes: list[str]
+    ) -> Snapshot:
         mistakes += found.mistakes
         mistakes += [_conflict(a, names) for a, names in directory.conflicts]
         return Snapshot(
@@ -236,7 +259,7 @@ class Peers:
             frozenset(
                 one.descriptor.name
                 for one in self._shared.listed
-                if one.descriptor.identity in self._distrusted
+                if one.descriptor.identity in self._distrusted.value
             ),
         )
 
@@ -263,15 +286,7 @@ def _stamps(folder: Path) -> dict[str, _Stamp]:
         for item in found:
             if item.name.endswith(SUFFIX) and not item.name.startswith("."):
                 with suppress(FileNotFoundError):
-                    s = item.stat(follow_symlinks=False)
-                    look = (
-                        s.st_ino,
-                        s.st_mode,
-                        s.st_size,
-                        s.st_mtime_ns,
-                        s.st_ctime_ns,
-                    )
-                    stamps[item.name] = look
+                    stamps[item.name] = look_of(item.stat(follow_symlinks=False))
     return stamps
 
 
@@ -291,14 +306,15 @@ def _parse_file_untrusted(octets: bytes, path: Path) -> list[Listed]:
     listed: list[Listed] = []
     words: set[str] = set()
     inside = False
-    for line in text.splitlines():
-        inside = (inside or line.strip() == BEGIN) and line.strip() != END
-        if line.strip() == END:
+    for raw in text.split("\n"):  # cut as the parser does: one END a descriptor
+        line = raw.strip(" \t\r")
+        inside = (inside or line == BEGIN) and line != END
+        if line == END:
             one = found[len(listed)]
             listed.append(Listed(one, frozenset(words) & frozenset(one.serves)))
             words.clear()
-        elif not inside and line.startswith(_CONFIRMED):
-            words.add(line.removeprefix(_CONFIRMED).strip())
+        elif not inside and raw.startswith(_CONFIRMED):
+            words.add(raw.removeprefix(_CONFIRMED).strip())
     return listed
 
 

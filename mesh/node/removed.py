@@ -14,17 +14,23 @@ Each is written whole, before whatever takes somebody off takes effect.  Lines o
 form are passed over.
 """
 
-from collections.abc import Iterable, Mapping
+import errno
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from mesh.core.crypto import PUBLIC_LEN
 from mesh.core.names import normalize_address
 from mesh.errors import DescriptorError
-from mesh.node.whole import read_regular_untrusted, replace
+from mesh.node.whole import look, read_regular_untrusted, replace
 
+What = TypeVar("What")
+Told = TypeVar("Told")
+
+PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Too many open files is no property of the one that could not be read."""
 REMOVED_NAME: Final = ".removed"
 DISTRUSTED_NAME: Final = ".distrusted"
 REMOVED_MAX_LEN: Final = 16_777_216
@@ -33,8 +39,43 @@ WITHHELD_SECONDS: Final = 31 * 86_400
 """A removed node's mail never leaves in clear for 30 whole days: time to notice."""
 
 
+class Note(Generic[What, Told]):
+    """One of these files, watched; unreadable, what it said last goes on counting."""
+
+    def __init__(self, path: Path, read: Callable[[Path], dict[What, Told]]) -> None:
+        self._path, self._read = path, read
+        self._look: tuple[int, ...] | None = None
+        self.value: dict[What, Told] = {}
+        self.mistake: str | None = None
+
+    def poll(self) -> bool:
+        """Read it if it changed; whether it did."""
+        found = look(self._path)
+        if found == self._look:
+            return False
+        self._look, self.mistake = found, None
+        try:
+            self.value = self._read(self._path)
+        except (OSError, DescriptorError) as error:
+            why = (
+                f"{self._path}: {error.strerror}"
+                if isinstance(error, OSError)
+                else error
+            )
+            self.mistake = (
+                f"{why}: make it readable, or what removed peers served "
+                "may leave by port 25"
+            )
+            if isinstance(error, OSError) and error.errno in PASSING:
+                self._look = (0,)  # the next poll reads it
+        return True
+
+
 def read_withheld(path: Path) -> dict[str, int]:
-    """Addresses and the UNIX time until which they are withheld."""
+    """Addresses and the UNIX time until which they are withheld.
+
+    None without the file; raises OSError or DescriptorError where it cannot be read.
+    """
     found = {}
     for line in _lines(path):
         day, _, address = line.partition(" ")
@@ -53,7 +94,10 @@ def withhold(path: Path, addresses: Iterable[str], now: float) -> None:
 
 
 def read_distrusted(path: Path) -> dict[bytes, str]:
-    """Identities that the operator does not want, and the names that they had."""
+    """Identities that the operator does not want, and the names that they had.
+
+    None without the file; raises OSError or DescriptorError where it cannot be read.
+    """
     found = {}
     for line in _lines(path):
         name, _, digits = line.partition(" ")
@@ -76,7 +120,10 @@ def day(seconds: int) -> str:
 
 
 def _lines(path: Path) -> list[str]:
-    with suppress(OSError, DescriptorError):
+    try:
         octets = read_regular_untrusted(path, REMOVED_MAX_LEN)
-        return octets.decode("ascii", "replace").splitlines()
-    return []
+    except FileNotFoundError:
+        return []
+    except DescriptorError as error:
+        raise DescriptorError(f"{path}: {error}") from error
+    return octets.decode("ascii", "replace").splitlines()

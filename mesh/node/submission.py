@@ -4,8 +4,9 @@
 ESMTP, or LMTP after LHLO, by core/dialogue.py.  Who may speak is decided by the
 socket's mode and, where node.toml names a `user`, by the kernel's word about who is
 at the other end (SO_PEERCRED).  A loopback port ([local] smtp, none by default) is for
-remailers that know nothing else, and open to everybody on this machine.  The remailer
-is an untrusted peer too: it can hurt nobody but its own messages.
+remailers that know nothing else, and open to everybody on this machine; where every
+remailer names a `user` node.toml has none (config.py).  The remailer is an untrusted
+peer too: it can hurt nobody but its own messages.
 
 A session is one task that reads.  When a message is whole it goes to the queue manager
 and the session goes on reading; the reply is sent by the commit itself, with no task
@@ -63,7 +64,9 @@ USER_MAX: Final = 900
 BACKLOG: Final = 512
 SOCKET_MODE: Final = 0o660
 """The owner and the group that the operator gave the folder."""
-_PEERCRED: Final = struct.Struct("3i")
+_PEERCRED: Final = struct.Struct("=iII")
+"""Of unix(7): the process, its user, its group; no user has the greatest number, which
+stands for those whom the kernel does not know, on a loopback port."""
 NOT_PERMITTED: Final = Reply(554, "this user may not submit here")
 TOO_MANY: Final = Reply(421, "this user has too many sessions")
 SILENT: Final = Reply(421, "nothing came for too long")
@@ -268,6 +271,8 @@ class _Session:
                 await self._converse()
                 nursery.cancel_scope.cancel()
         finally:
+            # What was sent ahead of an answer gets none: its sender keeps it.
+            self.dialogue.receive_eof()
             self._give_place_back()
             self._wire.close()
 

@@ -2,7 +2,7 @@
 """Files that are there whole or not at all, and reads that nothing in the way can hold.
 
     replace    1 octets to .NAME.new beside it, whatever a crash left there removed
-               2 fsync of that file
+               2 fsync of that file, which is the owner of the folder's: root may be us
                3 it takes the name
                4 fsync of the folder
 
@@ -59,6 +59,10 @@ def _write_new(path: Path, octets: bytes, mode: int) -> None:
     path.unlink(missing_ok=True)
     with path.open("xb") as file:
         os.fchmod(file.fileno(), mode)
+        folder = path.parent.stat()
+        if folder.st_uid != os.geteuid():  # we are root, and the node is not
+            with suppress(PermissionError):
+                os.fchown(file.fileno(), folder.st_uid, folder.st_gid)
         file.write(octets)
         file.flush()
         os.fsync(file.fileno())
@@ -92,9 +96,13 @@ def read_regular_untrusted(path: Path, max_len: int, what: str = "descriptor") -
 def look(path: Path) -> tuple[int, ...] | None:
     """How a file looks from outside, for seeing that it changed; None: not there."""
     try:
-        found = path.lstat()
+        return look_of(path.lstat())
     except OSError:
         return None
+
+
+def look_of(found: os.stat_result) -> tuple[int, ...]:
+    """Likewise, of what stat(2) found."""
     return (
         found.st_ino,
         found.st_mode,

@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
+from mesh.cli import ping
 from mesh.cli.asking import ANSWER_SECONDS, ask
 from mesh.cli.main import main
+from mesh.core.clock import rate_of
 from mesh.core.control import (
     Ask,
     LinkFacts,
@@ -28,6 +30,8 @@ from mesh.core.control import (
     status,
 )
 from mesh.errors import NotPermittedError
+from mesh.node import control
+from mesh.node.control import LINK_SECONDS, PING_CELLS
 from tests.cli.terminal import typing
 from tests.disk import unprivileged
 
@@ -312,6 +316,35 @@ def test_status_codes(
     assert json.loads(capsys.readouterr().out)["schema"] == 1
 
 
+HOSTILE = "\x1b]0;x\x07\x1b[2J\x9b31m\r\0\x7f\u202e\u2028"
+
+
+def test_nothing_that_a_terminal_would_obey_gets_there(
+    node: Node, capsys: Capture
+) -> None:
+    facts = LinkFacts(HOSTILE, False, HOSTILE, HOSTILE, 1, (HOSTILE,))
+    answer = {
+        "status": status(HOSTILE, [facts], QueueFacts()),
+        "notes": [f"peers.d/{HOSTILE}.mesh\n: damaged"],
+    }
+    pong = {"seconds": 2.345, "clock": HOSTILE, "cells_per_second": 0.5}
+    counts = dict.fromkeys(QueueFacts().rounded(), HOSTILE)
+    node.answers += [
+        *[encode_answer(answer)] * 2,
+        *[encode_answer({"queue": counts})] * 2,
+        encode_answer(pong),
+        encode_refusal(69, HOSTILE),
+    ]
+    for words in (
+        ["status"], ["status", "--json"], ["queue"], ["queue", "--json"],
+        ["ping", "bravo"], ["ping", "bravo"],
+    ):  # fmt: skip
+        main(words)
+        shown = "".join(capsys.readouterr())
+        assert "x1b" in shown or "u001b" in shown
+        assert shown.replace("\n", "").isprintable()
+
+
 def test_queue(node: Node, capsys: Capture) -> None:
     facts = QueueFacts(waiting=5, peers=3, deferred=0, corrupt=0).rounded()
     node.answers += [encode_answer({"queue": {"schema": 1, **facts}})] * 2
@@ -326,9 +359,11 @@ def test_queue_retry_and_drop(
     home: Path, node: Node, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     c = ["-c", str(home / "node.toml")]
-    node.answers += [encode_answer({"about": 4})] * 4
+    node.answers += [encode_answer({})] * 4
     assert main(["queue", "retry"]) == 0
-    assert capsys.readouterr().out == "about 4 led back to the queue\n"
+    assert capsys.readouterr().out == (
+        "done: what was deferred is led back to its queue\n"
+    )
     assert main(["queue", "drop"]) == 64
     with Path(os.devnull).open() as nobody:
         monkeypatch.setattr(sys, "stdin", nobody)
@@ -336,7 +371,7 @@ def test_queue_retry_and_drop(
     capsys.readouterr()
     assert main(["queue", "drop", "--unrouted", "--deferred", "--yes"]) == 0
     assert capsys.readouterr().out == (
-        "about 4 deferred dropped\nabout 4 unrouted dropped\n"
+        "done: deferred mail is dropped\ndone: unrouted mail is dropped\n"
     )
     with typing("n\n", monkeypatch):
         assert main(["queue", "drop", "--deferred", *c]) == 0
@@ -359,6 +394,21 @@ def test_ping(node: Node, capsys: Capture) -> None:
         "bravo: up, answered in 2.35 s (renewal, 0.5 cells/s)\n"
     )
     assert node.asked == [{"ask": "ping", "peer": "bravo"}]
+
+
+def test_ping_of_a_node_that_is_stopped(
+    home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = LINK_SECONDS + control.PING_SECONDS + PING_CELLS / rate_of(0)
+    assert longest < ping.PING_SECONDS
+    monkeypatch.setattr(ping, "PING_SECONDS", 0.1)
+    folder = os.open(home / "state", os.O_PATH)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"/proc/self/fd/{folder}/control.sock")
+        listener.listen()
+        assert main(["ping", "bravo"]) == 69
+    os.close(folder)
+    assert "is it stopped?" in capsys.readouterr().err
 
 
 def connected(
@@ -391,6 +441,17 @@ def test_connect_ends_well_with_221(
     assert code == 0
     assert shown == b"220 hi\r\n250 ok\r\n221 bye\r\n"
     assert node.heard == b"NOOP\r\nQUIT\r\n"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_connect_shows_a_terminal_no_orders(
+    node: Node, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    node.answers.append(encode_answer({}) + b"220 \x1b[2J\x9b\r\n|221 bye\r\n")
+    code, shown = connected(b"QUIT\r\n", monkeypatch, terminal=terminal)
+    assert code == 0
+    greeting = rb"220 \x1b[2J\x9b" if terminal else b"220 \x1b[2J\x9b"
+    assert shown == greeting + b"\r\n221 bye\r\n"
 
 
 def test_connect_without_its_221(

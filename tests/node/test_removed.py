@@ -4,7 +4,11 @@
 import os
 from pathlib import Path
 
+import pytest
+
+from mesh.errors import DescriptorError
 from mesh.node.removed import (
+    Note,
     read_distrusted,
     read_withheld,
     withhold,
@@ -36,10 +40,34 @@ def test_distrusted(tmp_path: Path) -> None:
     assert read_distrusted(path) == {ONE: "bravo"}
 
 
-def test_what_lies_in_their_place_is_nobody(tmp_path: Path) -> None:
+def test_what_lies_in_their_place_is_nobody_or_an_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "octets").write_bytes(os.urandom(999))
-    for name in ("fifo", "loop", "octets", "none"):
+    for name in ("octets", "none"):
         assert read_withheld(tmp_path / name) == {}
         assert read_distrusted(tmp_path / name) == {}
+    for name in ("fifo", "loop"):
+        with pytest.raises(DescriptorError, match=name):
+            read_withheld(tmp_path / name)
+        with pytest.raises(DescriptorError, match=name):
+            read_distrusted(tmp_path / name)
+
+
+def test_a_note_goes_on_counting_while_it_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / ".distrusted"
+    note = Note(path, read_distrusted)
+    assert not note.poll()
+    write_distrusted(path, {ONE: "bravo"})
+    assert note.poll()
+    assert not note.poll()
+    assert note.value == {ONE: "bravo"}
+    path.unlink()
+    path.mkdir()
+    assert note.poll()
+    assert note.value == {ONE: "bravo"}
+    assert note.mistake
+    assert ".distrusted: not a regular file" in note.mistake
+    path.rmdir()
+    assert note.poll()
+    assert (note.value, note.mistake) == ({}, None)
