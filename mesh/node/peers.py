@@ -105,7 +105,7 @@ class Peers:
         folder: Path,
         us: Us,
         registry: Registry | None = None,
-        unix_time: Callable[[], float] = time.time,
+        unix_time: Callable[[], float] = lambda: time.time(),
     ) -> None:
         self._folder = folder
         self._us = us
