@@ -205,9 +205,7 @@ class Peers:
         )
         good: list[Listed] = []
         contested: set[object] = set()
-        for name, (file, one) in sorted(
-            (who[0], found) for who, found in latest.items()
-        ):
+        for (name, _), (file, one) in sorted(latest.items(), key=lambda item: item[0]):
             if any(uses[key] > 1 for key in _claims(name, one)):
                 contested.update(_claims(name, one))
                 mistakes.append(

@@ -300,6 +300,13 @@ def test_one_name_with_two_keys_is_nobody(folder: Path) -> None:
     assert len(found.mistakes) == 2
 
 
+def test_one_name_with_two_keys_in_one_file(folder: Path) -> None:
+    (folder / "more.mesh").write_text(text_of("eve") + text_of("eve", seed="mallory"))
+    found = watch(folder).snapshot
+    assert list(found.by_name) == ["bravo"]
+    assert len(found.mistakes) == 2
+
+
 def test_one_bad_among_many_and_what_was_before_stays(folder: Path) -> None:
     many = folder / "more.mesh"
     many.write_text(text_of("carol") + text_of("dave"))
