@@ -159,7 +159,7 @@ def roster_from_octets_untrusted(octets: bytes) -> Roster:
     if [type(value) for value in head] != types:
         raise _damaged()
     nodes, pairs = head[8:]
-    if nodes < 0 or pairs < 0 or 1 + nodes + pairs != len(fields):
+    if not 0 <= nodes < len(fields) or 1 + nodes + pairs != len(fields):
         raise _damaged()
     network, version, root_version, root, predecessor, issued, not_after = head[1:8]
     roster = Roster(

@@ -211,6 +211,7 @@ def changed(change: Callable[[list[bytes]], list[bytes]]) -> bytes:
     [
         (b"", "damaged"),
         (bytes(DOCUMENT_MAX_LEN + 1), "more than 16 MiB"),
+        (bytes(DOCUMENT_MAX_LEN), "damaged"),
         (changed(lambda p: [encode([2, 1, 3]), *p[1:]]), "of a form that this mesh"),
         (changed(lambda p: [encode([True, 1, 3]), *p[1:]]), "of a form"),
         (changed(lambda p: [encode(5), *p[1:]]), "of a form"),

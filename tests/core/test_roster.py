@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.core.armour import TIME_MAX
 from mesh.core.crypto import hash256, sign
 from mesh.core.descriptor import fingerprint
 from mesh.core.encoding import encode
@@ -27,7 +28,7 @@ from mesh.core.roster import (
     verify_roster,
 )
 from mesh.errors import DirectoryError
-from tests.descriptors import NOW, identity_of, signed
+from tests.descriptors import DAY, NOW, identity_of, signed
 from tests.directories import members, public_of, roster_of, signatures_of
 
 PAIRS = (("mix@other.test", "alpha"), ("x@other.test", "charlie"))
@@ -97,8 +98,9 @@ RULES = [
     (replace(PLAIN, root=b"x" * 31), "root or its predecessor is no hash"),
     (replace(PLAIN, predecessor=b"x" * 31), "root or its predecessor is no hash"),
     (replace(PLAIN, predecessor=b"x" * 32), "only the first has no predecessor"),
+    (replace(PLAIN, version=2, predecessor=b"x" * 31), "predecessor is no hash"),
     (replace(PLAIN, version=2), "only the first has no predecessor"),
-    (replace(PLAIN, issued=-1), VALIDITY),
+    (replace(PLAIN, issued=-1, not_after=DAY), VALIDITY),
     (replace(PLAIN, not_after=PLAIN.issued), VALIDITY),
     (replace(PLAIN, not_after=PLAIN.issued + VALIDITY_MAX_SECONDS + 1), VALIDITY),
     (replace(PLAIN, issued=253_402_300_799, not_after=253_402_300_800), VALIDITY),
@@ -144,11 +146,17 @@ def test_the_bounds_are_inside() -> None:
     pairs = tuple((f"a{n:05}@x.test", "n00000") for n in range(PAIRS_MAX))
     most = replace(
         PLAIN,
+        version=VERSION_MAX,
+        root_version=VERSION_MAX,
+        predecessor=b"x" * 32,
         entries=many(NODES_MAX),
         pairs=pairs,
-        not_after=PLAIN.issued + VALIDITY_MAX_SECONDS,
+        issued=TIME_MAX - VALIDITY_MAX_SECONDS,
+        not_after=TIME_MAX,
     )
     assert roster_from_octets_untrusted(most.statement) == most
+    least = replace(with_entry(serial=1), issued=0, not_after=1)
+    assert roster_from_octets_untrusted(least.statement) == least
 
 
 def test_more_than_that_is_not_read() -> None:
@@ -206,6 +214,8 @@ def with_head(**at: Any) -> bytes:
         (with_head(_8=5, _9=0), "damaged"),
         (with_head(_8=6, _9=-1), "damaged"),
         (with_head(_8=-1, _9=6), "damaged"),
+        (with_head(_9=1), "damaged"),
+        (octets_of([[*fields_of(PLAIN)[0][:8], 4, -1], *fields_of(PLAIN)[1:4]]), "dam"),
         (PLAIN.statement + b"\0", "damaged"),
         (PLAIN.statement + join([b""]), "damaged"),
         (join([encode("x" * 5000)]), "damaged"),
