@@ -83,6 +83,7 @@ def roster_of(nodes: Sequence[Descriptor], **changes: Any) -> Roster:
         "network": "main",
         "version": 1,
         "root_version": 1,
+        "root": root(1, SIGNERS, 2).hash,
         "predecessor": NO_HASH,
         "issued": int(NOW),
         "not_after": int(NOW) + 30 * 86_400,

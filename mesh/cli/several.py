@@ -27,21 +27,25 @@ class SeveralCommand(click.Command):
 
 def _spread(args: Sequence[str], names: set[str]) -> Iterator[str]:
     """Put the option before each of its values."""
-    option, has_value = "", False
+    option, bare = "", False
     for word in args:
         if word.startswith("-") and word != "-":
-            if option and not has_value:
-                yield option  # click says that it needs a value
-            option, has_value = (word if word in names else ""), False
+            _check(option, bare)
+            option = word if word in names else ""
+            bare = bool(option)
             if not option:
                 yield word
         elif option:
             yield from (option, word)
-            has_value = True
+            bare = False
         else:
             yield word
-    if option and not has_value:
-        yield option
+    _check(option, bare)
+
+
+def _check(option: str, bare: bool) -> None:
+    if bare:
+        raise click.BadOptionUsage(option, f"Option {option!r} requires an argument.")
 
 
 def several(*names: str, **attributes: Any) -> Callable[[Any], Any]:

@@ -29,7 +29,7 @@ knowing whom to trust.  Whether it is to be followed is trusted.py's question.
 """
 
 import binascii
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ from mesh.core.armour import (
 )
 from mesh.core.descriptor import BOX_MAX_LEN, Descriptor, from_box_untrusted
 from mesh.core.encoding import decode_untrusted, encode
+from mesh.core.members import check_entry, owners_of_keys
 from mesh.core.parts import join, split_untrusted
 from mesh.core.root import (
     Root,
@@ -55,7 +56,6 @@ from mesh.core.root import (
 )
 from mesh.core.roster import (
     NODES_MAX,
-    Entry,
     Roster,
     roster_from_octets_untrusted,
     verify_roster,
@@ -147,7 +147,8 @@ def _check_shape(document: Document) -> None:
             raise DirectoryError("its roots have a gap: ask for a fresh copy")
         if signed.root.network != roster.network:
             raise DirectoryError("its roots are of another network than its roster")
-    if roster.root_version != document.root.version:
+    newest = document.root.version, document.root.hash
+    if (roster.root_version, roster.root) != newest:
         raise DirectoryError("its roster names another root than its newest")
     if len(document.boxes) != len(roster.entries):
         raise DirectoryError("it has not one descriptor for each of its nodes")
@@ -188,35 +189,6 @@ def descriptor_untrusted(box: bytes, name: str) -> Descriptor:
         return from_box_untrusted(box)
     except DirectoryError as error:
         raise DirectoryError(f"the descriptor of {name}: {error}") from error
-
-
-def check_entry(entry: Entry, descriptor: Descriptor, network: str) -> None:
-    """Raise DirectoryError unless this is a descriptor that the entry stands for."""
-    d = descriptor
-    if (d.name, d.identity, d.network) != (entry.name, entry.identity, network):
-        raise DirectoryError(f"the descriptor of {entry.name} is of somebody else")
-    if d.serial < entry.serial:
-        raise DirectoryError(
-            f"the descriptor of {entry.name} is older than what was signed"
-        )
-    if d.serial == entry.serial and d.digest != entry.digest:
-        raise DirectoryError(f"the descriptor of {entry.name} is not what was signed")
-
-
-def owners_of_keys(
-    roster: Roster, descriptors: Iterable[Descriptor | None]
-) -> dict[bytes, bytes]:
-    """Whose each key is: of those descriptors, in the roster's order, that signers saw.
-
-    DirectoryError when two nodes have one.
-    """
-    owners = {entry.identity: entry.identity for entry in roster.entries}
-    for entry, descriptor in zip(roster.entries, descriptors, strict=True):
-        if descriptor is not None and descriptor.serial == entry.serial:
-            for key in descriptor.link_keys:
-                if owners.setdefault(key, entry.identity) != entry.identity:
-                    raise DirectoryError(f"{entry.name} has another node's key")
-    return owners
 
 
 def armour(document: Document) -> str:

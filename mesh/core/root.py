@@ -9,6 +9,7 @@ A root is one canonical msgpack array (core/encoding.py):
     3  threshold   int      how many of the keys must sign, 1 .. number of keys
     4  keys        [bin 32] Ed25519, sorted, 1 to 64: the signers' identity keys
 
+    hash      = BLAKE2b-256("mesh/1 root" 00 array)
     signature = Ed25519(key, "mesh/1 root" 00 array)
     signed    = parts.py: array, then (key 32, signature 64)* sorted by key
 
@@ -78,6 +79,11 @@ class Root:
             head = (FORM, self.network, self.version, self.threshold)
             object.__setattr__(self, "_octets", encode((*head, self.keys)))
         return self._octets
+
+    @property
+    def hash(self) -> bytes:
+        """What a roster names it by: 32 octets."""
+        return hash256(_LABEL, self.statement)
 
     @property
     def fingerprint(self) -> str:

@@ -7,11 +7,12 @@ A roster is parts (parts.py), each one canonical msgpack array (core/encoding.py
              1  network       str
              2  version       int     grows with each roster that is signed, below 2**32
              3  root version  int     whose signers (root.py)
-             4  predecessor   bin 32  hash of the roster of version - 1; zeros for the first
-             5  issued        int     UNIX seconds
-             6  not after     int     UNIX seconds, at most 366 days later
-             7  entries       int     how many follow, at most 20,000
-             8  pairs         int     how many follow, at most 20,000
+             4  root          bin 32  its hash
+             5  predecessor   bin 32  hash of the roster of version - 1; zeros for the first
+             6  issued        int     UNIX seconds
+             7  not after     int     UNIX seconds, at most 366 days later
+             8  entries       int     how many follow, at most 20,000
+             9  pairs         int     how many follow, at most 20,000
     entry*   0  name          str     sorted by name, each once
              1  identity      bin 32  Ed25519, each once
              2  serial        int     of the descriptor that the signers saw
@@ -81,6 +82,7 @@ class Roster:
     network: str
     version: int
     root_version: int
+    root: bytes
     predecessor: bytes
     issued: int
     not_after: int
@@ -153,16 +155,18 @@ def roster_from_octets_untrusted(octets: bytes) -> Roster:
         raise DirectoryError(
             "a roster of a form that this mesh does not read: upgrade it"
         )
-    if [type(value) for value in head] != [int, str, int, int, bytes, *[int] * 4]:
+    types = [int, str, int, int, bytes, bytes, int, int, int, int]
+    if [type(value) for value in head] != types:
         raise _damaged()
-    nodes, pairs = head[7:]
-    if nodes < 0 or pairs < 0 or 1 + nodes + pairs != len(fields):
+    nodes, pairs = head[8:]
+    if not 0 <= nodes < len(fields) or 1 + nodes + pairs != len(fields):
         raise _damaged()
-    network, version, root_version, predecessor, issued, not_after = head[1:7]
+    network, version, root_version, root, predecessor, issued, not_after = head[1:8]
     roster = Roster(
         network,
         version,
         root_version,
+        root,
         predecessor,
         issued,
         not_after,
@@ -179,8 +183,8 @@ def _damaged() -> DirectoryError:
 
 def _fields(roster: Roster) -> Iterator[Any]:
     r = roster
-    head = [FORM, r.network, r.version, r.root_version, r.predecessor, r.issued]
-    yield [*head, r.not_after, len(r.entries), len(r.pairs)]
+    head = [FORM, r.network, r.version, r.root_version, r.root, r.predecessor]
+    yield [*head, r.issued, r.not_after, len(r.entries), len(r.pairs)]
     for e in r.entries:
         yield [e.name, e.identity, e.serial, e.digest, e.hosts]
     yield from r.pairs
@@ -210,14 +214,14 @@ def _first_mistake(roster: Roster) -> str | None:
         return "its network is no name"
     if not all(1 <= v <= VERSION_MAX for v in (roster.version, roster.root_version)):
         return "its version is out of range"
-    if len(roster.predecessor) != len(NO_HASH) or (
-        (roster.predecessor == NO_HASH) != (roster.version == 1)
-    ):
-        return "its predecessor is no hash, or it has one and is the first"
+    if {len(roster.root), len(roster.predecessor)} != {len(NO_HASH)}:
+        return "its root or its predecessor is no hash"
+    if (roster.predecessor == NO_HASH) != (roster.version == 1):
+        return "only the first has no predecessor"
     validity = roster.not_after - roster.issued
-    if not (roster.issued >= 0 and 0 < validity <= VALIDITY_MAX_SECONDS):
-        return "its validity is not a span of at most 366 days"
-    if roster.not_after > TIME_MAX:
+    if not 0 < validity <= VALIDITY_MAX_SECONDS or not (
+        0 <= roster.issued < roster.not_after <= TIME_MAX
+    ):
         return "its validity is not a span of at most 366 days"
     return _first_mistake_of_entries(roster) or _first_mistake_of_pairs(roster)
 

@@ -70,6 +70,7 @@ def draft(
         network=roots[-1].root.network,
         version=version,
         root_version=roots[-1].root.version,
+        root=roots[-1].root.hash,
         predecessor=predecessor,
         issued=issued,
         not_after=issued + days * DAY_SECONDS,

@@ -45,21 +45,17 @@ them, never alone: whoever could hide that roster could hide them too.
 Pure: nothing here reads a clock or a file, and nothing is changed in place.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mesh.core.armour import date
 from mesh.core.descriptor import Descriptor
-from mesh.core.document import (
-    Document,
-    check_entry,
-    open_untrusted,
-    owners_of_keys,
-)
+from mesh.core.document import Document, open_untrusted
+from mesh.core.members import Member as Member
+from mesh.core.members import Members, settle
 from mesh.core.root import Root, SignedRoot, succeeds, verify_root
-from mesh.core.roster import NO_HASH, Entry, verify_roster
+from mesh.core.roster import NO_HASH, verify_roster
 from mesh.errors import (
     DirectoryError,
     ExpiredError,
@@ -75,39 +71,27 @@ WARN_SECONDS: Final = 14 * DAY_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """A node of the directory in force.
-
-    `descriptor` is the newest that stands.  It speaks for addresses at `entry.hosts`
-    and for `addresses`, the pairs that were vouched for, and for no others.
-
-    `doubted`: none stands (R15), this one was passed over.  Its addresses are its own,
-    so that their mail waits, and nobody is to be called or answered by its link keys.
-    """
-
-    entry: Entry
-    descriptor: Descriptor
-    addresses: frozenset[str] = frozenset()
-    doubted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Trusted:
-    """The directory in force, or none: `document` None.
-
-    `members` has each of its nodes, by identity; `liars` are the names of those that
-    claimed another's key since this version came.
-    """
+    """The directory in force, or none: `document` None."""
 
     network: str
     document: Document | None = None
-    members: Mapping[bytes, Member] = field(default_factory=dict, repr=False)
-    liars: frozenset[str] = frozenset()
+    standing: Members = field(default=Members(), repr=False)
 
     @property
     def root(self) -> Root | None:
         """Whose signatures the next version needs."""
         return self.document.root if self.document else None
+
+    @property
+    def members(self) -> Mapping[bytes, Member]:
+        """Each of its nodes, by identity."""
+        return self.standing.by_identity
+
+    @property
+    def liars(self) -> frozenset[str]:
+        """Names of those that claimed another's key since this version came."""
+        return self.standing.liars
 
     @property
     def head(self) -> tuple[int, bytes]:
@@ -175,9 +159,9 @@ class Trusted:
                 "than the one in force"
             )
         if theirs.order == mine.order:
-            return self.renewed(open_untrusted(document, self._known()))
+            return self.renewed(open_untrusted(document, self.standing.believed))
         _check_time(document, now)
-        return _settle(self.network, document, self._known())
+        return _settle(self.network, document, self.standing.believed)
 
     def renewed(self, descriptors: Iterable[Descriptor]) -> "Trusted":
         """With newer descriptors of members; self when none is newer and stands.
@@ -187,41 +171,8 @@ class Trusted:
         """
         if self.document is None:
             return self
-        known = self._known()
-        newer: dict[bytes, Descriptor] = {}
-        for one in descriptors:
-            held = newer.get(one.identity) or known.get(one.identity)
-            if held is None or one.serial > held.serial:
-                newer[one.identity] = one
-        offered = [
-            _usable(entry, newer.get(entry.identity), self.network)
-            or self._doubted(entry.identity)
-            for entry in self.document.roster.entries
-        ]
-        if not any(offered):
-            return self
-        try:
-            settled = _stand(self.network, self.document, offered, known)
-        except (
-            DirectoryError
-        ):  # two that signers saw; a later one hid it in the document
-            return self
-        told = {
-            member.entry.name
-            for who, member in self.members.items()
-            if member.entry.name in self.liars
-            and settled.members[who].descriptor == member.descriptor
-        }
-        settled = replace(settled, liars=settled.liars | told)
-        return self if settled == self else settled
-
-    def _doubted(self, identity: bytes) -> Descriptor | None:
-        member = self.members[identity]
-        return member.descriptor if member.doubted else None
-
-    def _known(self) -> dict[bytes, Descriptor]:
-        """What we hold and believe, by identity."""
-        return {w: m.descriptor for w, m in self.members.items() if not m.doubted}
+        standing = self.standing.renewed(self.document.roster, descriptors)
+        return self if standing is self.standing else replace(self, standing=standing)
 
 
 def begin_untrusted(
@@ -319,66 +270,5 @@ def _settle(
     network: str, document: Document, known: Mapping[bytes, Descriptor]
 ) -> Trusted:
     offered = list(open_untrusted(document, known))  # R12, R13
-    return _stand(network, document, offered, known)
-
-
-def _stand(
-    network: str,
-    document: Document,
-    offered: Sequence[Descriptor | None],
-    known: Mapping[bytes, Descriptor],
-) -> Trusted:
-    """Choose each entry's descriptor (R14, R15).
-
-    A key belongs first to whoever the signers saw with it, then to whoever we knew with
-    it, then to the only one that claims it.
-    """
-    entries = document.roster.entries
-    held = [_usable(e, known.get(e.identity), network) for e in entries]
-    owners = owners_of_keys(
-        document.roster,
-        [
-            one if one and one.serial == entry.serial else mine
-            for entry, one, mine in zip(entries, offered, held, strict=True)
-        ],
-    )
-    for one in filter(None, held):
-        for key in one.link_keys:
-            owners.setdefault(key, one.identity)
-    fresh = Counter(
-        key
-        for one in filter(None, offered)
-        for key in one.link_keys
-        if key not in owners
-    )
-
-    def stands(one: Descriptor) -> bool:
-        return all(
-            owners.get(key, one.identity) == one.identity and fresh[key] <= 1
-            for key in one.link_keys
-        )
-
-    pairs: dict[str, list[str]] = {}
-    for address, name in document.roster.pairs:
-        pairs.setdefault(name, []).append(address)
-    members: dict[bytes, Member] = {}
-    liars = set()
-    for entry, *both in zip(entries, held, offered, strict=True):
-        candidates = [one for one in both if one]
-        standing = [one for one in candidates if stands(one)]
-        if len(standing) < len(candidates):
-            liars.add(entry.name)
-        best = max(standing or candidates, key=lambda one: one.serial)  # R14
-        vouched = frozenset(pairs.get(entry.name, ()))
-        members[entry.identity] = Member(entry, best, vouched, not standing)
-    return Trusted(network, document, members, frozenset(liars))
-
-
-def _usable(entry: Entry, held: Descriptor | None, network: str) -> Descriptor | None:
-    """What we hold, if the entry still stands for it."""
-    if held is not None:
-        try:
-            check_entry(entry, held, network)
-        except DirectoryError:
-            return None
-    return held
+    standing = settle(document.roster, offered, known)  # R14, R15
+    return Trusted(network, document, standing)

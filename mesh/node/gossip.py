@@ -79,7 +79,10 @@ class Gossiping:
     """All gossip of this node; see the module's text."""
 
     def __init__(
-        self, registry: Registry, identity: bytes, now: Callable[[], float] = time.time
+        self,
+        registry: Registry,
+        identity: bytes,
+        now: Callable[[], float] = lambda: time.time(),
     ) -> None:
         """`identity` is our own; blocking, as all that writes a ledger down."""
         self._registry, self._identity, self._now = registry, identity, now

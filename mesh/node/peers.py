@@ -118,7 +118,7 @@ class Peers:
         folder: Path,
         us: Us,
         registry: Registry | None = None,
-        unix_time: Callable[[], float] = time.time,
+        unix_time: Callable[[], float] = lambda: time.time(),
     ) -> None:
         self._folder = folder
         self._us = us
@@ -227,8 +227,7 @@ class Peers:
         good: list[Listed] = []
         contested: set[object] = set()
         withheld = {**self._shared.withheld, **self._left, **self._removed.value}
-        for name, identity in sorted(latest):
-            file, one = latest[name, identity]
+        for (name, _), (file, one) in sorted(latest.items(), key=lambda item: item[0]):
             if any(uses[key] > 1 for key in _claims(name, one)):
                 contested.update(_claims(name, one))
                 mistakes.append(

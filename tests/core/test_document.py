@@ -23,11 +23,11 @@ from mesh.core.document import (
     check_untrusted,
     from_octets_untrusted,
     open_untrusted,
-    owners_of_keys,
     parse_untrusted,
     to_octets,
 )
 from mesh.core.encoding import encode
+from mesh.core.members import owners_of_keys
 from mesh.core.parts import join, split_untrusted
 from mesh.core.root import SignedRoot, pack
 from mesh.errors import DirectoryError, MeshError
@@ -211,6 +211,7 @@ def changed(change: Callable[[list[bytes]], list[bytes]]) -> bytes:
     [
         (b"", "damaged"),
         (bytes(DOCUMENT_MAX_LEN + 1), "more than 16 MiB"),
+        (bytes(DOCUMENT_MAX_LEN), "damaged"),
         (changed(lambda p: [encode([2, 1, 3]), *p[1:]]), "of a form that this mesh"),
         (changed(lambda p: [encode([True, 1, 3]), *p[1:]]), "of a form"),
         (changed(lambda p: [encode(5), *p[1:]]), "of a form"),
@@ -247,6 +248,7 @@ SECOND = SignedRoot(root(2, ["ann"], 1))
         (shaped(roots=(SignedRoot(root(1, "a", 1, network="x")),)), "another network"),
         (shaped(roots=(*WHOLE.roots, SECOND)), "another root than its newest"),
         (shaped(roster=replace(WHOLE.roster, root_version=2)), "another root"),
+        (shaped(roster=replace(WHOLE.roster, root=b"x" * 32)), "another root"),
         (shaped(boxes=WHOLE.boxes[:-1]), "not one descriptor for each"),
     ],
 )
@@ -257,7 +259,8 @@ def test_documents_that_do_not_fit_together(octets: bytes, why: str) -> None:
 
 def test_the_most_roots() -> None:
     roots = tuple(SignedRoot(root(n, ["ann"], 1)) for n in range(1, ROOTS_MAX + 2))
-    roster = roster_of(members(), root_version=ROOTS_MAX)
+    newest = {"root_version": ROOTS_MAX, "root": roots[-2].root.hash}
+    roster = roster_of(members(), **newest)
     most = Document(roots[:-1], roster, (), WHOLE.boxes)
     assert from_octets_untrusted(to_octets(most)) == most
     more = replace(most, roots=roots, roster=replace(roster, root_version=257))

@@ -52,6 +52,7 @@ def test_the_layout() -> None:
     made = signed_root(FIRST, "a")
     assert FIRST.statement == statement
     assert made.octets == join([statement, pair])
+    assert FIRST.hash == hash256(b"mesh/1 root\x00", statement)
     assert signed_root_from_octets_untrusted(made.octets) == made
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.core.armour import TIME_MAX
 from mesh.core.crypto import hash256, sign
 from mesh.core.descriptor import fingerprint
 from mesh.core.encoding import encode
@@ -27,7 +28,7 @@ from mesh.core.roster import (
     verify_roster,
 )
 from mesh.errors import DirectoryError
-from tests.descriptors import NOW, identity_of, signed
+from tests.descriptors import DAY, NOW, identity_of, signed
 from tests.directories import members, public_of, roster_of, signatures_of
 
 PAIRS = (("mix@other.test", "alpha"), ("x@other.test", "charlie"))
@@ -39,7 +40,8 @@ def fields_of(roster: Roster) -> list[list[Any]]:
     """The parts of the module's table, written out here a second time."""
     r = roster
     numbers = [r.issued, r.not_after, len(r.entries), len(r.pairs)]
-    head = [1, r.network, r.version, r.root_version, r.predecessor, *numbers]
+    hashes = [r.root, r.predecessor]
+    head = [1, r.network, r.version, r.root_version, *hashes, *numbers]
     entries = [[e.name, e.identity, e.serial, e.digest, [*e.hosts]] for e in r.entries]
     return [head, *entries, *([*pair] for pair in r.pairs)]
 
@@ -93,10 +95,12 @@ RULES = [
     (replace(PLAIN, version=VERSION_MAX + 1), "version"),
     (replace(PLAIN, root_version=0), "version"),
     (replace(PLAIN, root_version=VERSION_MAX + 1), "version"),
-    (replace(PLAIN, predecessor=b"x" * 31), "predecessor"),
-    (replace(PLAIN, predecessor=b"x" * 32), "it has one and is the first"),
-    (replace(PLAIN, version=2), "predecessor"),
-    (replace(PLAIN, issued=-1), VALIDITY),
+    (replace(PLAIN, root=b"x" * 31), "root or its predecessor is no hash"),
+    (replace(PLAIN, predecessor=b"x" * 31), "root or its predecessor is no hash"),
+    (replace(PLAIN, predecessor=b"x" * 32), "only the first has no predecessor"),
+    (replace(PLAIN, version=2, predecessor=b"x" * 31), "predecessor is no hash"),
+    (replace(PLAIN, version=2), "only the first has no predecessor"),
+    (replace(PLAIN, issued=-1, not_after=DAY), VALIDITY),
     (replace(PLAIN, not_after=PLAIN.issued), VALIDITY),
     (replace(PLAIN, not_after=PLAIN.issued + VALIDITY_MAX_SECONDS + 1), VALIDITY),
     (replace(PLAIN, issued=253_402_300_799, not_after=253_402_300_800), VALIDITY),
@@ -142,11 +146,17 @@ def test_the_bounds_are_inside() -> None:
     pairs = tuple((f"a{n:05}@x.test", "n00000") for n in range(PAIRS_MAX))
     most = replace(
         PLAIN,
+        version=VERSION_MAX,
+        root_version=VERSION_MAX,
+        predecessor=b"x" * 32,
         entries=many(NODES_MAX),
         pairs=pairs,
-        not_after=PLAIN.issued + VALIDITY_MAX_SECONDS,
+        issued=TIME_MAX - VALIDITY_MAX_SECONDS,
+        not_after=TIME_MAX,
     )
     assert roster_from_octets_untrusted(most.statement) == most
+    least = replace(with_entry(serial=1), issued=0, not_after=1)
+    assert roster_from_octets_untrusted(least.statement) == least
 
 
 def test_more_than_that_is_not_read() -> None:
@@ -167,7 +177,7 @@ def test_the_longest_entry_fits() -> None:
     assert roster_from_octets_untrusted(one.statement) == one
 
 
-@pytest.mark.parametrize(("part", "length"), [(0, 9), (1, 5), (4, 2)])
+@pytest.mark.parametrize(("part", "length"), [(0, 10), (1, 5), (4, 2)])
 @pytest.mark.parametrize("value", [None, True, -1, "X", b"x", [None], [[]], ["x", 1]])
 def test_fields_of_the_wrong_type(part: int, length: int, value: Any) -> None:
     for index in range(length):
@@ -199,11 +209,13 @@ def with_head(**at: Any) -> bytes:
         (b"", "of a form"),
         (with_head(_0=2), "of a form that this mesh does not read: upgrade it"),
         (with_head(_0=True), "of a form"),
-        (with_head(_7=2), "damaged"),
-        (with_head(_7=4), "damaged"),
-        (with_head(_7=5, _8=0), "damaged"),
-        (with_head(_7=6, _8=-1), "damaged"),
-        (with_head(_7=-1, _8=6), "damaged"),
+        (with_head(_8=2), "damaged"),
+        (with_head(_8=4), "damaged"),
+        (with_head(_8=5, _9=0), "damaged"),
+        (with_head(_8=6, _9=-1), "damaged"),
+        (with_head(_8=-1, _9=6), "damaged"),
+        (with_head(_9=1), "damaged"),
+        (octets_of([[*fields_of(PLAIN)[0][:8], 4, -1], *fields_of(PLAIN)[1:4]]), "dam"),
         (PLAIN.statement + b"\0", "damaged"),
         (PLAIN.statement + join([b""]), "damaged"),
         (join([encode("x" * 5000)]), "damaged"),
@@ -228,7 +240,7 @@ def test_a_bomb_of_empty_arrays_is_not_unpacked() -> None:
 
 
 def fields_head() -> bytes:
-    return encode([*fields_of(PLAIN)[0][:7], 1, 0])
+    return encode([*fields_of(PLAIN)[0][:8], 1, 0])
 
 
 @given(st.binary(max_size=80))

@@ -88,6 +88,7 @@ def test_other_signers_are_another_root(
     assert found.root == root(*made)
     assert found.roots[0] == FIRST.roots[0]
     assert found.roster.root_version == len(found.roots) == made[0]
+    assert found.roster.root == found.root.hash
 
 
 def test_a_threshold_stays_what_it_was_until_somebody_changes_it() -> None:

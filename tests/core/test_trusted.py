@@ -393,7 +393,7 @@ def vouched(*nodes: Descriptor, before: Document = V1) -> Document:
     """What signers might sign whom our tools do not stop."""
     ordered = sorted(nodes, key=lambda node: node.name)
     changes = {"version": before.roster.version + 1, "predecessor": before.roster.hash}
-    roster = roster_of(ordered, **changes)
+    roster = roster_of(ordered, root=before.root.hash, **changes)
     made = Document(before.roots, roster, signatures_of(roster, SIGNERS[:2]), ())
     return boxed(made, *ordered)
 
@@ -741,7 +741,7 @@ def test_multiple_changes_to_target() -> None:
 def rooted(keys: str, threshold: int, by: str, signers: str) -> Document:
     """V1's signers hand over to others; `by` sign the root with ann, bob, cid."""
     second = signed_root(root(2, keys, threshold), (*SIGNERS, *by))
-    roster = replace(V2.roster, root_version=2)
+    roster = replace(V2.roster, root_version=2, root=second.root.hash)
     roots = (*V1.roots, second)
     return Document(roots, roster, signatures_of(roster, signers), V2.boxes)
 
@@ -930,8 +930,9 @@ def made_of(versions: Sequence[Md]) -> Document:
         for n, md in enumerate(versions, 1)
     )
     predecessor = b"x" * 32 if len(roots) > 1 else NO_HASH
-    changes = {"root_version": len(roots), "predecessor": predecessor}
-    roster = roster_of(members(), version=len(roots), **changes)
+    changes = {"root_version": len(roots), "root": roots[-1].root.hash}
+    changes |= {"version": len(roots), "predecessor": predecessor}
+    roster = roster_of(members(), **changes)
     by = seeds(versions[-1].keys[: versions[-1].threshold])
     return Document(roots, roster, signatures_of(roster, by), V1.boxes)
 
@@ -976,7 +977,7 @@ def test_non_root_rotations(name: str) -> None:
     second = signed_root(
         root(2, seeds(md.keys), md.threshold), (*SIGNERS, *seeds(md.keys))
     )
-    roster = replace(V2.roster, root_version=2)
+    roster = replace(V2.roster, root_version=2, root=second.root.hash)
     signatures = signatures_of(roster, seeds(md.sigs))
     document = Document((*V1.roots, second), roster, signatures, V2.boxes)
     if md.res:
