@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """`mesh-sendmail`: what remailers and cron call to hand a message over.
 
-    standard input -> lines end with CRLF -> -t takes recipients and drops Bcc
+    standard input -> mbox lines go -> lines end with CRLF -> -t takes recipients and
+                                                              drops Bcc
         node up    -> its local socket (submit.py); exit by its reply
         node down  -> its drop folder, sealed and fsynced (dropoff.py); exit 0
 
@@ -130,7 +131,8 @@ def _run(flags: Flags) -> int:
     if not (flags.recipients or flags.from_header):
         raise UsageError("no recipients: name them, or give -t")
     places = find_places(flags.config)
-    content = to_crlf(read_input(places.message_bytes, dot_ends=flags.dot_ends))
+    text = read_input(places.message_bytes, dot_ends=flags.dot_ends)
+    content = to_crlf(text[mbox_len(text) :])
     recipients = list(flags.recipients)
     if flags.from_header:
         from mesh.core.headers import extract_untrusted
@@ -248,6 +250,20 @@ def _read() -> bytes:
         raise NoInputError(
             f"standard input: {error.strerror}: give the message there"
         ) from error
+
+
+def mbox_len(text: bytes) -> int:
+    """Count the octets of `From ` lines at the beginning, which no message has.
+
+    As Postfix does, with or without -t: a mailbox's own line, which would end the
+    header, and names the sender and the hour.
+    """
+    at = 0
+    while end := text.find(b"\n", at) + 1:
+        if not text[at:end].lstrip(b">").startswith(b"From "):
+            break
+        at = end
+    return at
 
 
 def to_crlf(text: bytes) -> bytes:

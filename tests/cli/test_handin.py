@@ -179,6 +179,35 @@ def test_recipients_of_the_header(node: FakeNode, say: Say) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        ("From me@x.test Thu Jan  1 00:00:00 1970\n", ""),
+        (">From x\n>>From y\r\nFrom \n", ""),
+        ("From: x@y.test\nFrom x\n", "From: x@y.test\r\nFrom x\r\n"),
+        ("From\n", "From\r\n"),
+        (" From x\n", " From x\r\n"),
+        ("\nFrom x\n", "\r\nFrom x\r\n"),
+    ],
+)
+def test_a_mailbox_s_own_line_is_no_message_s(
+    node: FakeNode, say: Say, before: str, kept: str
+) -> None:
+    text = f"{before}To: a@b.test\n\nFrom here\n".encode()
+    rest = f"{kept}To: a@b.test\r\n\r\nFrom here\r\n".encode()
+    assert say(text, YOU) == 0
+    assert taken(node) == ("", (YOU,), rest)
+    node.taken.clear()
+    assert say(text, "-t") == (64 if kept else 0)
+    assert not node.taken if kept else taken(node) == ("", ("a@b.test",), rest)
+
+
+def test_nothing_but_a_mailbox_s_line(node: FakeNode, say: Say) -> None:
+    assert say(b"From x\n", YOU) == 0
+    assert say(b"From x", YOU) == 0
+    assert [message.content for message in node.taken] == [b"", b"From x"]
+
+
 MANY = tuple(f"{n}@b.test" for n in range(250))
 
 
