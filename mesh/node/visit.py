@@ -158,11 +158,14 @@ class Visit:
 
     async def take(self) -> tuple[Ref, Record] | None:
         """Take the next message that still may go this way; None: there is no more."""
-        if not await self.has_more():
-            return None
-        ref, record = self._loaded.popleft()
-        self._flying[ref] = record
-        return ref, record
+        while await self.has_more():
+            ref, record = self._loaded.popleft()
+            # It was read before the connection, which may have taken its time.
+            if self._may_go(ref, record):
+                self._flying[ref] = record
+                return ref, record
+            self.cargo.unload(_weight(record))
+        return None
 
     async def _read(self, ref: Ref) -> Record | None:
         record = self._qmgr.spool.hot(ref)

@@ -240,6 +240,21 @@ async def test_what_is_remembered_of_sizes_is_bounded(
         assert len(cargo._known) <= 3
 
 
+async def test_who_is_served_by_now_is_not_sent_from_here_however_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message was read before the connection was made."""
+    small_hold(monkeypatch)
+    async with exit_node(tmp_path, {}, tick=3600.0) as (alpha, _):
+        await stored(alpha, LARGE, WHO)
+        visit = visit_of(alpha)
+        assert await visit.has_more()
+        alpha.routes[WHO] = "bravo"
+        assert await visit.take() is None
+        assert visit.cargo.load(Ref(0), 5000)  # its room is free
+        await until(lambda: alpha.qmgr.queue("bravo").ready, 15)
+
+
 async def test_one_message_is_read_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
