@@ -133,7 +133,7 @@ def _run(flags: Flags) -> int:
     places = find_places(flags.config)
     text = read_input(places.message_bytes, dot_ends=flags.dot_ends)
     content = to_crlf(text[mbox_len(text) :])
-    recipients = list(flags.recipients)
+    recipients = [each for word in flags.recipients for each in to_addresses(word)]
     if flags.from_header:
         from mesh.core.headers import extract_untrusted
 
@@ -201,6 +201,15 @@ def _submit_parts(
             raise TryLaterError(
                 f"taken for {at} of {len(recipients)} recipients, not for the others"
             ) from error
+
+
+def to_addresses(word: str) -> list[str]:
+    """Divide an argument as a sendmail does: `a@x, b@x` or `Name <a@x>`."""
+    if "," not in word and "<" not in word[1:]:
+        return [word]
+    from mesh.core.headers import addresses_untrusted
+
+    return addresses_untrusted(word)
 
 
 def check_address(text: str) -> str:

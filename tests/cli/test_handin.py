@@ -167,6 +167,12 @@ def test_lines_and_dots(
     assert taken(node) == ("", (YOU,), content)
 
 
+def test_lists_as_arguments(node: FakeNode, say: Say) -> None:
+    assert say(b"x", f"{YOU},a@b.test", 'C, "D" <c@d.test>', '"e,f"@g.test', ",") == 67
+    assert say(b"x", f"{YOU},a@b.test", '"C, D" <c@d.test>', '"e,f"@g.test', ",") == 0
+    assert taken(node)[1] == (YOU, "a@b.test", "c@d.test", '"e,f"@g.test')
+
+
 def test_recipients_of_the_header(node: FakeNode, say: Say) -> None:
     text = (
         b"From: x\nTo: A <a@b.test>\nBcc: c@b.test,\n d@b.test\nX: y\n\nTo: no@b.test\n"
