@@ -46,7 +46,7 @@ from mesh.node.parting import COPIES_MAX, Parting, Router
 from mesh.node.reporter import Reporter
 from mesh.node.routing import EXIT, LOCAL, UNROUTED
 from mesh.node.spool import Ref, Spool
-from mesh.node.waiting import NEVER, Queue, Waiting
+from mesh.node.waiting import Queue, Waiting
 
 __all__ = ["COPIES_MAX", "Queue", "QueueManager", "Router"]
 
@@ -302,7 +302,7 @@ class QueueManager:
 
     def take_deferred(self) -> list[Ref]:
         """Take all that is deferred: the caller leads it back or drops it."""
-        return self._waiting.take_due(NEVER)
+        return self._waiting.take_deferred()
 
     # routes and time
 
@@ -362,6 +362,7 @@ class QueueManager:
     async def _sweep_some(self, refs: Sequence[Ref], kept: list[Ref]) -> bool:
         """Sweep the oldest; False when one of them is young, as all behind it are."""
         is_old = True
+        await trio.lowlevel.checkpoint()
         for ref, head in zip(refs, await self.spool.heads(refs), strict=True):
             if head is None:
                 self.unreadable(ref)
