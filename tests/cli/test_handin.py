@@ -629,6 +629,75 @@ def test_a_dialogue_with_nobody(home: Path, capfd: Capture) -> None:
     assert err.startswith("mesh: the node does not run")
 
 
+@contextmanager
+def stream(number: int, replacement: int) -> Iterator[None]:
+    """Within it a standard stream is this file, which is closed here."""
+    saved = os.dup(number)
+    os.dup2(replacement, number)
+    os.close(replacement)
+    try:
+        yield
+    finally:
+        os.dup2(saved, number)
+        os.close(saved)
+
+
+def test_a_dialogue_that_nobody_reads_ends(node: FakeNode) -> None:
+    del node
+    (stdin, keeps_open), (reader, stdout) = os.pipe(), os.pipe()
+    os.close(reader)
+    codes: list[int] = []
+    with stream(0, stdin), stream(1, stdout):
+        thread = threading.Thread(target=lambda: codes.append(handin.main(["-bs"])))
+        thread.start()
+        thread.join(10)
+        assert codes == [75]
+        os.close(keeps_open)
+
+
+def test_streams_that_do_not_wait(node: FakeNode) -> None:
+    """A program that waits on nothing has made the pipes."""
+    lines = b"NOOP\r\n" * 20_000
+    got = bytearray()
+    reader, stdout = os.pipe()
+    os.set_blocking(stdout, False)
+
+    def read_slowly() -> None:
+        with os.fdopen(reader, "rb") as file:
+            while part := file.read(50_000):
+                got.extend(part)
+
+    thread = threading.Thread(target=read_slowly)
+    with piped(lines):
+        os.set_blocking(0, False)
+        with stream(1, stdout):
+            thread.start()
+            assert handin.main(["-bs"]) == 0
+    thread.join()
+    assert got.count(b"250 ok\r\n") == 20_000
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    with stream(0, reader):
+        later = threading.Timer(0.2, _write_all, (writer, b"late\n"))
+        later.start()
+        assert handin.main([YOU]) == 0
+        later.join()
+    assert taken(node) == ("", (YOU,), b"late\r\n")
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_no_socket_takes_the_place_of_a_closed_stream(
+    node: FakeNode, home: Path, number: int
+) -> None:
+    program = Path(sys.executable).with_name("mesh-sendmail")
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" -bs -c "$1" {number}>&-', program, home / "node.toml"],
+        input=b"NOOP\r\n", check=False, capture_output=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert bytes(node.heard) == b"NOOP\r\n"
+
+
 # the frame
 
 
