@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -93,8 +94,11 @@ async def _demo(folder: Path) -> int:
     from mesh.node.node import Node
 
     tap = Tap()
-    with _sink() as sink:
-        homes = {name: _make_node(folder, name, tap, sink.port) for name in NAMES}
+    with _reserved_ports(1 + len(NAMES)) as (port, *ports), _sink(port) as sink:
+        homes = {
+            name: _make_node(folder, name, inner, tap.add(name, inner), sink.port)
+            for name, inner in zip(NAMES, ports, strict=True)
+        }
         _introduce(homes)
         nodes = [Node(load(home / "node.toml")) for home in homes.values()]
         async with trio.open_nursery() as nursery:
@@ -126,10 +130,17 @@ def _say(line: str) -> None:
 # the nodes
 
 
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+@contextlib.contextmanager
+def _reserved_ports(count: int) -> Iterator[list[int]]:
+    """Give ports that nobody else gets within: who says so may bind one once more."""
+    with contextlib.ExitStack() as stack:
+        ports = []
+        for _ in range(count):
+            sock = stack.enter_context(socket.socket())
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", 0))
+            ports.append(int(sock.getsockname()[1]))
+        yield ports
 
 
 def _mesh(*args: str) -> str:
@@ -144,10 +155,9 @@ def _mesh(*args: str) -> str:
     return printed.getvalue()
 
 
-def _make_node(folder: Path, name: str, tap: "Tap", sink_port: int) -> Path:
-    """Make a node that is dialled at the tap's port and listens at another."""
-    home, inner = folder / name, _free_port()
-    outer = tap.add(name, inner)
+def _make_node(folder: Path, name: str, inner: int, outer: int, sink: int) -> Path:
+    """Make a node that is dialled at the port `outer`, the tap's, and has `inner`."""
+    home = folder / name
     _mesh(
         "init", str(home), "--name", name, "--address", f"127.0.0.1:{outer}",
         "--remailer", f"mix@{name}.test",
@@ -155,7 +165,7 @@ def _make_node(folder: Path, name: str, tap: "Tap", sink_port: int) -> Path:
     changed = {
         "listen": f'["127.0.0.1:{inner}"]',
         "cells_per_second": str(CELLS_PER_SECOND),
-        "routes": f'{{ "sink.example" = "127.0.0.1:{sink_port}" }}',
+        "routes": f'{{ "sink.example" = "127.0.0.1:{sink}" }}',
         "tick_seconds": "1",
     }
     toml = home / "node.toml"
@@ -228,7 +238,7 @@ def _submit(home: Path, to: str, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _sink() -> Any:
+def _sink(port: int) -> Any:
     """Run a mail server that keeps what it gets; UnavailableError without aiosmtpd."""
     try:
         from aiosmtpd.controller import Controller
@@ -246,7 +256,7 @@ def _sink() -> Any:
             self.letters.append(envelope.original_content)
             return "250 ok"
 
-    sink = Sink(None, hostname="127.0.0.1", port=_free_port())
+    sink = Sink(None, hostname="127.0.0.1", port=port)
     sink.handler, sink.letters = sink, []
     sink.start()
     try:

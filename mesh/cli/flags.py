@@ -20,11 +20,11 @@ No argparse: this runs once a message.
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from mesh.errors import UsageError
+from mesh.errors import NoInputError, UsageError
 
-_VALUE: Final = frozenset("BCFLNORVXbcfhopr")
+_VALUE: Final = frozenset("ABCFLNORVXbcefhopr")
 """Letters whose value is the rest of the word, or else the next word."""
-_JOINED: Final = frozenset("Adeq")
+_JOINED: Final = frozenset("dq")
 """Letters whose value, if any, is the rest of the word."""
 _MODES: Final = frozenset("msip")
 
@@ -42,7 +42,7 @@ class Flags(NamedTuple):
 
 
 def parse_flags(args: list[str], program: str = "mesh-sendmail") -> Flags:
-    """Read a command line, without the program's name; UsageError."""
+    """Read a command line, without the program's name; UsageError, NoInputError."""
     if program == "mailq":
         return Flags(mode="p")
     if program == "newaliases":
@@ -85,7 +85,7 @@ def _next(option: str, words: Iterator[str]) -> str:
 def _long(flags: Flags, word: str, words: Iterator[str]) -> Flags:
     name, equals, value = word.partition("=")
     if name == "--config":
-        return flags._replace(config=value if equals else _next(name, words))
+        return _apply(flags, "c", value if equals else _next(name, words))
     if word == "--help":
         return flags._replace(mode="h")
     raise UsageError(f"no option {name!a}: see --help")
@@ -97,6 +97,8 @@ def _apply(flags: Flags, letter: str, value: str) -> Flags:
         if value not in _MODES:
             raise UsageError(f"mode -b{ascii(value)[1:-1]} is not there: use -bm")
         return flags._replace(mode=value)
+    if letter == "c" and not value:  # a variable that is not set: no default for it
+        raise NoInputError("-c: no file has an empty name: name the node.toml")
     if letter == "i" or (letter == "o" and value == "i"):
         return flags._replace(dot_ends=False)
     changes: dict[str, dict[str, object]] = {

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """`mesh-sendmail`: what remailers and cron call to hand a message over.
 
-    standard input -> lines end with CRLF -> -t takes recipients and drops Bcc
+    standard input -> mbox lines go -> lines end with CRLF -> -t takes recipients and
+                                                              drops Bcc
         node up    -> its local socket (submit.py); exit by its reply
         node down  -> its drop folder, sealed and fsynced (dropoff.py); exit 0
 
@@ -33,8 +34,6 @@ needs libsodium.
 
 import os
 import sys
-from _socket import SHUT_WR
-from _socket import socket as Socket  # noqa: N812  # a class with a small name
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -44,7 +43,6 @@ from mesh.cli.submit import (
     RECIPIENTS_MAX,
     NodeDownError,
     check,
-    connect,
     submit,
 )
 from mesh.core.content import from_lf, is_lawful
@@ -96,8 +94,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     handler is ours, and taking the interpreter apart lasts 5 ms.
     """
     if argv is None:
+        _fill_gaps()
         os._exit(_main(sys.argv[1:], os.path.basename(sys.argv[0])))  # noqa: PTH119
     return _main(list(argv), "")
+
+
+def _fill_gaps() -> None:
+    """Let no socket and no file of ours take the number of a closed stream."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_WRONLY)  # the lowest that is free: this one
 
 
 def _main(args: list[str], program: str) -> int:
@@ -124,14 +132,17 @@ def _run(flags: Flags) -> int:
     if flags.mode == "i":
         return 0
     if flags.mode == "s":
-        return _relay(find_places(flags.config).socket)
+        from mesh.cli.carry import carry
+
+        return carry(find_places(flags.config).socket)
     if flags.runs_queue and not (flags.recipients or flags.from_header):
         return 0
     if not (flags.recipients or flags.from_header):
         raise UsageError("no recipients: name them, or give -t")
     places = find_places(flags.config)
-    content = to_crlf(read_input(places.message_bytes, dot_ends=flags.dot_ends))
-    recipients = list(flags.recipients)
+    text = read_input(places.message_bytes, dot_ends=flags.dot_ends)
+    content = to_crlf(text[mbox_len(text) :])
+    recipients = [each for word in flags.recipients for each in to_addresses(word)]
     if flags.from_header:
         from mesh.core.headers import extract_untrusted
 
@@ -201,6 +212,15 @@ def _submit_parts(
             ) from error
 
 
+def to_addresses(word: str) -> list[str]:
+    """Divide an argument as a sendmail does: `a@x, b@x` or `Name <a@x>`."""
+    if "," not in word and "<" not in word[1:]:
+        return [word]
+    from mesh.core.headers import addresses_untrusted
+
+    return addresses_untrusted(word)
+
+
 def check_address(text: str) -> str:
     """Take brackets off; MessageError for what could not stand in a command.
 
@@ -243,11 +263,31 @@ def read_input(limit: int, *, dot_ends: bool) -> bytes:
 
 def _read() -> bytes:
     try:
-        return os.read(0, READ_MAX)
+        while True:
+            try:
+                return os.read(0, READ_MAX)
+            except BlockingIOError:  # whoever made this pipe does not wait on it
+                from select import select
+
+                select([0], [], [])
     except OSError as error:
         raise NoInputError(
             f"standard input: {error.strerror}: give the message there"
         ) from error
+
+
+def mbox_len(text: bytes) -> int:
+    """Count the octets of `From ` lines at the beginning, which no message has.
+
+    As Postfix does, with or without -t: a mailbox's own line, which would end the
+    header, and names the sender and the hour.
+    """
+    at = 0
+    while end := text.find(b"\n", at) + 1:
+        if not text[at:end].lstrip(b">").startswith(b"From "):
+            break
+        at = end
+    return at
 
 
 def to_crlf(text: bytes) -> bytes:
@@ -285,61 +325,6 @@ def find_places(option: str) -> Places:
         raise ConfigError(f"{path}: [local] is wrong: `mesh export` says where")
     socket, drop = (os.path.join(base, name) for name in names)  # noqa: PTH118
     return Places(socket, drop, limit)
-
-
-def _relay(path: str) -> int:
-    """Carry a dialogue between standard input and output and the node's socket.
-
-    When the input ends the node hears that and answers what it has got.
-    """
-    try:
-        sock = connect(path)
-    except NodeDownError:
-        _write(b"421 the node does not run\r\n")
-        raise TryLaterError("the node does not run: start it, or use -bm") from None
-    sock.setblocking(False)
-    try:
-        _carry(sock)
-    finally:
-        sock.close()
-    return 0
-
-
-def _carry(sock: Socket) -> None:
-    from select import POLLIN, POLLOUT, poll
-
-    waiting = b""
-    is_open = True
-    while True:
-        watched = poll()
-        watched.register(sock.fileno(), POLLIN | (POLLOUT if waiting else 0))
-        if is_open and not waiting:
-            watched.register(0, POLLIN)
-        ready = dict(watched.poll())
-        if 0 in ready:
-            waiting = os.read(0, READ_MAX)
-            if not waiting:
-                is_open = False
-                sock.shutdown(SHUT_WR)
-        state = ready.get(sock.fileno(), 0)
-        try:
-            if state & POLLOUT:
-                waiting = waiting[sock.send(waiting) :]
-            if state & ~POLLOUT:
-                octets = sock.recv(READ_MAX)
-                if not octets:
-                    return
-                _write(octets)
-        except BrokenPipeError:  # what it said before it left is still to be read
-            waiting, is_open = b"", False
-        except ConnectionResetError:
-            return
-
-
-def _write(octets: bytes) -> None:
-    rest = memoryview(octets)
-    while rest:
-        rest = rest[os.write(1, rest) :]
 
 
 def _say(line: str) -> None:

@@ -33,8 +33,8 @@ CONTROL_NAME: Final = "control.sock"
 """The socket's name in the state directory."""
 REQUEST_MAX_LEN: Final = 1024
 """Octets of a request's line: two short names."""
-ANSWER_MAX_LEN: Final = 1_048_576
-"""Octets of an answer's line: 4,096 links with 200 octets each."""
+ANSWER_MAX_LEN: Final = 4_194_304
+"""Octets of an answer's line: 4,096 links with up to 1,000 octets each."""
 SCHEMA: Final = 1
 
 

@@ -37,7 +37,7 @@ from mesh.core.transaction import Transaction
 from mesh.errors import CommandError, LocalProtocolError, RemoteProtocolError
 
 # Octets that may wait behind an unanswered message.  A link's credit is 256 KiB; the
-# local socket stops reading at 128 KiB, and its last read brings up to 256 KiB more.
+# local socket stops reading at 64 KiB, and its last read brings up to 256 KiB more.
 SENT_AHEAD_MAX: Final = 8 * 65536
 
 

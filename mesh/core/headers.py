@@ -10,14 +10,16 @@ that is neither `Name: text` nor begins with a blank.  All other octets stay as 
 are; nothing is added.
 
 An address list is read leniently, in one pass: comments go, a phrase before <...> goes,
-a group's name and its semicolon go, blanks outside quotes go, brackets of a domain
-literal stay.  What comes out may still be no address: whoever takes it says so.
+a group's name and its semicolon go, brackets of a domain literal stay.  Blanks and
+comments go beside "." and "@" and within <...>; elsewhere they stand for a forgotten
+comma, so that nobody is overlooked and no two names become a third.
+What comes out may still be no address: whoever takes it says so.
 
 Invariant: the work is linear in the octets, whatever they are.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 _FIELD: Final = re.compile(rb"([!-9;-~]++)[ \t]*+:")
@@ -33,7 +35,11 @@ _TOKEN: Final = re.compile(
 )
 _DEPTH: Final = {"(": 1, ")": -1}
 _OPEN: Final = "<"
+_CLOSE: Final = ">"
 _GROUP: Final = ":"
+_AT: Final = "@"
+_JOINTS: Final = ".@"
+_ESCAPE: Final = "\\"
 # What ends an address: outside of <...>, and within.
 _ENDS: Final = (",;", ">")
 
@@ -51,6 +57,7 @@ def extract_untrusted(message: bytes) -> tuple[list[str], bytes]:
     for start, name, end in _fields(message):
         if name in _PLAIN | _RESENT:
             text = message[start:end].partition(b":")[2].decode("latin-1")
+            text = text.replace("\r\n", "")  # unfolded: a blank follows
             if name in _RESENT:
                 is_resent = True
                 resent += addresses_untrusted(text)
@@ -84,33 +91,51 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes, int]]:
 def addresses_untrusted(text: str) -> list[str]:
     """Give the addresses of a list, without names, comments and group names."""
     found: list[str] = []
-    gathered: list[str] = []
+    words: list[list[str]] = []  # of this entry, each in parts
     angle = False  # within <...>
     taken = False  # this entry's address was in <...>
-    for token in _tokens(text):
+    for token, is_apart in _tokens(text):
         if token == _OPEN:
             angle, taken = True, False
-            gathered.clear()
+            words.clear()
         elif token in _ENDS[angle]:
-            if gathered and not taken:
-                found.append("".join(gathered))
-            gathered.clear()
+            found += _names(words, sure=not taken)
+            words.clear()
             angle, taken = False, angle
+        elif token == _CLOSE:  # of nothing
+            continue
         elif token == _GROUP and not angle:
-            gathered.clear()
+            words.clear()
+        elif words and (angle or _belong(words[-1][-1], token, is_apart=is_apart)):
+            words[-1].append(token)
         else:
-            gathered.append(token)
-    if gathered and not taken:
-        found.append("".join(gathered))
+            words.append([token])
+    found += _names(words, sure=not taken)
     return found
 
 
-def _tokens(text: str) -> Iterator[str]:
-    """Divide the text, without blanks and comments.
+def _names(words: Iterable[list[str]], *, sure: bool) -> Iterator[str]:
+    """Give an entry's addresses; behind <...> only what cannot be anything else."""
+    for parts in words:
+        name = "".join(parts)
+        if sure or _AT in name:
+            yield name
+
+
+def _belong(left: str, right: str, *, is_apart: bool) -> bool:
+    """Say whether these are parts of one address."""
+    if left[-1] in _JOINTS or right[0] in _JOINTS:
+        return True
+    return not is_apart and _ESCAPE in (left[0], right[0])
+
+
+def _tokens(text: str) -> Iterator[tuple[str, bool]]:
+    """Divide the text; each token, and whether blanks or comments stood before it.
 
     A comment may hold comments; a quotation mark has no meaning in one.
     """
     depth = at = 0
+    is_apart = False
     while at < len(text):
         if depth and text[at] in '"[':
             at += 1
@@ -122,5 +147,8 @@ def _tokens(text: str) -> Iterator[str]:
         token = match[0]
         if token in _DEPTH:
             depth = max(0, depth + _DEPTH[token])
-        elif not depth and not token.isspace():
-            yield token
+        if depth or token in _DEPTH or token.isspace():
+            is_apart = True
+        else:
+            yield token, is_apart
+            is_apart = False

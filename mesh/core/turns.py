@@ -54,7 +54,6 @@ _LONG_AGO: Final = float("-inf")
 class _Domain:
     """What is known of one."""
 
-    line: int = 0  # its place in line; 0: it is in none
     network: str = ""  # where its visit is, or was last time
     failures: int = 0
     rests_until: float = _LONG_AGO
@@ -79,7 +78,8 @@ class Turns:
         self._entropy = entropy
         self._domains: dict[str, _Domain] = {}
         self._visited: dict[str, float] = {}  # since when: the oldest visit first
-        self._last = 0  # place that was given out in the line
+        self._line: dict[str, None] = {}  # in its order
+        self._looked = _LONG_AGO
 
     @property
     def visited(self) -> int:
@@ -94,32 +94,35 @@ class Turns:
     def tick(self, now: float, wanted: Iterable[str]) -> Tick:
         """Begin what has room; each that is begun calls `end` in its time."""
         names = dict.fromkeys(wanted)
+        for name in [name for name in self._line if name not in names]:
+            del self._line[name]
         self._forget(now, names)
-        line: list[tuple[int, str]] = []
         for name in names:
-            domain = self._domains.setdefault(name, _Domain())
-            if name not in self._visited and now >= domain.rests_until:
-                if not domain.line:
-                    self._last += 1
-                    domain.line = self._last
-                line.append((domain.line, name))
-        return self._begin(now, [name for _, name in sorted(line)])
+            if name not in self._line and name not in self._visited:
+                domain = self._domains.get(name)
+                if domain is None:
+                    domain = self._domains[name] = _Domain()
+                if now >= domain.rests_until:
+                    self._line[name] = None
+        return self._begin(now)
 
-    def _begin(self, now: float, line: Iterable[str]) -> Tick:
+    def _begin(self, now: float) -> Tick:
         tick = Tick()
         blocked: Counter[str] = Counter()
         crowds = Counter(self._domains[name].network for name in self._visited)
-        for name in line:
-            domain = self._domains[name]
+        for name in self._line:
             if len(self._visited) >= VISITS_MAX:
-                blocked[""] += 1
-            elif domain.network and crowds[domain.network] >= NETWORK_MAX:
-                blocked[domain.network] += 1
+                blocked[""] = len(self._line) - len(tick.begun) - blocked.total()
+                break
+            network = self._domains[name].network
+            if network and crowds[network] >= NETWORK_MAX:
+                blocked[network] += 1
             else:
-                domain.line = 0
-                crowds[domain.network] += 1
+                crowds[network] += 1
                 self._visited[name] = now
                 tick.begun.append(name)
+        for name in tick.begun:
+            del self._line[name]
         for network, count in blocked.items():
             self._hurry(now, network, count, tick)
         return tick
@@ -138,11 +141,12 @@ class Turns:
                 tick.hurried.add(name)
 
     def _forget(self, now: float, wanted: Container[str]) -> None:
+        if now < self._looked + FORGET_SECONDS / 8:
+            return
+        self._looked = now
         for name, domain in list(self._domains.items()):
-            if name in wanted or name in self._visited:
-                continue
-            domain.line = 0
-            if now >= domain.rests_until + FORGET_SECONDS:
+            is_old = now >= domain.rests_until + FORGET_SECONDS
+            if is_old and name not in wanted and name not in self._visited:
                 del self._domains[name]
 
     def enter(self, name: str, network: str) -> bool:

@@ -53,8 +53,10 @@ from mesh.node.wire import Outlet, SocketWire, receive
 
 TICK_SECONDS: Final = 600.0
 """Between two changes of any count."""
+CONNECTIONS_MAX: Final = 64
+"""Questions at once; four times as many as dialogues, so that status has room."""
 SESSIONS_MAX: Final = 16
-"""Questions at once: half of a link's streams, so that mail always has some."""
+"""Dialogues at once: half of a link's streams, so that mail always has some."""
 REQUEST_SECONDS: Final = 10.0
 """For a request to arrive: the other end is a program of ours."""
 LINK_SECONDS: Final = 30.0
@@ -67,6 +69,10 @@ PING_CELLS: Final = 64
 IDLE_SECONDS: Final = 600.0
 """Without a word from the user of `connect`: RFC 5321 4.5.3.2 has 5 minutes."""
 READ_MAX: Final = 65_536
+NOTES_MAX: Final = 20
+"""Mistakes that status tells: what a screen holds."""
+DROP_MAX: Final = 64
+"""Records dropped at a stretch: 1 ms, that no cell leaves late."""
 GREEDY_CLOCK: Final = "greedy clock"
 """As a descriptor says it."""
 
@@ -104,7 +110,8 @@ class Control:
         self._notices = notices
         self._directory = directory
         self._has_left = has_left
-        self._places = trio.CapacityLimiter(SESSIONS_MAX)
+        self._places = trio.CapacityLimiter(CONNECTIONS_MAX)
+        self._dialogues = trio.CapacityLimiter(SESSIONS_MAX)
         self._queue = QueueFacts()
 
     async def run(self, sock: socket.socket) -> None:
@@ -146,11 +153,13 @@ class Control:
             try:
                 request = parse_request_untrusted(line)
                 if request.ask is Ask.CONNECT:
-                    await self._connect(wire, outlet, request.peer)
+                    async with self._dialogues:
+                        await self._connect(wire, outlet, request.peer)
                 elif request.ask is Ask.PING:
-                    outlet.send(encode_answer(await self._ping(request.peer)))
+                    async with self._dialogues:
+                        outlet.send(encode_answer(await self._ping(request.peer)))
                 else:
-                    outlet.send(encode_answer(self._tell(request)))
+                    outlet.send(encode_answer(await self._tell(request)))
             except RemoteProtocolError as error:
                 outlet.send(encode_refusal(UsageError.exit_code, str(error)))
             except (UnavailableError, UnknownNameError) as error:
@@ -160,7 +169,7 @@ class Control:
 
     # status, queue, retry, drop
 
-    def _tell(self, request: Request) -> dict[str, Any]:
+    async def _tell(self, request: Request) -> dict[str, Any]:
         if request.ask is Ask.STATUS:
             return self._tell_status()
         if request.ask is Ask.QUEUE:
@@ -168,7 +177,7 @@ class Control:
         if request.ask is Ask.RETRY:
             self._qmgr.lead_back(self._qmgr.take_deferred())
         else:
-            self._drop(request.what)
+            await self._drop(request.what)
         return {}
 
     def _tell_status(self) -> dict[str, Any]:
@@ -183,19 +192,22 @@ class Control:
             for d in listed
             if d.leaves
         ]
+        notes = _few(notes)
         directory = self._directory()
         told = status(self._name, links, self._queue, gone, directory, notes)
         return {"status": told, "notes": notes}
 
-    def _drop(self, what: What | None) -> None:
+    async def _drop(self, what: What | None) -> None:
         if what is What.DEFERRED:
             refs = self._qmgr.take_deferred()
         else:
             ready = self._qmgr.queue(UNROUTED).ready
             refs = list(ready)
             ready.clear()
-        for ref in refs:
-            self._qmgr.delivered(ref)
+        for first in range(0, len(refs), DROP_MAX):
+            for ref in refs[first : first + DROP_MAX]:
+                self._qmgr.delivered(ref)
+            await trio.lowlevel.checkpoint()
 
     def _count(self) -> QueueFacts:
         counts = dict.fromkeys(("peers", "remailers", "port_25", "unrouted"), 0)
@@ -301,6 +313,12 @@ class Control:
             conversation.end(gone=True)
             if last is not None:
                 outlet.send(last.encode())
+
+
+def _few(notes: list[str]) -> list[str]:
+    """Give the first of them, and how many more there are."""
+    more = len(notes) - NOTES_MAX
+    return [*notes[:NOTES_MAX], f"and {more} more: mesh peers"] if more > 0 else notes
 
 
 async def _listen(wire: SocketWire, outlet: Outlet, conversation: Conversation) -> None:

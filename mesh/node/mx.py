@@ -219,7 +219,7 @@ class Lookup:
             self._learned = now
             own: list[Address] = []
             for host in self._own_hosts:
-                if "." in host and parse(host) is None:
+                if "." in host and not host.startswith("[") and not parse(host):
                     own += (await self._addresses(host))[1]
             self._own_addresses = frozenset(own) or self._own_addresses
 
@@ -237,7 +237,10 @@ class Lookup:
 
         async def ask(kind: Kind) -> None:
             with suppress(NoAnswerError):
-                answers[kind] = await self._resolver.ask(host, kind)
+                try:
+                    answers[kind] = await self._resolver.ask(host, kind)
+                except ValueError:
+                    answers[kind] = Answer(host, exists=False)
 
         kinds = (Kind.A, Kind.AAAA)
         async with trio.open_nursery() as nursery:

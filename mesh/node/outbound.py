@@ -15,6 +15,7 @@
     too slow, cut off            those under way: deferred; all
                                  that wait, if nobody answered     rests
     no room in its network       none was tried                    waits its turn
+    nothing left to say          none was tried                    -
 
 Lookups, connections and retries begin on the pool's ticks only, and carry nothing that
 came later.  Where a TLS handshake fails the same place is tried in clear.
@@ -30,13 +31,13 @@ from mesh.core.crypto import Entropy
 from mesh.core.ip import network_of, parse
 from mesh.core.pool import Ticks
 from mesh.core.reply import Reply
-from mesh.core.turns import Turns
+from mesh.core.turns import CUT_SECONDS, Turns
 from mesh.node.mx import Fixed, Lookup, Place
 from mesh.node.qmgr import QueueManager
 from mesh.node.resolver import Resolver
 from mesh.node.routing import EXIT, Routing, host_of
 from mesh.node.session import Manner, Outcome, connect_and_send, opportunistic
-from mesh.node.visit import Visit
+from mesh.node.visit import Cargo, Visit
 
 UNREACHED: Final = Reply(451, "4.4.1 no mail server of the domain answers")
 CUT_OFF: Final = Reply(451, "4.4.2 its mail server is too slow, or breaks off")
@@ -74,6 +75,7 @@ class Outbound:
         self._routes = dict(routes or {})
         self._fixed = Fixed()
         self._turns = Turns(entropy)
+        self._cargo = Cargo()
         self._visits: dict[str, Visit] = {}
         self._context = opportunistic()
 
@@ -103,15 +105,25 @@ class Outbound:
                 self._tick(nursery)
 
     def _tick(self, nursery: trio.Nursery) -> None:
-        tick = self._turns.tick(trio.current_time(), self._qmgr.exits())
+        now = trio.current_time()
+        self._make_room(now)
+        tick = self._turns.tick(now, self._qmgr.exits())
         for destination in tick.hurried:
             self._visits[destination].hurry()
         for destination in tick.cut:
             self._visits[destination].scope.cancel()
         for destination in tick.begun:
-            visit = Visit(self._qmgr, destination, self._refuses)
+            visit = Visit(self._qmgr, destination, self._refuses, self._cargo)
             self._visits[destination] = visit
             nursery.start_soon(self._visit, visit)
+
+    def _make_room(self, now: float) -> None:
+        """Cut off who has carried something large for long while others wait with it."""
+        if self._cargo.refused:
+            self._cargo.refused = False
+            for visit in self._visits.values():
+                if visit.is_laden and now - visit.begun >= CUT_SECONDS:
+                    visit.scope.cancel()
 
     async def _visit(self, visit: Visit) -> None:
         reply: Reply | None = CUT_OFF
@@ -132,7 +144,12 @@ class Outbound:
             )
 
     async def _try_places(self, visit: Visit) -> Reply | None:
-        """Go from place to place; positive: all was said; None: there was no room."""
+        """Go from place to place; positive: all was said; None: there was no room.
+
+        Who has nothing to say, since it went another way or has no room, asks nobody.
+        """
+        if not await visit.has_more():
+            return None
         places = await self._places_of(visit.destination.removeprefix(EXIT))
         if isinstance(places, Reply):
             return places

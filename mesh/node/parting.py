@@ -16,7 +16,7 @@ places, none of which may read what is for the others, so the record is divided:
 The id of a part or a rest is a keyed hash of the old id, the place and the recipients:
 what comes twice after a crash finds its own file in a Maildir and is known to a peer.
 Nobody without the key sees that two ids come from one (PROTOCOL 4: an id a hop).
-Nothing is ever handed to a place that one of its recipients does not belong to.
+Nothing is led to a place that one of its recipients does not belong to.
 
 A part is as old as the whole, and stands for the id by which a peer offered the whole as
 long as that peer may offer it again (ids.py).  Parts whose copies would be more than

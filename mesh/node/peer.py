@@ -5,7 +5,8 @@
     our queue      -> a free stream of the peer's best link -> their replies
                       250: forgotten here, and when that is durable: DONE=<id>,
                            on the next link again if this one ends before it is heard
-                      4yz: deferred, 5yz: bounced   link gone: back into the queue
+                      4yz: deferred, 5yz: bounced; with a 250 among them: DONE, too
+                      link gone: back into the queue
 
 An id (128 bits, new for every hop) is stored once: while its first copy is being
 committed later copies wait for that commit; afterwards they get its reply.  Ids are
@@ -264,12 +265,12 @@ class Peer:
         ref = event.token
         record = port.flying.pop(ref)  # type: ignore[call-overload]
         self._flying_octets -= len(record.content)
-        if self._qmgr.settle(ref, record, event.replies):  # type: ignore[arg-type]
-            ident = record.id  # and not the record: its octets may go
+        ident = record.id  # and not the record: its octets may go
 
-            def durable() -> None:
-                self._done.append(ident)
+        def durable() -> None:
+            self._done.append(ident)
 
+        if self._qmgr.settle(ref, record, event.replies, durable=durable):  # type: ignore[arg-type]
             self._qmgr.delivered(ref, durable)  # type: ignore[arg-type]
 
     # theirs to us

@@ -46,7 +46,7 @@ from mesh.node.parting import COPIES_MAX, Parting, Router
 from mesh.node.reporter import Reporter
 from mesh.node.routing import EXIT, LOCAL, UNROUTED
 from mesh.node.spool import Ref, Spool
-from mesh.node.waiting import NEVER, Queue, Waiting
+from mesh.node.waiting import Queue, Waiting
 
 __all__ = ["COPIES_MAX", "Queue", "QueueManager", "Router"]
 
@@ -60,7 +60,9 @@ MANY: Final = Reply(452, "too many places for so large a message")
 NOBODY: Final = Reply(451, "4.4.7 its node took nothing for so long")
 
 
-_Partly = tuple[Ref, Sequence[str], Sequence[Failure], Patience]
+_Partly = tuple[
+    Ref, Sequence[str], Sequence[Failure], Patience, Callable[[], None] | None
+]
 
 
 class QueueManager:
@@ -199,13 +201,15 @@ class QueueManager:
         record: Record,
         replies: Sequence[Reply],
         patience: Patience = INSIDE,
+        durable: Callable[[], None] | None = None,
     ) -> bool:
         """Draw the consequence of a receiver's replies, one a recipient.
 
         True: all were taken and the caller says `delivered`.  Otherwise what is left
         to try becomes a record of its own, what failed a bounce, and the old record is
         forgotten once these are on the disk.  Of `record` the head is enough: what
-        else is needed is read.
+        else is needed is read.  `durable` is called when a record of which something
+        was taken is forgotten for good: its receiver need not know it any more.
         """
         if all(reply.positive for reply in replies):
             return True
@@ -218,13 +222,15 @@ class QueueManager:
                 failures.append(Failure(recipient, reply))
             elif not reply.positive:
                 left.append(recipient)
+        if not any(reply.positive for reply in replies):
+            durable = None
         if len(left) == len(record.recipients):
             self.defer(ref, patience)
         elif left and not record.content:
-            self._partly.append((ref, left, failures, patience))
+            self._partly.append((ref, left, failures, patience, durable))
             self._parking.wake()
         else:
-            self._replace(ref, record, left, failures, patience)
+            self._replace(ref, record, left, failures, patience, durable)
         return False
 
     async def _read_and_replace(
@@ -233,12 +239,13 @@ class QueueManager:
         left: Sequence[str],
         failures: Sequence[Failure],
         patience: Patience,
+        durable: Callable[[], None] | None,
     ) -> None:
         [record] = await self.spool.read([ref])
         if record is None:
             self.unreadable(ref)
         else:
-            self._replace(ref, record, left, failures, patience)
+            self._replace(ref, record, left, failures, patience, durable)
 
     def _replace(
         self,
@@ -247,6 +254,7 @@ class QueueManager:
         left: Sequence[str],
         failures: Sequence[Failure],
         patience: Patience,
+        durable: Callable[[], None] | None = None,
     ) -> None:
         """Put in a record's place what is still to be tried and what is to be told."""
         rest = [self._parting.rest(record, left, record.destination) for _ in left[:1]]
@@ -269,7 +277,7 @@ class QueueManager:
             for again in refs[: len(rest)]:
                 self._waiting.inherit(again, ref)
                 self.defer(again, patience)
-            self.delivered(ref)
+            self.delivered(ref, durable)
 
         if rest or reports:
             self.spool.accept([*rest, *reports], committed)
@@ -294,7 +302,7 @@ class QueueManager:
 
     def take_deferred(self) -> list[Ref]:
         """Take all that is deferred: the caller leads it back or drops it."""
-        return self._waiting.take_due(NEVER)
+        return self._waiting.take_deferred()
 
     # routes and time
 
@@ -354,6 +362,7 @@ class QueueManager:
     async def _sweep_some(self, refs: Sequence[Ref], kept: list[Ref]) -> bool:
         """Sweep the oldest; False when one of them is young, as all behind it are."""
         is_old = True
+        await trio.lowlevel.checkpoint()
         for ref, head in zip(refs, await self.spool.heads(refs), strict=True):
             if head is None:
                 self.unreadable(ref)

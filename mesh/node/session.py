@@ -4,7 +4,8 @@
     the session ends                     Outcome      the messages under way
     before a greeting and EHLO           UNREACHED    there are none
     in the TLS handshake                 NO_TLS       there are none
-    by a break, 421, silence, nonsense   BROKEN       4yz: deferred
+    by a break, 421, silence, nonsense,
+    or more replies than HEARD_MAX       BROKEN       4yz: deferred
     by our QUIT                          DONE         there are none
 
 Messages are pipelined where the server lets us (core/smtp.py).  TLS is opportunistic:
@@ -40,6 +41,9 @@ REPLY_SECONDS: Final = 600.0
 QUIT_SECONDS: Final = 5.0
 READ_MAX: Final = 16_384
 SEND_MAX: Final = 262_144
+HEARD_MAX: Final = 262_144
+"""Octets of replies for one message: ten times what a hundred recipients need.  They are
+kept until it is finished, in 64 sessions."""
 
 
 class Outcome(enum.Enum):
@@ -86,6 +90,7 @@ class _Session:
         self._sender = Sender(
             dialect=SenderDialect.SMTP, helo=manner.helo, tls=manner.tls
         )
+        self._heard = 0
         self._outcome = Outcome.UNREACHED
 
     async def run(self) -> Outcome:
@@ -113,6 +118,7 @@ class _Session:
                     reply.transient for reply in event.replies
                 )
                 self._visit.finished(ref, event.replies, answered=answered)
+                self._heard = 0
         return True
 
     async def _exchange(self) -> bool:
@@ -130,6 +136,9 @@ class _Session:
                     await self._stream.send_all(self._sender.take(SEND_MAX))
                 data = await self._stream.receive_some(READ_MAX)
             except trio.BrokenResourceError:
+                return False
+            self._heard += len(data)
+            if self._heard > HEARD_MAX:
                 return False
             if data:
                 self._sender.receive_data(data)

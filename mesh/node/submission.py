@@ -309,6 +309,7 @@ class _Session:
         """End a client from whom nothing has come for too long."""
         patience = LARGE_SECONDS if self._has_place else IDLE_SECONDS
         if now - self._reads_since > patience and not self.dialogue.awaiting_answer:
+            self._reads_since = math.inf  # each door's watch looks at all sessions
             self.outlet.send(SILENT.encode())
             self._stop_reading()
 

@@ -10,6 +10,9 @@
     hurried              takes no more; what is under way may end      core/turns.py
     cut off              what is under way: deferred
 
+    large messages       as many as Cargo has room for, over all visits; one that has to
+                         wait goes back, those behind it go
+
 So no message chooses the instant at which it leaves.  Every record is in exactly one
 place, also while a disk is read: what a cancelled step had in hand goes back.
 
@@ -39,15 +42,62 @@ server with a filter behind it."""
 PROGRESS_SECONDS: Final = 1200.0
 """For one message with all that comes before it: RFC 5321 4.5.3.2 gives ten minutes to
 the reply to a final dot; as much again is for the rest."""
+LARGE_LEN: Final = 262_144
+"""Octets of a message that needs room: two of each visit without are 32 MiB."""
+CARGO_MAX: Final = 67_108_864
+"""Octets of large messages on their way: three of the greatest size, each of which is in
+memory twice, the second time with its dots doubled."""
+KNOWN_MAX: Final = 10_000
+"""Messages whose size is remembered while they wait for room."""
 BATCH: Final = 64
 """Heads read at once when everything for a domain fails together."""
+
+
+class Cargo:
+    """The large messages that all visits have in memory."""
+
+    def __init__(self) -> None:
+        self.reading = trio.Lock()
+        """Held while one is read: nobody knows before how large it is."""
+        self.refused = False
+        """There was no room for one, since this was last set to False."""
+        self._octets = 0
+        self._known: dict[Ref, int] = {}
+
+    def has_room(self, ref: Ref) -> bool:
+        """Say whether it may be worth the disk's while to read this one."""
+        self.refused = self.refused or not self._fits(self._known.get(ref, 0))
+        return self._fits(self._known.get(ref, 0))
+
+    def load(self, ref: Ref, octets: int) -> bool:
+        """Give room, if there is; alone, a message has room whatever its size."""
+        if self._fits(octets):
+            self._known.pop(ref, None)
+            self._octets += octets
+            return True
+        if len(self._known) >= KNOWN_MAX:
+            self._known.clear()
+        self._known[ref] = octets
+        self.refused = True
+        return False
+
+    def _fits(self, octets: int) -> bool:
+        return not (octets and self._octets) or self._octets + octets <= CARGO_MAX
+
+    def unload(self, octets: int) -> None:
+        """Take room back."""
+        self._octets -= octets
 
 
 class Visit:
     """The mail of one visit, and what becomes of it."""
 
     def __init__(
-        self, qmgr: QueueManager, destination: str, refuses: Callable[[str], bool]
+        self,
+        qmgr: QueueManager,
+        destination: str,
+        refuses: Callable[[str], bool],
+        cargo: Cargo,
     ) -> None:
         """Take what is ready now."""
         self.destination = destination
@@ -56,11 +106,15 @@ class Visit:
         ready = qmgr.queue(destination).ready
         count = min(MESSAGES_MAX, len(ready))
         self._own: deque[Ref] = deque(ready.popleft() for _ in range(count))
+        self.cargo = cargo
+        self._loaded: deque[tuple[Ref, Record]] = deque()  # read, not taken yet
+        self._waiting: list[Ref] = []  # for room
         self._flying: dict[Ref, Record] = {}
+        self.begun = trio.current_time()
         self._is_hurried = False
         self.answered = False
         """A server said what becomes of one message at least."""
-        self._last = trio.current_time() + VISIT_SECONDS
+        self._last = self.begun + VISIT_SECONDS
         self.scope = trio.CancelScope()
         """Cancelled when its time is over."""
         self._progress()
@@ -78,19 +132,47 @@ class Visit:
         """Messages that were taken and have not finished."""
         return len(self._flying)
 
-    async def take(self) -> tuple[Ref, Record] | None:
-        """Take the next message that still may go this way; None: there is no more."""
-        while self._own and not self._is_hurried:
-            record = self._qmgr.spool.hot(self._own[0])
-            if record is None:
-                [record] = await self._qmgr.spool.read([self._own[0]])
+    @property
+    def is_laden(self) -> bool:
+        """Something large is on its way."""
+        held = [*self._flying.values(), *(record for _, record in self._loaded)]
+        return any(_weight(record) for record in held)
+
+    async def has_more(self) -> bool:
+        """Say whether `take` would give something, having read it."""
+        while self._own and not (self._loaded or self._is_hurried):
+            if not self.cargo.has_room(self._own[0]):
+                self._waiting.append(self._own.popleft())
+                continue
+            record = await self._read(self._own[0])
             ref = self._own.popleft()
             if record is None:
                 self._qmgr.unreadable(ref)
-            elif self._may_go(ref, record):
+            elif not self._may_go(ref, record):
+                continue
+            elif self.cargo.load(ref, _weight(record)):
+                self._loaded.append((ref, record))
+            else:
+                self._waiting.append(ref)
+        return bool(self._loaded)
+
+    async def take(self) -> tuple[Ref, Record] | None:
+        """Take the next message that still may go this way; None: there is no more."""
+        while await self.has_more():
+            ref, record = self._loaded.popleft()
+            # It was read before the connection, which may have taken its time.
+            if self._may_go(ref, record):
                 self._flying[ref] = record
                 return ref, record
+            self.cargo.unload(_weight(record))
         return None
+
+    async def _read(self, ref: Ref) -> Record | None:
+        record = self._qmgr.spool.hot(ref)
+        if record is None:
+            async with self.cargo.reading:
+                [record] = await self._qmgr.spool.read([ref])
+        return record
 
     def _may_go(self, ref: Ref, record: Record) -> bool:
         refused = [self._refuses(to) for to in record.recipients]
@@ -111,6 +193,7 @@ class Visit:
             self.answered = True
             self._progress()
         record = self._flying.pop(ref)
+        self.cargo.unload(_weight(record))
         if self._qmgr.settle(ref, record, replies, OUTSIDE):
             self._qmgr.delivered(ref)
 
@@ -119,6 +202,7 @@ class Visit:
 
         Cancelled, it leaves what it has not settled to `end`.
         """
+        self._unload()
         ready = self._qmgr.queue(self.destination).ready
         self._own.extend(ready)
         ready.clear()
@@ -145,8 +229,22 @@ class Visit:
 
     def end(self) -> None:
         """Give back what was not sent."""
-        left = [*self._flying, *self._own]
+        self._unload()
+        if self._own:
+            self._qmgr.release(self.destination, self._own)
+            self._own = deque()
+
+    def _unload(self) -> None:
+        """Have all that was not sent in one list, in its order."""
+        held = [*self._flying.items(), *self._loaded]
+        for _, record in held:
+            self.cargo.unload(_weight(record))
+        self._own.extendleft(reversed([*(ref for ref, _ in held), *self._waiting]))
         self._flying.clear()
-        self._own.clear()
-        if left:
-            self._qmgr.release(self.destination, left)
+        self._loaded.clear()
+        self._waiting.clear()
+
+
+def _weight(record: Record) -> int:
+    """The octets for which a record needs room."""
+    return len(record.content) if len(record.content) >= LARGE_LEN else 0

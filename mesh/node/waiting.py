@@ -88,6 +88,12 @@ class Waiting:
             refs.append(heapq.heappop(self.deferred)[1])
         return refs
 
+    def take_deferred(self) -> list[Ref]:
+        """Take all, whenever they are due; at once, however many they are."""
+        refs = [ref for _, ref in self.deferred]
+        self.deferred.clear()
+        return refs
+
     def inherit(self, part: Ref, ref: Ref) -> None:
         """Note that what was tried, and what may lie there, is now this record."""
         if ref in self.attempts:

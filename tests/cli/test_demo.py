@@ -113,6 +113,14 @@ def test_a_folder_with_a_long_name_is_no_matter(
         demo._submit(long, "x@y.test", b"")
 
 
+def test_its_ports_are_nobody_else_s() -> None:
+    with demo._reserved_ports(1) as (port,):
+        with socket.socket() as somebody, pytest.raises(OSError, match="in use"):
+            somebody.bind(("127.0.0.1", port))
+        with socket.create_server(("127.0.0.1", port)):
+            socket.create_connection(("127.0.0.1", port)).close()
+
+
 def test_without_its_sink_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

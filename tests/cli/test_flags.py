@@ -4,7 +4,7 @@
 import pytest
 
 from mesh.cli.flags import Flags, parse_flags
-from mesh.errors import UsageError
+from mesh.errors import NoInputError, UsageError
 
 ADDRESS = "a@b.test"
 
@@ -37,9 +37,9 @@ ADDRESS = "a@b.test"
         # what means nothing
         (
             "-B 8BITMIME -N never -R hdrs -V id -O k=v -o7 -Am -Ac -q -v -G -U -h 3 "
-            "-L tag -X log -C cf -F Name -p smtp -d0.1 -e m -em -n -m -s -x -I -bm "
+            "-L tag -X log -C cf -F Name -p smtp -d0.1 -e m -em -A c -n -m -s -x -I -bm "
             f"{ADDRESS}",
-            Flags(runs_queue=True, recipients=("m", ADDRESS)),
+            Flags(runs_queue=True, recipients=(ADDRESS,)),
         ),
         ("-q30m", Flags(runs_queue=True)),
         ("-bs", Flags(mode="s")),
@@ -64,6 +64,12 @@ def test_an_empty_sender_is_nobody() -> None:
 def test_the_names_of_a_sendmail() -> None:
     assert parse_flags(["-v"], "mailq") == Flags(mode="p")
     assert parse_flags([], "newaliases") == Flags(mode="i")
+
+
+@pytest.mark.parametrize("words", [["-c", ""], ["--config", ""], ["--config="]])
+def test_an_empty_config_is_no_default(words: list[str]) -> None:
+    with pytest.raises(NoInputError, match="no file has an empty name"):
+        parse_flags(words)
 
 
 @pytest.mark.parametrize(

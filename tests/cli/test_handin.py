@@ -167,6 +167,12 @@ def test_lines_and_dots(
     assert taken(node) == ("", (YOU,), content)
 
 
+def test_lists_as_arguments(node: FakeNode, say: Say) -> None:
+    assert say(b"x", f"{YOU},a@b.test", 'C, "D" <c@d.test>', '"e,f"@g.test', ",") == 67
+    assert say(b"x", f"{YOU},a@b.test", '"C, D" <c@d.test>', '"e,f"@g.test', ",") == 0
+    assert taken(node)[1] == (YOU, "a@b.test", "c@d.test", '"e,f"@g.test')
+
+
 def test_recipients_of_the_header(node: FakeNode, say: Say) -> None:
     text = (
         b"From: x\nTo: A <a@b.test>\nBcc: c@b.test,\n d@b.test\nX: y\n\nTo: no@b.test\n"
@@ -177,6 +183,35 @@ def test_recipients_of_the_header(node: FakeNode, say: Say) -> None:
         (YOU, "a@b.test", "c@b.test", "d@b.test"),
         b"From: x\r\nTo: A <a@b.test>\r\nX: y\r\n\r\nTo: no@b.test\r\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        ("From me@x.test Thu Jan  1 00:00:00 1970\n", ""),
+        (">From x\n>>From y\r\nFrom \n", ""),
+        ("From: x@y.test\nFrom x\n", "From: x@y.test\r\nFrom x\r\n"),
+        ("From\n", "From\r\n"),
+        (" From x\n", " From x\r\n"),
+        ("\nFrom x\n", "\r\nFrom x\r\n"),
+    ],
+)
+def test_a_mailbox_s_own_line_is_no_message_s(
+    node: FakeNode, say: Say, before: str, kept: str
+) -> None:
+    text = f"{before}To: a@b.test\n\nFrom here\n".encode()
+    rest = f"{kept}To: a@b.test\r\n\r\nFrom here\r\n".encode()
+    assert say(text, YOU) == 0
+    assert taken(node) == ("", (YOU,), rest)
+    node.taken.clear()
+    assert say(text, "-t") == (64 if kept else 0)
+    assert not node.taken if kept else taken(node) == ("", ("a@b.test",), rest)
+
+
+def test_nothing_but_a_mailbox_s_line(node: FakeNode, say: Say) -> None:
+    assert say(b"From x\n", YOU) == 0
+    assert say(b"From x", YOU) == 0
+    assert [message.content for message in node.taken] == [b"", b"From x"]
 
 
 MANY = tuple(f"{n}@b.test" for n in range(250))
@@ -592,6 +627,75 @@ def test_a_dialogue_with_nobody(home: Path, capfd: Capture) -> None:
     out, err = capfd.readouterr()
     assert out == "421 the node does not run\r\n"
     assert err.startswith("mesh: the node does not run")
+
+
+@contextmanager
+def stream(number: int, replacement: int) -> Iterator[None]:
+    """Within it a standard stream is this file, which is closed here."""
+    saved = os.dup(number)
+    os.dup2(replacement, number)
+    os.close(replacement)
+    try:
+        yield
+    finally:
+        os.dup2(saved, number)
+        os.close(saved)
+
+
+def test_a_dialogue_that_nobody_reads_ends(node: FakeNode) -> None:
+    del node
+    (stdin, keeps_open), (reader, stdout) = os.pipe(), os.pipe()
+    os.close(reader)
+    codes: list[int] = []
+    with stream(0, stdin), stream(1, stdout):
+        thread = threading.Thread(target=lambda: codes.append(handin.main(["-bs"])))
+        thread.start()
+        thread.join(10)
+        assert codes == [75]
+        os.close(keeps_open)
+
+
+def test_streams_that_do_not_wait(node: FakeNode) -> None:
+    """A program that waits on nothing has made the pipes."""
+    lines = b"NOOP\r\n" * 20_000
+    got = bytearray()
+    reader, stdout = os.pipe()
+    os.set_blocking(stdout, False)
+
+    def read_slowly() -> None:
+        with os.fdopen(reader, "rb") as file:
+            while part := file.read(50_000):
+                got.extend(part)
+
+    thread = threading.Thread(target=read_slowly)
+    with piped(lines):
+        os.set_blocking(0, False)
+        with stream(1, stdout):
+            thread.start()
+            assert handin.main(["-bs"]) == 0
+    thread.join()
+    assert got.count(b"250 ok\r\n") == 20_000
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    with stream(0, reader):
+        later = threading.Timer(0.2, _write_all, (writer, b"late\n"))
+        later.start()
+        assert handin.main([YOU]) == 0
+        later.join()
+    assert taken(node) == ("", (YOU,), b"late\r\n")
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_no_socket_takes_the_place_of_a_closed_stream(
+    node: FakeNode, home: Path, number: int
+) -> None:
+    program = Path(sys.executable).with_name("mesh-sendmail")
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" -bs -c "$1" {number}>&-', program, home / "node.toml"],
+        input=b"NOOP\r\n", check=False, capture_output=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert bytes(node.heard) == b"NOOP\r\n"
 
 
 # the frame

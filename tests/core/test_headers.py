@@ -43,7 +43,25 @@ BODY = b"\r\nTo: body@c.test\r\n"
         ("a@[never closed, c@d.test", ["a@[never closed, c@d.test"]),
         ("(never closed a@b.test", []),
         (") a@b.test", ["a@b.test"]),
-        ("a@b.test >, c@d.test", ["a@b.test>", "c@d.test"]),
+        ("a@b.test >, c@d.test", ["a@b.test", "c@d.test"]),
+        ("a>b@c.test", ["a", "b@c.test"]),
+        # forgotten commas
+        ("a@b.test c@d.test", ["a@b.test", "c@d.test"]),
+        ("a@b.test\r\n c@d.test", ["a@b.test", "c@d.test"]),
+        ("joe a@b.test", ["joe", "a@b.test"]),
+        ("a(me)b@c.test", ["a", "b@c.test"]),
+        ('"a"b@c.test', ['"a"', "b@c.test"]),
+        ("a@b.test [1.2.3.4]", ["a@b.test", "[1.2.3.4]"]),
+        ("<a@b.test> c@d.test", ["a@b.test", "c@d.test"]),
+        ("<a@b.test>, c@d.test, e", ["a@b.test", "c@d.test", "e"]),
+        ("a@b.test C <c@d.test>", ["c@d.test"]),
+        ("A <a@b.test> <root>", ["a@b.test", "root"]),
+        # and what belongs together all the same
+        ('"a b" @ c . (x) test', ['"a b"@c.test']),
+        ("a@ [1.2.3.4]", ["a@[1.2.3.4]"]),
+        ("<a (x) b @ c.test>", ["ab@c.test"]),
+        (r"a\ b\@c@d.test", [r"a\ b\@c@d.test"]),
+        (r"a \b@c.test", ["a", r"\b@c.test"]),
         ("root", ["root"]),
         ("j\xf6rg@b.test", ["j\xf6rg@b.test"]),
     ],
@@ -71,6 +89,8 @@ def test_lists_of_addresses(text: str, found: list[str]) -> None:
         ),
         (b"To: a@b.test\r\nResent-Cc:\r\n", [], None),
         (b"To-Do: a@b.test\r\n", [], None),
+        (b'To: "a\r\n b"@c.test\r\n', ['"a b"@c.test'], None),
+        (b"To: a@b.test,\r\n \r\nCc: c@d.test\r\n", ["a@b.test", "c@d.test"], None),
         (b"", [], None),
     ],
 )  # fmt: skip
@@ -117,12 +137,13 @@ def test_whatever_comes_the_body_stays(octets: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ['"', "(", "<", "[", "\\", '("', "a@b.test,", "<<a>", '"a"']
+    "unit",
+    ['"', "(", "<", "[", "\\", '("', "a@b.test,", "<<a>", '"a"', "<a ", "a. ", "a "],
 )
-def test_thirty_kilobytes_of_anything_takes_no_time(unit: str) -> None:
+def test_a_hundred_kilobytes_of_anything_take_no_time(unit: str) -> None:
     started = time.process_time()
-    addresses_untrusted(unit * (30_000 // len(unit)))
-    assert time.process_time() - started < 1
+    addresses_untrusted(unit * (100_000 // len(unit)))
+    assert time.process_time() - started < 2
 
 
 def test_many_headers_takes_no_time() -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Turns against servers that do as they like: room, order, and nobody starves."""
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -197,3 +198,14 @@ def test_a_visit_may_go_on_to_another_network() -> None:
     assert turns.enter(names[0], "m")
     assert turns.enter(names[-1], "n")
     assert turns.enter(names[-1], "n")
+
+
+def test_a_long_line_costs_little() -> None:
+    """The node's cells leave by the same thread."""
+    turns = Turns(FixedEntropy())
+    names = [f"exit:{n}.test" for n in range(20_000)]
+    turns.tick(0, names)
+    began = time.process_time()
+    for n in range(5):
+        turns.tick(10 * n, names)
+    assert time.process_time() - began < 5 * 0.05

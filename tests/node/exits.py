@@ -14,7 +14,7 @@ from mesh.core.pool import Ticks
 from mesh.core.reply import Reply
 from mesh.node.mx import Lookup, Place
 from mesh.node.outbound import Outbound
-from mesh.node.visit import Visit
+from mesh.node.visit import Cargo, Visit
 from tests.harness import FixedEntropy, Half, half, until
 
 US = "mix@alpha.test"
@@ -88,6 +88,6 @@ async def tick_of(outbound: Outbound) -> None:
         outbound._tick(nursery)
 
 
-def visit_of(alpha: Half) -> Visit:
+def visit_of(alpha: Half, cargo: Cargo | None = None) -> Visit:
     """What a visit that begins now would carry."""
-    return Visit(alpha.qmgr, "exit:x.test", lambda _: False)
+    return Visit(alpha.qmgr, "exit:x.test", lambda _: False, cargo or Cargo())

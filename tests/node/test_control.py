@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from trio.testing import MockClock
 from mesh.core.clock import Clock
 from mesh.core.control import CONTROL_NAME, Ask, Request, What, encode_request
 from mesh.core.directory import Us
+from mesh.node import control
 from mesh.node.control import (
+    CONNECTIONS_MAX,
     IDLE_SECONDS,
     LINK_SECONDS,
+    NOTES_MAX,
     REQUEST_SECONDS,
     SESSIONS_MAX,
     TICK_SECONDS,
@@ -277,6 +281,68 @@ async def test_retry_leads_back_and_drop_destroys(
         assert len(ready) == 3
 
 
+async def test_much_is_dropped_a_little_at_a_time(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del autojump_clock, patience
+    monkeypatch.setattr(control, "DROP_MAX", 5)
+    async with operated(tmp_path) as (operator, alpha, _, nursery):
+        for number in range(23):
+            alpha.submit(b"%d" % number, "gone@nowhere.test")
+        await until(lambda: len(alpha.qmgr.queue(UNROUTED).ready) == 23)
+        dropped: list[int] = []
+
+        async def look() -> None:
+            while True:
+                dropped.append(23 - alpha.spool.waiting)
+                await trio.lowlevel.checkpoint()
+
+        nursery.start_soon(look)
+        assert await operator.ask(Ask.DROP, what=What.UNROUTED) == DONE
+        assert max(b - a for a, b in pairwise(dropped)) <= 10  # two turns in a row
+        assert not alpha.spool.waiting
+
+
+async def test_status_has_room_for_few_mistakes(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    del autojump_clock, patience
+    async with operated(tmp_path) as (operator, *_):
+        for count, notes in ((NOTES_MAX, NOTES_MAX), (NOTES_MAX + 7, NOTES_MAX + 1)):
+            for number in range(count):
+                path = tmp_path / "peers.d" / f"x{number}.mesh"
+                path.write_text("nonsense")
+            operator.peers.poll()
+            told = (await operator.ask(Ask.STATUS))["notes"]
+            assert len(told) == notes
+            assert (told[-1] == "and 7 more: mesh peers") == (count > NOTES_MAX)
+
+
+async def test_status_is_told_whoever_speaks_by_hand(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    del autojump_clock, patience
+    async with operated(tmp_path) as (operator, alpha, bravo, nursery):
+        await linked(nursery, alpha, bravo)
+        people = []
+        for _ in range(SESSIONS_MAX):
+            stream = operator.open(encode_request(Request(Ask.CONNECT, "bravo")))
+            await read_line(stream)
+            people.append(stream)
+        with trio.fail_after(5):
+            assert (await operator.link())["up"]
+        with trio.move_on_after(5) as waiting:
+            await operator.ask(Ask.PING, "bravo")
+        assert waiting.cancelled_caught
+        await people[0].aclose()
+        assert (await operator.ask(Ask.PING, "bravo"))["ok"]
+        for stream in people:
+            await stream.aclose()
+
+
 async def test_ping(
     tmp_path: Path, autojump_clock: MockClock, patience: Patience
 ) -> None:
@@ -442,7 +508,7 @@ async def test_who_asks_nothing_makes_room(
 ) -> None:
     del autojump_clock, patience
     async with operated(tmp_path) as (operator, *_):
-        silent = [operator.open(b"") for _ in range(SESSIONS_MAX)]
+        silent = [operator.open(b"") for _ in range(CONNECTIONS_MAX)]
         began = trio.current_time()
         await trio.sleep(1)
         assert (await operator.ask(Ask.STATUS))["ok"] is True

@@ -8,7 +8,10 @@ from ipaddress import ip_address
 import pytest
 import trio
 import trio.testing
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from mesh.core.envelope import _DOMAIN, _LITERAL
 from mesh.core.reply import Reply
 from mesh.node.mx import (
     ADDRESSES_MAX,
@@ -231,6 +234,21 @@ async def test_behind_a_nat_our_name_says_where_we_are() -> None:
         assert server.asked.count(("us.test", "A")) == 2
 
 
+async def test_we_may_have_no_name() -> None:
+    """A literal, a node's name that is no host's, or one that nobody looks up."""
+    async with name_server(ZONE) as server:
+        for own in (
+            "[192.0.2.88]",
+            "[ipv6:2001:db8::7]",
+            "a..b",
+            "alpha",
+            "192.0.2.88",
+        ):
+            places = await lookup_at(server, own).places("plain.test")
+            assert places == [Place("plain.test", "192.0.2.3", 2525)]
+        assert {name for name, _ in server.asked} == {"plain.test"}
+
+
 async def test_a_name_is_never_completed() -> None:
     async with name_server(ZONE) as server:
         await lookup_at(server).places("x.test")
@@ -289,3 +307,16 @@ async def test_a_slow_resolver_takes_threads_of_nobody_else(
         assert await fixed.places("slow.invalid:25") is NO_ROUTE
     finally:
         freed.set()
+
+
+@given(st.from_regex(rf"{_DOMAIN}|{_LITERAL}", fullmatch=True) | st.text(max_size=300))
+@example("[ipv6:]")
+@example("[:]")
+@example("[")
+@example("[]")
+@example("a" * 254)
+def test_every_domain_has_places_or_a_reply(domain: str) -> None:
+    """Whatever passes for a domain in an envelope, and more: nothing ends the node."""
+    entropy = FixedEntropy()
+    lookup = Lookup(Resolver(entropy, servers=[("127.0.0.1", 1)]), entropy)
+    assert isinstance(trio.run(lookup.places, domain), list | Reply)

@@ -15,6 +15,7 @@ import trio.testing
 from mesh.core.reply import Reply
 from mesh.core.retry import OUTSIDE
 from mesh.core.turns import CUT_SECONDS, NETWORK_MAX, VISITS_MAX
+from mesh.node import visit
 from mesh.node.mx import Lookup, Place
 from mesh.node.outbound import UNREACHED
 from mesh.node.resolver import Resolver
@@ -243,6 +244,30 @@ async def test_a_place_that_answered_and_broke_off_is_the_last_one(
         await tick_of(outbound)
         assert (alpha.spool.waiting, alpha.qmgr.deferred) == (2, 1)
         assert "backup" not in calls
+
+
+async def test_who_carries_something_large_gives_way_in_the_end(
+    tmp_path: Path,
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A tarpit does not keep the room of others' large messages, nor small mail's way."""
+    monkeypatch.setattr(visit, "LARGE_LEN", 1000)
+    monkeypatch.setattr(visit, "CARGO_MAX", 5000)
+    large = b"x" * 2998 + b"\r\n"
+    async with puppet(tarpit()) as tar, puppet(tarpit(0.0)) as port:
+        places = {"tar.test": here(tar), "s.test": here(tar), "x.test": here(port)}
+        async with exit_node(tmp_path, places, tick=10.0) as (alpha, _):
+            await stored(alpha, large, "who@tar.test")
+            await stored(alpha, b"x\r\n", "who@s.test")
+            await trio.sleep(15)
+            await stored(alpha, large, WHO)
+            await stored(alpha, b"x\r\n", WHO)
+            await trio.sleep(15)
+            assert alpha.spool.waiting == 3  # the small one has gone
+            await trio.sleep(CUT_SECONDS)
+            assert alpha.spool.waiting == 2
+            assert alpha.qmgr.deferred == 1  # who carries nothing large stays
 
 
 async def test_who_had_his_turn_makes_room_without_a_failure(

@@ -159,6 +159,44 @@ async def test_trouble_at_each_step_loses_nothing(
         assert waits[name] <= 2 * (step in STEPS[2:]), (step, what)
 
 
+async def test_who_says_too_much_of_one_message_is_left(tmp_path: Path) -> None:
+    """Each reply is lawful, and all of them are kept: 26 MB for a hundred recipients."""
+    flood = b"550-%s\r\n" % (b"x" * 2000) * 30 + b"550 no\r\n"
+    answered: list[bytes] = []
+
+    async def floods(stream: trio.SocketStream) -> None:
+        async def said(verb: str, line: bytes) -> bytes:
+            answered.append(line)
+            return flood if verb == "RCPT" else b""
+
+        await converse(stream, said)
+
+    async with (
+        puppet(floods) as port,
+        exit_node(tmp_path, {"x.test": here(port)}, tick=3600.0) as (alpha, out),
+    ):
+        await stored(alpha, b"x\r\n", *(f"{n}@x.test" for n in range(100)))
+        await tick_of(out)
+        assert 4 < len(answered) < 4 + session.HEARD_MAX // len(flood) + 3
+        await until(lambda: alpha.qmgr.deferred == 1, 15)
+
+
+async def test_what_is_said_of_many_messages_is_not_too_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "HEARD_MAX", 300)
+    heard: list[bytes] = []
+    async with (
+        puppet(well(heard)) as port,
+        exit_node(tmp_path, {"x.test": here(port)}, tick=3600.0) as (alpha, out),
+    ):
+        for _ in range(20):
+            alpha.submit(b"x\r\n", WHO)
+        await gone(alpha, 20)
+        await tick_of(out)
+        assert len(heard) == 20
+
+
 async def test_a_handshake_that_fails_is_followed_by_clear(tmp_path: Path) -> None:
     offer = b"220 x\r\n250-x\r\n250 STARTTLS\r\n"
 

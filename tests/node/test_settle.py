@@ -16,7 +16,7 @@ from mesh.node.delivery import MaildirDelivery
 from mesh.node.qmgr import NOBODY, SWEEP_SECONDS
 from mesh.node.routing import UNROUTED
 from mesh.node.spool import Ref, Spool
-from tests.harness import Half, Patience, half, until
+from tests.harness import Half, Patience, connect, half, until
 
 US = "mix@alpha.test"
 ROUTES = {US: "local:0", "a@x": "exit:x", "b@x": "exit:x", "c@x": "exit:x", "p@b": "b"}
@@ -94,6 +94,42 @@ async def test_what_is_left_is_whole_also_when_only_its_head_was_read(
         assert (rest.recipients, rest.content) == (("b@x",), b"octets\r\n")
         await until(lambda: alpha.spool.corrupt)
         assert alpha.qmgr.bounced == 1
+
+
+@pytest.mark.parametrize("replies", [(OK, NEVER), (OK, NO_ROOM), (NO_ROOM, NEVER)])
+async def test_who_took_a_part_need_not_know_the_whole_any_more(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    patience: Patience,
+    replies: tuple[Reply, Reply],
+) -> None:
+    async with half(tmp_path, "alpha", ROUTES) as alpha:
+        alpha.submit(b"x", "a@x", "b@x")
+        ref, record = await taken(alpha)
+        forgotten: list[int] = []
+        assert not alpha.qmgr.settle(
+            ref, record, replies, durable=lambda: forgotten.append(alpha.spool.waiting)
+        )
+        await trio.sleep(3)
+        assert forgotten == ([int(NO_ROOM in replies)] if OK in replies else [])
+
+
+async def test_a_peer_hears_of_what_it_took_beside_what_it_refused(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    async with (
+        half(tmp_path, "alpha", {"p@b": "bravo", "no@b": "bravo"}) as alpha,
+        half(tmp_path, "bravo", {"p@b": "local:0"}) as bravo,
+        trio.open_nursery() as nursery,
+    ):
+        await connect(nursery, alpha, bravo)
+        for _ in range(5):
+            alpha.submit(b"x", "p@b", "no@b")
+        await until(lambda: alpha.qmgr.dropped == 5)
+        assert len(await bravo.arrived()) == 5
+        mark = alpha.identity[:16]
+        await until(lambda: not bravo.spool.known_ids(mark), 30)
+        nursery.cancel_scope.cancel()
 
 
 async def arrived(alpha: Half, count: int) -> list[bytes]:

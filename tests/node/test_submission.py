@@ -295,15 +295,17 @@ async def test_a_session_that_ended_takes_nothing_more_in(
     """Its client has no reply and hands it over again: once would be twice."""
     async with local(tmp_path) as here:
         more = b"MAIL FROM:<>\r\nRCPT TO:<mix@alpha>\r\nBDAT 2 LAST\r\n\r\n"
-        async with trio.open_nursery() as serving:
-            with bind_unix(tmp_path / "other.sock") as sock:
+        with (
+            patience.slow_disk(here.alpha.spool),
+            bind_unix(tmp_path / "other.sock") as sock,
+        ):
+            async with trio.open_nursery() as serving:
                 serving.start_soon(here.submission.run, sock)
                 client = await here.connect(tmp_path / "other.sock")
-                with patience.slow_disk(here.alpha.spool):
-                    await client.stream.send_all(b"EHLO x\r\n" + more * 3)
-                    await until(lambda: here.submission.unanswered)
-                    serving.cancel_scope.cancel()
-                    await trio.sleep(1)
+                await client.stream.send_all(b"EHLO x\r\n" + more * 3)
+                await until(lambda: here.submission.unanswered)
+                serving.cancel_scope.cancel()
+            await trio.sleep(1)
         await until(lambda: here.alpha.spool.waiting)
         await trio.sleep(5)
         assert here.alpha.spool.waiting == 1
@@ -459,6 +461,18 @@ async def test_whoever_forgot_to_close_is_closed(
             with trio.fail_after(submission_.IDLE_SECONDS + 10):
                 assert [await idle.code(), await idle.code()] == [421, 0]
         assert await waiting.code() == 250  # it waited for us, not we for it
+
+
+async def test_who_is_silent_is_told_once_however_many_doors_there_are(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with local(tmp_path) as here:
+        with bind_unix(tmp_path / "other.sock") as other:
+            here.nursery.start_soon(here.submission.run, other)
+            idle = await here.client()
+            await trio.sleep(submission_.IDLE_SECONDS + 10)
+            assert [await idle.code(), await idle.code()] == [421, 0]
+            trio.lowlevel.notify_closing(other)
 
 
 async def test_who_is_not_named_may_not_submit(

@@ -49,6 +49,10 @@ async def test_each_try_waits_longer(autojump_clock: MockClock) -> None:
     assert waiting.due > trio.current_time() + 0.75 * 10
     assert waiting.take_due(NEVER) == [TWO, ONE]
     assert waiting.attempts == {ONE: 1, TWO: 2}
+    waiting.defer(THREE, OUTSIDE)
+    waiting.defer(TWO)
+    assert sorted(waiting.take_deferred()) == [TWO, THREE]
+    assert waiting.take_deferred() == []
 
 
 def test_what_is_known_of_a_record_goes_on_to_its_part() -> None:

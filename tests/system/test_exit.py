@@ -38,6 +38,25 @@ def test_out_by_a_fixed_route_and_refused_by_the_list(world: World) -> None:
     assert alpha.errors() == "mesh: ready\n"
 
 
+def test_nobody_sends_us_into_our_own_network(world: World) -> None:
+    """An address literal needs no zone: this machine, private, and with a scope."""
+    statuses = {
+        "who@[127.0.0.1]": b"5.4.6",
+        "who@[10.255.255.254]": b"5.4.4",
+        "who@[IPv6:::ffff:10.255.255.254]": b"5.4.4",
+        "who@[IPv6:2001:db8::9%lo]": b"5.1.2",
+    }
+    alpha = world.node("alpha", exit="true", tick_seconds="0.2")
+    world.start()
+    with Client(alpha.socket) as client:
+        for recipient in statuses:
+            assert client.send(recipient, TEXT) == 250
+    bounces = b"".join(alpha.arrived(len(statuses), 20)).lower()
+    for recipient, status in statuses.items():
+        words = b"<%s>:\n    550 %s " % (recipient.lower().encode(), status)
+        assert words in bounces
+
+
 def test_into_a_program(world: World) -> None:
     out = world.folder / "out"
     script = world.folder / "take.py"
