@@ -108,6 +108,23 @@ def test_a_key_that_two_come_with_at_once() -> None:
         assert fresh.believed == {CHARLIE.identity: CHARLIE}
 
 
+def test_a_key_that_came_with_the_roster_is_known() -> None:
+    rotated = renewed(ALPHA, 8, KEYS[3])
+    start = settle(ROSTER, [rotated, BRAVO, CHARLIE], {})
+    found = start.renewed(ROSTER, [renewed(BRAVO, 8, KEYS[3])])
+    assert standing(found) == [rotated, BRAVO, CHARLIE]
+    assert found.liars == {"bravo"}
+
+
+def test_what_a_node_says_alone_takes_no_key_and_refuses_nothing() -> None:
+    liar = renewed(BRAVO, 8, *ALPHA.link_keys)
+    owners = owners_of_keys(ROSTER, [None, liar, CHARLIE])
+    assert set(owners) == {node.identity for node in SEEN} | {*CHARLIE.link_keys}
+    found = settle(ROSTER, [ALPHA, liar, CHARLIE], {})
+    assert standing(found) == [ALPHA, liar, CHARLIE]
+    assert found.by_identity[BRAVO.identity].doubted
+
+
 def test_a_doubted_one_stands_when_the_other_lets_go() -> None:
     both = [renewed(ALPHA, 8, KEYS[3]), renewed(BRAVO, 8, KEYS[3])]
     fresh = settle(ROSTER, [*both, CHARLIE], {})
