@@ -90,6 +90,12 @@ def test_a_later_one_stands_and_is_looked_at_quickly() -> None:
         assert found.renewed(ROSTER, [newer, ALPHA]) is found
 
 
+def test_of_two_at_once_the_later() -> None:
+    two = [renewed(ALPHA, serial) for serial in (8, 9)]
+    for order in (two, two[::-1]):
+        assert standing(START.renewed(ROSTER, order)) == [two[1], BRAVO, CHARLIE]
+
+
 def test_a_strangers_is_nothing() -> None:
     assert START.renewed(ROSTER, [signed("delta")]) is START
     assert START.renewed(ROSTER, []) is START
@@ -123,6 +129,7 @@ def test_what_a_node_says_alone_takes_no_key_and_refuses_nothing() -> None:
     found = settle(ROSTER, [ALPHA, liar, CHARLIE], {})
     assert standing(found) == [ALPHA, liar, CHARLIE]
     assert found.by_identity[BRAVO.identity].doubted
+    assert standing(found.renewed(ROSTER, [BRAVO])) == SEEN
 
 
 def test_a_doubted_one_stands_when_the_other_lets_go() -> None:
