@@ -63,8 +63,8 @@ def test_two_that_signers_saw_with_one_key() -> None:
 @pytest.mark.parametrize(
     ("other", "why"),
     [
-        (replace(ALPHA, name="adam"), "of somebody else"),
-        (replace(ALPHA, network="x"), "of somebody else"),
+        (replace(ALPHA, serial=8, name="adam"), "of somebody else"),
+        (replace(ALPHA, serial=8, network="x"), "of somebody else"),
         (replace(ALPHA, identity=BRAVO.identity), "of somebody else"),
         (replace(ALPHA, serial=6), "older than what was signed"),
         (replace(ALPHA, klass=4), "not what was signed"),
@@ -73,7 +73,7 @@ def test_two_that_signers_saw_with_one_key() -> None:
 def test_what_an_entry_does_not_stand_for(other: Descriptor, why: str) -> None:
     with pytest.raises(DirectoryError, match=f"the descriptor of alpha is .*{why}"):
         check_entry(entry_of(ALPHA), other, "main")
-    assert START.renewed(ROSTER, [replace(other, serial=other.serial)]) is START
+    assert START.renewed(ROSTER, [other]) is START
     known = {ALPHA.identity: other}
     assert standing(settle(ROSTER, SEEN, known)) == SEEN
 
