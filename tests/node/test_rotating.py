@@ -156,6 +156,7 @@ async def test_a_rotation_under_traffic(
         await dialled_by(bravo, alpha)
         bravo.add(alpha)
         await until(lambda: bravo.node._keeping.find(old) is None, 3)
+        assert old not in {key for key, _ in bravo.node._gate._secrets}
         await until(lambda: len(bravo.found()) == count and len(alpha.found()) == count)
     assert bravo.found() == all_of(b"alpha", count)
     assert alpha.found() == all_of(b"bravo", count)
