@@ -56,6 +56,9 @@ def test_two_that_signers_saw_with_one_key() -> None:
         settle(roster, [ALPHA, thief, CHARLIE], {})
     with pytest.raises(DirectoryError, match="bravo has another node's key"):
         settle(roster, [None, thief, CHARLIE], {ALPHA.identity: ALPHA})
+    rotated = renewed(ALPHA, 8, KEYS[3])
+    with pytest.raises(DirectoryError, match="bravo has another node's key"):
+        settle(roster, [rotated, thief, CHARLIE], {ALPHA.identity: ALPHA})
     with pytest.raises(DirectoryError, match="bravo has another node's key"):
         owners_of_keys(roster, [ALPHA, thief, None])
 
