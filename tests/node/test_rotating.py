@@ -152,6 +152,7 @@ async def test_a_rotation_under_traffic(
         await until(lambda: len(alpha.node._renewal.keys) == 1, 3)
         await until(lambda: bravo.node._keeping.find(old) is None, 20)
         assert old not in {key for key, _ in bravo.node._gate._secrets}
+        assert old not in bravo.node._gate._counters
         assert publics(alpha) == (new,)
         assert ports == (port(alpha, bravo), port(bravo, alpha))
         assert (await dialled_by(alpha, bravo)).session.peer_link_key == new
