@@ -22,7 +22,7 @@ bounded by gossip.py and pursuit.py.  Nothing here decides when a cell leaves.
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Final, TypeVar
 
 import trio
@@ -38,7 +38,7 @@ from mesh.core.handshake import Session
 from mesh.core.ledger import Ledger, node_of
 from mesh.core.pursuit import Pursuit
 from mesh.errors import CannotCreateError, DirectoryError, IoError
-from mesh.node.calm import calm
+from mesh.node.calm import calm_for
 from mesh.node.parking import Parking
 from mesh.node.registry import Registry
 
@@ -47,8 +47,6 @@ T = TypeVar("T")
 ANNOUNCE_SECONDS: Final = 1.0
 """From one word of what we have to the next: a batch of descriptors is one change."""
 TICK_SECONDS: Final = 60.0
-LARGE_LEN: Final = 262_144
-"""Octets of a directory whose thousand objects are worth a calm (calm.py)."""
 BATCH: Final = 64
 """Descriptors judged in one hop to the thread: some 20 ms of its work."""
 
@@ -249,7 +247,7 @@ class Gossiping:
         None: our disk does not let us know.
         """
         try:
-            with calm() if len(octets) > LARGE_LEN else nullcontext():
+            with calm_for(len(octets)):
                 document = from_octets_untrusted(bytes(octets))
                 if Head(*document.head) != head:
                     return False

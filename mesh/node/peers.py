@@ -47,12 +47,11 @@ from mesh.core.descriptor import (
 from mesh.core.directory import Directory, Listed, Us, keys_of
 from mesh.core.sources import Blend, Shared, blend
 from mesh.errors import DescriptorError
+from mesh.node.calm import calm_for
 from mesh.node.registry import Registry
 from mesh.node.removed import (
     DISTRUSTED_NAME,
-    REMOVED_NAME,
     read_distrusted,
-    read_withheld,
 )
 from mesh.node.whole import read_regular_untrusted
 
@@ -61,6 +60,9 @@ FILE_MAX_LEN: Final = 4_194_304
 """Octets: what the parser takes, some 1,000 common descriptors in one file."""
 PEERS_MAX: Final = 4096
 """Files: four times the links that a node is built for."""
+
+LISTED_LEN: Final = 800
+"""Octets of a common descriptor."""
 
 _CONFIRMED: Final = "Serves-Confirmed: "
 _Stamp: TypeAlias = tuple[int, ...]
@@ -131,27 +133,25 @@ class Peers:
                 )
         except OSError as error:
             self._trouble = f"{self._folder}: {error.strerror}: put the folder back"
-        withheld, self._withheld = (
-            self._withheld,
-            read_withheld(self._folder / REMOVED_NAME),
-        )
         changed = stamps is not None and self._read_changed(stamps)
-        changed = changed or withheld != self._withheld
         changed = self._look_beside() or changed
         if changed or trouble != self._trouble:
-            self.snapshot = self._gather()
+            with calm_for(LISTED_LEN * len(self._shared.listed)):
+                self.snapshot = self._gather()
             return True
         return False
 
     def _look_beside(self) -> bool:
-        """Look at the shared directory, and at whom of it the operator distrusts."""
-        if self._registry is None:
-            return False
-        self._registry.poll(self._unix_time())
-        before = self._shared, self._distrusted
-        self._shared = self._registry.shared
-        self._distrusted = read_distrusted(self._folder / DISTRUSTED_NAME)
-        return before[0] is not self._shared or before[1] != self._distrusted
+        """Look at who was taken off by hand, and at the shared directory."""
+        before = self._withheld, self._distrusted
+        shared = self._shared
+        self._withheld = read_withheld(self._folder / REMOVED_NAME)
+        if self._registry is not None:
+            self._registry.poll(self._unix_time())
+            self._shared = self._registry.shared
+            self._distrusted = read_distrusted(self._folder / DISTRUSTED_NAME)
+        by_hand_changed = before != (self._withheld, self._distrusted)
+        return by_hand_changed or shared is not self._shared
 
     def _read_changed(self, stamps: dict[str, _Stamp]) -> bool:
         gone = self._entries.keys() - stamps.keys()
