@@ -51,7 +51,9 @@ from mesh.node.calm import calm_for
 from mesh.node.registry import Registry
 from mesh.node.removed import (
     DISTRUSTED_NAME,
+    REMOVED_NAME,
     read_distrusted,
+    read_withheld,
 )
 from mesh.node.whole import read_regular_untrusted
 
