@@ -17,6 +17,7 @@ PAGES: Final = Path(mesh.__file__).parent / "help"
 
 ORDER: Final = (
     "quickstart",
+    "start-a-network",
     "operating",
     "systemd",
     "troubleshooting",

@@ -267,6 +267,7 @@ def _facts(listed: "Listed", now: float, snapshot: "Snapshot") -> dict[str, obje
         "valid_from": date(descriptor.not_before),
         "valid_until": date(descriptor.not_after),
         "days_left": max(0, int((descriptor.not_after - now) // 86_400)),
+        "leaves": date(descriptor.leaves) if descriptor.leaves else "",
         "listed_by": [
             who
             for who, names in (

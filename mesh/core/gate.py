@@ -209,6 +209,15 @@ class Gate:
             if secret is not None:
                 secret.wipe()
 
+    def retire(self, link_key: bytes) -> None:
+        """Forget a link key that a listed peer has changed for another, counter and all.
+
+        Its serial keeps the old descriptor from coming back, and counters of every key
+        that every peer ever had would be too many.
+        """
+        self.forget(link_key)
+        self._counters.pop(link_key, None)
+
     def wipe(self) -> None:
         """Zero what is kept; the keys that were given stay the caller's."""
         self._decoy.wipe()

@@ -219,8 +219,10 @@ def _first_mistake(roster: Roster) -> str | None:
     if (roster.predecessor == NO_HASH) != (roster.version == 1):
         return "only the first has no predecessor"
     validity = roster.not_after - roster.issued
-    if not 0 < validity <= VALIDITY_MAX_SECONDS or not (
-        0 <= roster.issued < roster.not_after <= TIME_MAX
+    if not (
+        roster.issued >= 0
+        and 0 < validity <= VALIDITY_MAX_SECONDS
+        and roster.not_after <= TIME_MAX
     ):
         return "its validity is not a span of at most 366 days"
     return _first_mistake_of_entries(roster) or _first_mistake_of_pairs(roster)

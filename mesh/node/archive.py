@@ -79,6 +79,14 @@ class Archive:
 
     # what is in force
 
+    @property
+    def size(self) -> int:
+        """Octets of the directory in force, 0 without one."""
+        try:
+            return self.main.stat().st_size
+        except OSError:
+            return 0
+
     def load(self, network: str, now: float) -> tuple[Trusted, list[str]]:
         """Give the directory in force, and a line for each file that does not count."""
         anchor = self.anchor()

@@ -14,7 +14,11 @@ for what happens some times a day, not for what happens at each message.
 import gc
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Final
+
+LARGE_LEN: Final = 262_144
+"""Octets of what is worth it: some 300 descriptors, read in a few milliseconds."""
 
 _lock = threading.Lock()
 _under_way = 0
@@ -35,3 +39,8 @@ def calm() -> Iterator[None]:
             if not _under_way:
                 gc.freeze()
                 gc.enable()
+
+
+def calm_for(length: int) -> AbstractContextManager[None]:
+    """A calm, if that many octets are worth one."""
+    return calm() if length > LARGE_LEN else nullcontext()

@@ -4,7 +4,8 @@
     state/counter    the greatest counter that we may have used as initiator; reserved
                      ahead in one block a start, so a dial writes nothing
     state/counters   the last counter of each peer's link key, as responder: without it
-                     a recorded hello would draw one more answer after a restart
+                     a recorded hello would draw one more answer after a restart; of
+                     keys that peers have changed for others the last RETIRED_MAX
 
 Each file is one canonical statement (encoding.py), replaced whole: written beside,
 fsynced, renamed, its directory fsynced.  A full disk has no room beside; then a
@@ -29,6 +30,8 @@ BLOCK: Final = 2**40
 """Counters reserved a start: one a nanosecond for 18 minutes; a node uses a handful."""
 FILE_MAX: Final = 16_777_216
 """Octets: 300,000 peers' link keys."""
+RETIRED_MAX: Final = 1_024
+"""Link keys kept though no peer has them any more: 44 kB."""
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -88,7 +91,11 @@ class OwnCounter:
 
 
 class PeerCounters:
-    """The last counter of each link key that proved itself to us."""
+    """The last counter of each link key that proved itself to us.
+
+    What is taken out of `last` is left out of the file, many together: a statement of
+    another length finds no room on a full disk.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -104,6 +111,9 @@ class PeerCounters:
 
     def prove(self, link_key: bytes, counter: int) -> bytes:
         """Note a counter whose handshake was proven; returns what `save` writes."""
+        self.last.setdefault(link_key, counter)
+        if len(self._durable) > len(self.last) + RETIRED_MAX:
+            self._durable = {k: v for k, v in self._durable.items() if k in self.last}
         self._durable[link_key] = max(counter, self._durable.get(link_key, 0))
         return encode([[key, value] for key, value in sorted(self._durable.items())])
 

@@ -129,8 +129,6 @@ class Exchange:
         )
         port = Port(peer, link, session, talk)
         peer.ports.append(port)
-        if talk:
-            talk.attend()  # a dialler's handshake says what it has
         peer.changed.wake()
         task_status.started()
         reason = "replaced"

@@ -38,6 +38,7 @@ from mesh.core.handshake import Session
 from mesh.core.ledger import Ledger, node_of
 from mesh.core.pursuit import Pursuit
 from mesh.errors import CannotCreateError, DirectoryError, IoError
+from mesh.node.calm import calm_for
 from mesh.node.parking import Parking
 from mesh.node.registry import Registry
 
@@ -246,11 +247,12 @@ class Gossiping:
         None: our disk does not let us know.
         """
         try:
-            document = from_octets_untrusted(bytes(octets))
-            if Head(*document.head) != head:
-                return False
-            where = f"directory from {name}"
-            outcome = self._registry.consider_document(document, where, self._now())
+            with calm_for(len(octets)):
+                document = from_octets_untrusted(bytes(octets))
+                if Head(*document.head) != head:
+                    return False
+                where, now = f"directory from {name}", self._now()
+                outcome = self._registry.consider_document(document, where, now)
         except DirectoryError:
             return False
         except (CannotCreateError, IoError):

@@ -123,12 +123,13 @@ class Keeping:
         """Go on with one that is kept, by its keys of now, or let go of it."""
         if keys is not None and keys.identity != kept.keys.identity:
             keys = None
-        for link_key in kept.keys.link_keys:
-            if keys is None or link_key not in keys.link_keys:
-                self._gate.forget(link_key)
         if keys is not None:
+            for link_key in set(kept.keys.link_keys) - set(keys.link_keys):
+                self._gate.retire(link_key)
             kept.keys = keys
             return
+        for link_key in kept.keys.link_keys:
+            self._gate.forget(link_key)
         kept.scope.cancel()
         del self._kept[name]
         if name in self._exchange.peers:

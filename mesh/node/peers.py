@@ -54,6 +54,7 @@ from mesh.core.descriptor import (
 from mesh.core.directory import Directory, Listed, Us, keys_of
 from mesh.core.sources import Blend, Shared, blend
 from mesh.errors import DescriptorError
+from mesh.node.calm import calm_for
 from mesh.node.registry import Registry
 from mesh.node.removed import (
     DISTRUSTED_NAME,
@@ -74,6 +75,8 @@ PEERS_MAX: Final = 4096
 
 _UNDECIDED: Final = 2**62
 """UNIX time that does not come."""
+LISTED_LEN: Final = 800
+"""Octets of a common descriptor."""
 
 _CONFIRMED: Final = "Serves-Confirmed: "
 _Stamp: TypeAlias = tuple[int, ...]
@@ -151,7 +154,8 @@ class Peers:
         )
         changed = self._look_beside() or changed
         if changed or trouble != self._trouble:
-            self._adopt()
+            with calm_for(LISTED_LEN * len(self._shared.listed)):
+                self._adopt()
             return True
         return False
 

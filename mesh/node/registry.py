@@ -37,12 +37,9 @@ from mesh.core.document import (
 from mesh.core.overview import brief
 from mesh.core.sources import Shared
 from mesh.core.trusted import Member, Trusted
-from mesh.errors import (
-    DirectoryError,
-    ForkError,
-    OlderError,
-)
+from mesh.errors import DirectoryError, ForkError, OlderError
 from mesh.node.archive import Archive, placed, read_text_untrusted
+from mesh.node.calm import calm_for
 from mesh.node.watched import Watched
 
 
@@ -202,6 +199,18 @@ class Registry:
         one, a directory of other signers may take the place of the one in force.
         Raises CannotCreateError or IoError for the disk.
         """
+        size = 0 if isinstance(offered, Document) else len(offered)
+        with calm_for(size):
+            return self._offer(offered, where, now, begin, root)
+
+    def _offer(
+        self,
+        offered: bytes | str | Document,
+        where: str,
+        now: float,
+        begin: bool,
+        root: str | None,
+    ) -> Outcome:
         try:
             if isinstance(offered, bytes):
                 offered = from_octets_untrusted(offered)
@@ -320,9 +329,12 @@ class Registry:
     def _reload(self, now: float) -> None:
         """Take up what a command has changed, by the same rules as from anybody."""
         stamp = self._archive.stamp()
-        if stamp == self._stamp:
-            return
-        self._stamp = stamp
+        if stamp != self._stamp:
+            self._stamp = stamp
+            with calm_for(self._archive.size):
+                self._read_again(now)
+
+    def _read_again(self, now: float) -> None:
         lines: list[str] = []
         trusted = held = self._view.trusted
         document = held.document

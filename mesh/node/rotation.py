@@ -108,7 +108,11 @@ def rotate(
             until = last.until if last else int(now) + OVERLAP_SECONDS
             raise TryLaterError(
                 "the link key before this one still opens: "
-                f"try again after {date(until)}, when it is destroyed"
+                + (
+                    f"try again after {date(until)}, when it is destroyed"
+                    if until > now
+                    else "run the node for a day, then it is destroyed"
+                )
             )
         if last and not again and 0 <= now - last.began < AGAIN_SECONDS:
             raise TryLaterError(

@@ -97,6 +97,9 @@ def test_protocol_has_the_code_s_numbers() -> None:
     handshake = Path(PAGES.parent / "core/handshake.py").read_text()
     _, messages, _ = re.split(r"(?ms)(^    INIT .*?^$)", handshake, maxsplit=1)
     assert messages in page
+    gossip = Path(PAGES.parent / "core/frames.py").read_text()
+    _, frames, _ = re.split(r"(?ms)(^    kind  name .*?^$)", gossip, maxsplit=1)
+    assert frames in page
 
 
 def unit() -> str:

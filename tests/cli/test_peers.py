@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mesh.cli.main import main
-from mesh.core.descriptor import fingerprint, parse_untrusted
+from mesh.core.descriptor import date, fingerprint, parse_untrusted
 from tests.cli.terminal import typing
 from tests.descriptors import DAY, text_of
 
@@ -374,6 +374,19 @@ def test_a_file_of_all_nodes_is_for_each(
     alone = tmp_path / "alone.txt"
     alone.write_text(ours)
     assert main(["peers", "add", str(alone)]) == 65
+
+
+def test_list_says_who_leaves(alpha: Path, capsys: Capture) -> None:
+    now = int(time.time()) // DAY * DAY
+    for name, leaves in (("carol", now + DAY), ("dave", 0)):
+        text = text_of(name, not_before=now, not_after=now + 9 * DAY, leaves=leaves)
+        (alpha.parent / "peers.d" / f"{name}.mesh").write_text(text)
+    hour = date(now + DAY)
+    assert main(["peers", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["peers"]
+    assert [peer["leaves"] for peer in told] == [hour, ""]
+    assert main(["peers"]) == 0
+    assert capsys.readouterr().out.count(f"  leaves            {hour}\n") == 1
 
 
 def test_list_says_clock_class_and_days_left(alpha: Path, capsys: Capture) -> None:

@@ -2,6 +2,7 @@
 """Documents: taken apart within bounds, verified piece by piece, one text each."""
 
 import base64
+import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -166,6 +167,17 @@ def in_base64(lines: list[str]) -> str:
 
 OCTETS = to_octets(WHOLE)
 BASE64 = base64.b64encode(OCTETS).decode()
+LINES = textwrap.wrap(BASE64, 64)
+
+
+def test_the_text_that_is_damaged_below_was_whole() -> None:
+    assert len(LINES[-1]) < 64
+    assert parse_untrusted(in_base64(LINES)) == WHOLE
+
+
+def test_the_longest_box() -> None:
+    longest = changed(lambda p: [*p[:-1], bytes(41_024)])
+    assert len(from_octets_untrusted(longest).boxes[-1]) == 41_024
 
 
 @pytest.mark.parametrize(
@@ -187,6 +199,10 @@ BASE64 = base64.b64encode(OCTETS).decode()
         (f"{BEGIN}\n\nAB==\n{END}", "f:1: damaged"),
         (in_base64([BASE64]), "f:1: damaged"),
         (in_base64([BASE64[:60], BASE64[60:120]]), "f:1: damaged"),
+        (in_base64(textwrap.wrap(BASE64, 60)), "f:1: damaged"),
+        (in_base64([*LINES, ""]), "f:1: damaged"),
+        (in_base64([*LINES[:-1], LINES[-1] + "!"]), "f:1: damaged"),
+        (in_base64([*LINES[:-1], "!" + LINES[-1]]), "f:1: damaged"),
         (" " * (TEXT_MAX_LEN + 1), "f:1: more than 24 MiB"),
     ],
 )

@@ -407,6 +407,16 @@ def test_forgetting_a_peer_drops_its_secret_and_keeps_its_counter() -> None:
     finish(one, COUNTER + 1, 0.0)
 
 
+def test_a_link_key_that_a_peer_has_changed_is_retired() -> None:
+    counters: dict[bytes, int] = {}
+    one = opened(counters=counters)
+    finish(one, COUNTER, 0.0)
+    assert counters == {IVY: COUNTER}
+    one.retire(IVY)
+    one.retire(IVY)
+    assert (counters, one._secrets) == ({}, {})
+
+
 # Pending, and six a minute
 
 

@@ -56,6 +56,9 @@ def test_two_that_signers_saw_with_one_key() -> None:
         settle(roster, [ALPHA, thief, CHARLIE], {})
     with pytest.raises(DirectoryError, match="bravo has another node's key"):
         settle(roster, [None, thief, CHARLIE], {ALPHA.identity: ALPHA})
+    rotated = renewed(ALPHA, 8, KEYS[3])
+    with pytest.raises(DirectoryError, match="bravo has another node's key"):
+        settle(roster, [rotated, thief, CHARLIE], {ALPHA.identity: ALPHA})
     with pytest.raises(DirectoryError, match="bravo has another node's key"):
         owners_of_keys(roster, [ALPHA, thief, None])
 
@@ -63,8 +66,8 @@ def test_two_that_signers_saw_with_one_key() -> None:
 @pytest.mark.parametrize(
     ("other", "why"),
     [
-        (replace(ALPHA, name="adam"), "of somebody else"),
-        (replace(ALPHA, network="x"), "of somebody else"),
+        (replace(ALPHA, serial=8, name="adam"), "of somebody else"),
+        (replace(ALPHA, serial=8, network="x"), "of somebody else"),
         (replace(ALPHA, identity=BRAVO.identity), "of somebody else"),
         (replace(ALPHA, serial=6), "older than what was signed"),
         (replace(ALPHA, klass=4), "not what was signed"),
@@ -73,7 +76,7 @@ def test_two_that_signers_saw_with_one_key() -> None:
 def test_what_an_entry_does_not_stand_for(other: Descriptor, why: str) -> None:
     with pytest.raises(DirectoryError, match=f"the descriptor of alpha is .*{why}"):
         check_entry(entry_of(ALPHA), other, "main")
-    assert START.renewed(ROSTER, [replace(other, serial=other.serial)]) is START
+    assert START.renewed(ROSTER, [other]) is START
     known = {ALPHA.identity: other}
     assert standing(settle(ROSTER, SEEN, known)) == SEEN
 
@@ -88,6 +91,12 @@ def test_a_later_one_stands_and_is_looked_at_quickly() -> None:
             "x@y.z",
         }
         assert found.renewed(ROSTER, [newer, ALPHA]) is found
+
+
+def test_of_two_at_once_the_later() -> None:
+    two = [renewed(ALPHA, serial) for serial in (8, 9)]
+    for order in (two, two[::-1]):
+        assert standing(START.renewed(ROSTER, order)) == [two[1], BRAVO, CHARLIE]
 
 
 def test_a_strangers_is_nothing() -> None:
@@ -106,6 +115,24 @@ def test_a_key_that_two_come_with_at_once() -> None:
         doubts = [member.doubted for member in fresh.by_identity.values()]
         assert doubts == [True, True, False]
         assert fresh.believed == {CHARLIE.identity: CHARLIE}
+
+
+def test_a_key_that_came_with_the_roster_is_known() -> None:
+    rotated = renewed(ALPHA, 8, KEYS[3])
+    start = settle(ROSTER, [rotated, BRAVO, CHARLIE], {})
+    found = start.renewed(ROSTER, [renewed(BRAVO, 8, KEYS[3])])
+    assert standing(found) == [rotated, BRAVO, CHARLIE]
+    assert found.liars == {"bravo"}
+
+
+def test_what_a_node_says_alone_takes_no_key_and_refuses_nothing() -> None:
+    liar = renewed(BRAVO, 8, *ALPHA.link_keys)
+    owners = owners_of_keys(ROSTER, [None, liar, CHARLIE])
+    assert set(owners) == {node.identity for node in SEEN} | {*CHARLIE.link_keys}
+    found = settle(ROSTER, [ALPHA, liar, CHARLIE], {})
+    assert standing(found) == [ALPHA, liar, CHARLIE]
+    assert found.by_identity[BRAVO.identity].doubted
+    assert standing(found.renewed(ROSTER, [BRAVO])) == SEEN
 
 
 def test_a_doubted_one_stands_when_the_other_lets_go() -> None:

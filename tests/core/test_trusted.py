@@ -155,8 +155,14 @@ def test_with_what_nobody_begins(
 
 def test_what_was_in_force_is_taken_up_again_even_expired() -> None:
     assert resume_untrusted(V1, "main") == T1
-    for wrong in (drafted(), replace(V1, signatures=()), forged(V1, network="x")):
-        with pytest.raises(DirectoryError):
+    foreign = directory(network="x", nodes=members(network="x"))
+    for wrong, why in (
+        (replace(V1, roots=(SignedRoot(V1.root),)), "root 1 is signed by too few"),
+        (replace(V1, signatures=()), "2 needed"),
+        (foreign, "of the network x: this node is of main"),
+        (boxed(V1, BRAVO, ALPHA, CHARLIE), "of somebody else"),
+    ):
+        with pytest.raises(DirectoryError, match=why):
             resume_untrusted(wrong, "main")
 
 

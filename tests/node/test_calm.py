@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mesh.node.calm import calm
+from mesh.node.calm import LARGE_LEN, calm, calm_for
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +42,10 @@ def test_work_that_fails_ends_it_too() -> None:
     with pytest.raises(ZeroDivisionError), calm():
         raise ZeroDivisionError
     assert gc.isenabled()
+
+
+def test_what_is_small_is_worth_none() -> None:
+    with calm_for(LARGE_LEN):
+        assert gc.isenabled()
+    with calm_for(LARGE_LEN + 1):
+        assert not gc.isenabled()

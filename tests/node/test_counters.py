@@ -11,7 +11,13 @@ import pytest
 
 from mesh.core.encoding import encode
 from mesh.errors import ConfigError
-from mesh.node.counters import BLOCK, OwnCounter, PeerCounters, replace_file
+from mesh.node.counters import (
+    BLOCK,
+    RETIRED_MAX,
+    OwnCounter,
+    PeerCounters,
+    replace_file,
+)
 
 A, B = b"a" * 32, b"b" * 32
 
@@ -44,6 +50,21 @@ def test_what_was_not_proven_is_not_durable(tmp_path: Path) -> None:
     counters.last[A] = 99  # as the gate notes a hello
     counters.save(counters.prove(B, 1))
     assert PeerCounters(path).last == {B: 1}
+
+
+def test_keys_that_peers_have_changed_are_left_out_some_time(tmp_path: Path) -> None:
+    path = tmp_path / "counters"
+    counters = PeerCounters(path)
+    counters.prove(A, 7)
+    longest = 0
+    for number in range(RETIRED_MAX + 5):
+        key = b"%032d" % number
+        longest = max(longest, len(counters.prove(key, 1)))
+        del counters.last[key]
+    assert longest > 36 * RETIRED_MAX
+    counters.save(counters.prove(B, 9))
+    found = PeerCounters(path).last
+    assert (found[A], found[B], len(found) < 9) == (7, 9, True)
 
 
 def test_a_damaged_file_is_said_so(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Directories and descriptors from node to node, on links of fake wire."""
 
+import threading
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from trio.testing import MockClock
 
 from mesh.core.cell import CELL_LEN, PADDING, BodyWriter, Kind, parse_untrusted
 from mesh.core.clock import Clock
-from mesh.core.document import Document
+from mesh.core.document import Document, to_octets
 from mesh.core.frames import (
     NO_HEAD,
     Box,
@@ -26,8 +27,8 @@ from mesh.core.frames import (
 from mesh.core.ledger import node_of
 from mesh.node import gossip as gossip_
 from mesh.node.pacing import BROKEN
-from tests.descriptors import signed
-from tests.directories import directory, members
+from tests.descriptors import NOW, signed
+from tests.directories import directory, drafted, members
 from tests.harness import until, wire_pair
 from tests.node.gossips import Knower, adopt, connect, knower, public_of, real_sessions
 
@@ -261,6 +262,49 @@ async def test_another_s_directory_under_a_head_is_a_lie(
         assert alpha.gossip._pursuit._peers[public_of("bravo")].failures == 1
 
 
+async def test_a_directory_that_too_few_signed_is_refused(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with mesh(tmp_path, FIRST) as ((alpha,), links):
+        unsigned = drafted(FIRST)
+        head = said(unsigned)
+        liar = Hand(links, alpha)
+        liar.say(HeadFrame(head, 1, SUMS))
+        await trio.sleep(1)
+        liar.say(part(head, to_octets(unsigned)))
+        await trio.sleep(1)
+        assert alpha.gossip._pursuit._peers[public_of("bravo")].failures == 1
+        assert order(alpha) == 1
+
+
+async def test_who_asks_for_what_we_do_not_have_gets_nothing(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with mesh(tmp_path, SECOND) as ((alpha,), links):
+        hand = Hand(links, alpha)
+        for document in (FIRST, THIRD, FORK):
+            hand.say(WantDocument(said(document), bytes(16), 0))
+            await trio.sleep(1)
+        assert not [frame for frame in hand.heard() if isinstance(frame, Part)]
+        hand.say(WantDocument(said(SECOND), bytes(16), 0))
+        await trio.sleep(1)
+        assert [frame for frame in hand.heard() if isinstance(frame, Part)]
+
+
+async def test_what_one_cannot_finish_another_does(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with mesh(tmp_path, FIRST, SECOND) as ((alpha, bravo), links):
+        head = said(SECOND)
+        hand = Hand(links, alpha, "charlie")
+        hand.say(HeadFrame(head, 1, SUMS))
+        await trio.sleep(1)
+        assert hand.wants()
+        await connect(links, bravo, alpha)
+        hand.wire.close()
+        await until(lambda: order(alpha) == 2, seconds=130)
+
+
 async def test_a_head_that_is_nobody_s_does_not_stop_the_true_one(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
@@ -464,5 +508,67 @@ async def test_a_disk_that_fails_costs_the_directory_and_nothing_else(
         await until(lambda: alpha.newest("bravo") == 9)
 
 
-def test_a_batch_is_bounded() -> None:
-    assert gossip_.BATCH <= 64
+# how much at once
+
+
+async def test_what_is_judged_in_one_hop_is_bounded(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gossip_, "BATCH", 2)
+    names = [f"n{number}" for number in range(9)]
+    document = directory(None, members("alpha", "bravo", *names))
+    async with mesh(tmp_path, document, document) as ((alpha, bravo), links):
+        seen: list[int] = []
+        consider = alpha.gossip._consider_boxes
+
+        def noting(boxes: list[bytes]) -> None:
+            seen.append(len(boxes))
+            consider(boxes)
+
+        monkeypatch.setattr(alpha.gossip, "_consider_boxes", noting)
+        for name in names:
+            bravo.registry.consider_descriptor(signed(name, serial=8).box, NOW)
+        await connect(links, alpha, bravo)
+        await until(lambda: {alpha.newest(name) for name in names} == {8})
+        assert sum(seen) == 9
+        assert max(seen) == 2
+
+
+async def test_one_thread_verifies_at_a_time(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with mesh(tmp_path, FIRST) as ((alpha,), links):
+        together, met = threading.Barrier(2), []
+
+        def meeting(*_: object) -> bool:
+            with suppress(threading.BrokenBarrierError):
+                met.append(together.wait(0.05))
+            return False
+
+        monkeypatch.setattr(alpha.gossip, "_consider_document", meeting)
+        hands = {Head(2**40 + n, bytes(32)): "bc"[n] for n in range(2)}
+        said_by = {head: Hand(links, alpha, name) for head, name in hands.items()}
+        for head, hand in said_by.items():
+            hand.say(HeadFrame(head, 1, SUMS))
+        await trio.sleep(1)
+        for head, hand in said_by.items():
+            hand.say(part(head, b"x"))
+        await until(lambda: not alpha.gossip._pursuit._fetches)
+        assert not met
+
+
+async def test_many_changes_at_once_are_said_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with mesh(tmp_path, FIRST) as ((alpha,), links):
+        hand = Hand(links, alpha)
+        hand.say()
+        await trio.sleep(3)
+        hand.heard()
+        for serial in range(8, 58):
+            alpha.registry.tell_own(signed("alpha", serial=serial))
+            await trio.sleep(0.02)
+        await trio.sleep(3)
+        said = [frame for frame in hand.heard() if isinstance(frame, HeadFrame)]
+        assert said[-1].serial == 57
+        assert len(said) <= 3

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from mesh.core.crypto import signing_key
-from mesh.errors import CannotCreateError, ConfigError, IoError
+from mesh.errors import CannotCreateError, ConfigError, IoError, NotPermittedError
 from mesh.node.keys import (
     KINDS,
     LINK,
     LINK_BEFORE,
+    check_owner,
     create_missing,
     key_path,
     line_of,
@@ -21,7 +22,7 @@ from mesh.node.keys import (
     load_link_keys,
     load_spool_key,
 )
-from tests.disk import forbidden_folder, full_disk
+from tests.disk import forbidden_folder, full_disk, unprivileged
 from tests.harness import FixedEntropy
 
 
@@ -166,6 +167,15 @@ def test_a_folder_that_may_not_be_written() -> None:
     refusal = pytest.raises(CannotCreateError, match="Permission denied")
     with forbidden_folder() as folder, refusal:
         create_missing(folder, FixedEntropy())
+
+
+def test_whose_state_it_is(state: Path) -> None:
+    check_owner(state)
+    check_owner(state / "absent")
+    if os.geteuid():
+        pytest.skip("only root can be somebody else")
+    with unprivileged(), pytest.raises(NotPermittedError, match="the node's own user"):
+        check_owner(Path("/"))
 
 
 def test_somebody_else_is_first(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mesh.node.statement import VALIDITY_SECONDS
 from tests.harness import until
 from tests.node.homes import Home, mesh, running
 from tests.node.test_delivery import Server
-from tests.node.test_rotating import Wall, linked, ports_of, two
+from tests.node.test_rotating import Wall, linked, ports_of, publics, two
 
 HOUR = 3600
 DAY = 86_400
@@ -95,6 +95,8 @@ async def test_a_node_leaves_at_its_hour(
 
 async def see_that_it_left(alpha: Home, bravo: Home) -> None:
     """It takes no mail, of nobody for nobody; mail for it waits and goes nowhere."""
+    for home, other in ((alpha, bravo), (bravo, alpha)):  # whoever knocks is a stranger
+        assert home.node._keeping.find(publics(other)[0]) is None
     for address in ("mix@bravo.test", "mix@alpha.test", "x@nowhere.test"):
         assert (await alpha.submit(address))[0] == 451
     assert await bravo.submit("mix@alpha.test", b"late\r\n") == [250, 250]

@@ -89,8 +89,10 @@ def test_not_while_two_are_in_force(state: Path) -> None:
     keys = load_link_keys(state)
     for again in (False, True):
         with pytest.raises(TryLaterError, match="2027-01-29 08:00:00Z") as caught:
-            change(state, "third", NOW + 20 * DAY_SECONDS, again=again)
+            change(state, "third", NOW + 13 * DAY_SECONDS, again=again)
         assert caught.value.exit_code == 75
+        with pytest.raises(TryLaterError, match="run the node for a day"):
+            change(state, "third", NOW + 20 * DAY_SECONDS, again=again)
     assert load_link_keys(state) == keys
 
 
