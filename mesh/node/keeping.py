@@ -29,6 +29,7 @@ import trio
 from mesh.core.directory import Listed
 from mesh.core.gate import Gate
 from mesh.core.handshake import PeerKeys
+from mesh.node.calm import calm_for
 from mesh.node.dialer import Dialer
 from mesh.node.exchange import Exchange
 from mesh.node.peers import Peers
@@ -39,6 +40,11 @@ LOOK_SECONDS: Final = 1.0
 """Between two looks at peers.d: a change counts within 2 s."""
 STRETCH: Final = 64
 """Peers seen to between two turns of the loop: some 2 ms."""
+STRETCH_SECONDS: Final = 0.016
+"""From one stretch of new peers to the next: dialling each takes some 0.1 ms, again and
+again while nobody answers; a thousand have their turn in a quarter of a second."""
+TASK_LEN: Final = 1024
+"""Octets, or so, of a peer's dialling task."""
 
 
 @dataclass
@@ -96,7 +102,9 @@ class Keeping:
         by_name = self._peers.snapshot.by_name
         if changed or not self._adopted:
             self._adopted = True
-            await self._adopt_peers(nursery, by_name)
+            others = by_name.keys() ^ self._kept.keys()
+            with calm_for(TASK_LEN * len(others)):
+                await self._adopt_peers(nursery, by_name)
         self._end_what_is_over()
         self._qmgr.reroute(
             lambda place: place.startswith(LOCAL) or place in by_name,
@@ -117,7 +125,7 @@ class Keeping:
             kept = self._kept[name] = _Kept(keys, trio.CancelScope())
             nursery.start_soon(self._keep, kept)
             if count % STRETCH == 0:
-                await trio.lowlevel.checkpoint()
+                await trio.sleep(STRETCH_SECONDS)
 
     def _review(self, name: str, kept: _Kept, keys: PeerKeys | None) -> None:
         """Go on with one that is kept, by its keys of now, or let go of it."""
