@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Asking the running node, with plain sockets: what status, queue, ping, connect share.
 
-nobody answers            69, node not running
+nobody listens            69, node not running
+nobody answers            69, is it stopped?
 not ours to ask           77
 the node's refusal        its code, its line; 75 while it starts
 """
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS: Final = 10.0
 """For what the node knows at once."""
+STOPPED: Final = "the node does not answer: is it stopped?"
 _KINDS: Final = (UsageError, UnknownNameError, UnavailableError, TryLaterError)
 
 
@@ -68,9 +70,7 @@ def asked(
             sock.sendall(encode_request(request))
             line = _read_line(sock)
         except TimeoutError as error:
-            raise UnavailableError(
-                "the node does not answer: is it stopped?"
-            ) from error
+            raise UnavailableError(STOPPED) from error
         except OSError as error:
             raise UnavailableError(f"the node went away: {error.strerror}") from error
         yield sock, _understood(line)
@@ -82,6 +82,7 @@ def _connect(state: Path) -> socket.socket:
     except OSError as error:
         raise _unreachable(state, error) from error
     sock = socket.socket(socket.AF_UNIX)
+    sock.setblocking(False)  # else it waits for ever where the backlog is full
     try:
         # A path of any length in the 107 octets that an address holds.
         sock.connect(f"/proc/self/fd/{folder}/{CONTROL_NAME}")
@@ -96,6 +97,8 @@ def _connect(state: Path) -> socket.socket:
 def _unreachable(state: Path, error: OSError) -> MeshError:
     if isinstance(error, PermissionError):
         return NotPermittedError(f"{state}: ask as the node's own user")
+    if isinstance(error, BlockingIOError):
+        return UnavailableError(STOPPED)
     return UnavailableError(f"{state}: node not running: start it with `mesh run`")
 
 

@@ -43,12 +43,37 @@ from mesh.core.drop import (
     seal_mail,
     temp_name,
 )
-from mesh.errors import EncodingError, MessageError, RemoteProtocolError, TryLaterError
+from mesh.errors import (
+    EncodingError,
+    MessageError,
+    NotPermittedError,
+    RemoteProtocolError,
+    TryLaterError,
+)
 
 MAIL_MODE: Final = 0o644
 """The node may be another user and in no group of ours; the folder keeps others out."""
 _KEY_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MAIL_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def check_user(folder: str, users: Sequence[str]) -> None:
+    """Let pass who may submit, as the node says it (node/submission.py).
+
+    NotPermittedError: it would throw away what this user leaves.
+    """
+    if not all(users):
+        return
+    import pwd
+
+    allowed = {0}
+    with suppress(OSError):
+        allowed.add(os.stat(folder).st_uid)  # noqa: PTH116  # the node's own
+    for user in users:
+        with suppress(KeyError, ValueError):  # no such user, no such name
+            allowed.add(pwd.getpwnam(user).pw_uid)
+    if os.geteuid() not in allowed:
+        raise NotPermittedError("this user may not submit here: see [[remailer]] user")
 
 
 class Draft(NamedTuple):

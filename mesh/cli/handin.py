@@ -24,8 +24,8 @@ not to be had it goes in parts; once some are taken, a refusal is 75 and says so
 
 Mixmaster ignores the code, so the second row is there.  The node.toml is the one that
 -c or $MESH_CONFIG names, or /etc/mesh/node.toml: NEVER one in the working directory,
-where a stranger may have put it.  Only [local] is read, by tomllib alone; what else is
-wrong in the file is the node's matter.  A header is never added, and nothing is
+where a stranger may have put it.  Only [local] and each remailer's `user` are read, by
+tomllib alone; what else is wrong in the file is the node's matter.  A header is never added, and nothing is
 printed but one line on standard error when it fails, without any address.
 
 This runs once a message: no click, trio, pydantic, and cryptography only when sealing
@@ -85,6 +85,8 @@ class Places(NamedTuple):
     socket: str
     drop: str
     message_bytes: int
+    users: tuple[str, ...] = ("",)
+    """Who may submit, one a remailer; "" is whoever can."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -189,9 +191,10 @@ def _hand_over_many(
 def _drop(
     places: Places, sender: str, recipients: Sequence[str], content: bytes
 ) -> None:
-    from mesh.cli.dropoff import drop
+    from mesh.cli.dropoff import check_user, drop
     from mesh.core.drop import Mail, divide
 
+    check_user(places.drop, places.users)
     parts = divide(recipients, len(content))
     drop(places.drop, [Mail(sender, part, content) for part in parts])
 
@@ -314,17 +317,20 @@ def find_places(option: str) -> Places:
     import tomllib
 
     try:
-        local = tomllib.loads(text.decode()).get("local", {})
+        config = tomllib.loads(text.decode())
     except ValueError as error:
         raise ConfigError(f"{path}: no node.toml: {error}") from error
     base = os.path.dirname(os.path.abspath(path))  # noqa: PTH100, PTH120
+    local, remailers = config.get("local", {}), config.get("remailer", [])
     given: dict[str, Any] = local if isinstance(local, dict) else {"socket": None}
     names = given.get("socket", "local.sock"), given.get("drop", "drop")
     limit = given.get("message_bytes", MESSAGE_BYTES)
     if not (all(isinstance(n, str) and n for n in names) and isinstance(limit, int)):
         raise ConfigError(f"{path}: [local] is wrong: `mesh export` says where")
     socket, drop = (os.path.join(base, name) for name in names)  # noqa: PTH118
-    return Places(socket, drop, limit)
+    tables = remailers if isinstance(remailers, list) else []
+    users = [str(each.get("user", "")) for each in tables if isinstance(each, dict)]
+    return Places(socket, drop, limit, tuple(users))
 
 
 def _say(line: str) -> None:

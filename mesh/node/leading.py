@@ -81,7 +81,7 @@ class Leading:
     async def _put_back(self, destination: str, refs: Sequence[Ref]) -> None:
         kept: list[Ref] = []
         for ref, head in await self._heads(refs):
-            if list(self._parting.places(head.recipients)) == [destination]:
+            if list(self._parting.places_of(head)) == [destination]:
                 kept.append(ref)
             else:
                 self.lead(ref, head)
@@ -101,7 +101,7 @@ class Leading:
 
     def lead(self, ref: Ref, head: Record) -> None:
         """Bring a record to the place of all its recipients, or to its division."""
-        places = self._parting.places(head.recipients)
+        places = self._parting.places_of(head)
         if len(places) == 1:
             self._waiting.enqueue(ref, *places)
         else:

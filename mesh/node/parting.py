@@ -18,10 +18,14 @@ what comes twice after a crash finds its own file in a Maildir and is known to a
 Nobody without the key sees that two ids come from one (PROTOCOL 4: an id a hop).
 Nothing is led to a place that one of its recipients does not belong to.
 
+What was taken for a peer, or claimed by two, never leaves by port 25, whatever became of
+the peer's file since, also while the node was down: the place that a record was taken for
+is in its head, and while nobody else serves its recipients it waits.
+
 A part is as old as the whole, and stands for the id by which a peer offered the whole as
 long as that peer may offer it again (ids.py).  Parts whose copies would be more than
-COPIES_MAX octets come in several steps: the last part is what is left, still mixed, and
-is divided in its turn.
+COPIES_MAX octets come in several steps: the last part is what is left, still mixed and
+for the place that the whole was for, and is divided in its turn.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +34,7 @@ from typing import Final, Protocol
 
 from mesh.core.crypto import Key, keyed_hash
 from mesh.core.record import ID_LEN, NO_ID, Record, split_recipients
-from mesh.node.routing import UNROUTED
+from mesh.node.routing import EXIT, LOCAL, UNROUTED
 
 COPIES_MAX: Final = 67_108_864
 """Octets that one message may become through its many destinations: three of the
@@ -63,18 +67,30 @@ class Parting:
             places.setdefault(place, []).append(recipient)
         return places
 
+    def places_of(self, record: Record) -> dict[str, list[str]]:
+        """Give the same for a record; a peer's mail waits rather than leaves in clear."""
+        places = self.places(record.recipients)
+        if record.destination.startswith((LOCAL, EXIT)):
+            return places
+        outside = [place for place in places if place.startswith(EXIT)]
+        kept = {to for place in outside for to in places.pop(place)}
+        if kept:
+            kept.update(places.get(UNROUTED, ()))
+            places[UNROUTED] = [to for to in record.recipients if to in kept]
+        return places
+
     def parts(self, record: Record) -> list[Record]:
         """Divide a whole record, or as much of it as may be copied at once."""
         groups = [
             (place, part)
-            for place, theirs in self.places(record.recipients).items()
+            for place, theirs in self.places_of(record).items()
             for part in split_recipients(record.reverse_path, theirs, place)
         ]
         count = max(2, COPIES_MAX // max(1, len(record.content)))
         if len(groups) > count:
             left = [to for _, part in groups[count - 1 :] for to in part]
-            mixed = split_recipients(record.reverse_path, left, UNROUTED)
-            groups[count - 1 :] = [(UNROUTED, part) for part in mixed]
+            mixed = split_recipients(record.reverse_path, left, record.destination)
+            groups[count - 1 :] = [(record.destination, part) for part in mixed]
         return [self.rest(record, part, place) for place, part in groups]
 
     def rest(self, record: Record, recipients: Sequence[str], place: str) -> Record:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -394,6 +394,22 @@ def test_ping(node: Node, capsys: Capture) -> None:
         "bravo: up, answered in 2.35 s (renewal, 0.5 cells/s)\n"
     )
     assert node.asked == [{"ask": "ping", "peer": "bravo"}]
+
+
+def test_a_stopped_node_whom_many_have_asked(home: Path, capsys: Capture) -> None:
+    folder = os.open(home / "state", os.O_PATH)
+    path = f"/proc/self/fd/{folder}/control.sock"
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as asking:
+        listener.bind(path)
+        listener.listen(0)
+        for _ in range(2):  # one waits already where none may
+            with suppress(BlockingIOError):
+                other = asking.enter_context(socket.socket(socket.AF_UNIX))
+                other.setblocking(False)
+                other.connect(path)
+        assert main(["queue"]) == 69
+    os.close(folder)
+    assert "is it stopped?" in capsys.readouterr().err
 
 
 def test_ping_of_a_node_that_is_stopped(

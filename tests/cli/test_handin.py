@@ -32,7 +32,7 @@ from mesh.core.drop import (
     pack_key,
 )
 from mesh.core.reply import NO_ROOM, NO_SUCH_RECIPIENT, OK, Reply
-from tests.disk import unprivileged
+from tests.disk import NOBODY, unprivileged
 
 ME = "me@alpha.test"
 YOU = "you@bravo.test"
@@ -461,6 +461,48 @@ def test_a_socket_that_is_not_ours(capfd: Capture) -> None:
     assert "Permission denied" in capfd.readouterr().err
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes other users")
+@pytest.mark.parametrize(
+    ("remailers", "uid", "code"),
+    [
+        ("", 1, 77),
+        ("", 0, 0),
+        ("", NOBODY, 0),  # the folder's owner: the node's own user
+        ("[[remailer]]\nuser = 'daemon'\n", 1, 0),
+        ("[[remailer]]\nuser = 'daemon'\n", 2, 77),
+        ("[[remailer]]\nuser = 'daemon'\n[[remailer]]\n", 2, 0),
+        ("[[remailer]]\nuser = 'daemon'\n[[remailer]]\nuser = 'no one'\n", 2, 77),
+        ('[[remailer]]\nuser = "no\\u0000one"\n', 2, 77),
+        ("remailer = 3\n", 2, 77),
+    ],
+)
+def test_who_may_not_submit_is_told_while_the_node_is_down(
+    capfd: Capture, remailers: str, uid: int, code: int
+) -> None:
+    """Or the node would throw the message away, and nobody would know."""
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        home.chmod(0o755)
+        (home / "node.toml").write_text(remailers)
+        folder = Folder(home / "drop")
+        folder.stock(1)
+        for path in (folder.path, *folder.path.iterdir()):
+            os.chown(path, NOBODY, NOBODY)
+        folder.path.chmod(0o1777)
+        with piped(b"x"):
+            os.seteuid(uid)
+            try:
+                found = handin.main(["-c", str(home / "node.toml"), YOU])
+            finally:
+                os.seteuid(0)
+        assert found == code
+        assert len(folder.left()) == (not code)
+    err = capfd.readouterr().err
+    assert err == (
+        "mesh: this user may not submit here: see [[remailer]] user\n" if code else ""
+    )
+
+
 def test_what_is_no_message(home: Path, say: Say, capfd: Capture) -> None:
     del home
     assert say(b"", "--help") == 0
@@ -543,7 +585,7 @@ def test_paths_are_relative_to_the_file(home: Path, say: Say) -> None:
     inner.mkdir()
     (home / "node.toml").write_text(f"[local]\nsocket = '{inner}/s'\ndrop = 'd'\n")
     places = handin.find_places(str(home / "node.toml"))
-    assert places == (str(inner / "s"), str(home / "d"), 20_971_520)
+    assert places == (str(inner / "s"), str(home / "d"), 20_971_520, ())
     with FakeNode(inner / "s").serving() as node:
         assert say(b"x", YOU) == 0
         assert len(node.taken) == 1

@@ -108,8 +108,7 @@ class NameServer:
 async def name_server(zone: Zone) -> AsyncIterator[NameServer]:
     """Run a name server."""
     server = NameServer(dict(zone))
-    sock = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    await sock.bind(("127.0.0.1", 0))
+    sock, listener = _bound_twice()
     server.port = sock.getsockname()[1]
 
     async def serve() -> None:
@@ -131,11 +130,24 @@ async def name_server(zone: Zone) -> AsyncIterator[NameServer]:
     with sock:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
-            await nursery.start(
-                partial(trio.serve_tcp, serve_tcp, server.port, host="127.0.0.1")
-            )
+            await nursery.start(trio.serve_listeners, serve_tcp, [listener])
             yield server
             nursery.cancel_scope.cancel()
+
+
+def _bound_twice() -> tuple[trio.socket.SocketType, trio.SocketListener]:
+    """A port of UDP whose number is free for TCP as well."""
+    while True:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("127.0.0.1", 0))
+        try:
+            tcp = socket.create_server(sock.getsockname())
+        except OSError:  # somebody else's: try another
+            sock.close()
+            continue
+        tcp.setblocking(False)
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(tcp))
+        return trio.socket.from_stdlib_socket(sock), listener
 
 
 @dataclass

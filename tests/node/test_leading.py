@@ -274,3 +274,23 @@ async def test_one_that_does_not_open_is_not_put_back(
         await until(lambda: alpha.spool.corrupt)
         assert not alpha.qmgr.queue("bravo").ready
         assert not alpha.qmgr.may_lie_there(ref)
+
+
+@pytest.mark.parametrize("gone", ["exit:", UNROUTED])
+async def test_mail_for_a_peer_never_leaves_by_port_25(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience, gone: str
+) -> None:
+    """Its file was damaged, or taken away, while the node was down."""
+    del autojump_clock, patience
+    both = {ONE: "bravo", TWO: "bravo"}
+    async with node(tmp_path, both) as alpha:
+        await waits(alpha, b"x" * 9000, ONE, TWO)
+    async with node(tmp_path, {ONE: gone, TWO: "charlie"}) as alpha:
+        await until(lambda: alpha.spool.waiting == 2)
+        assert await readers(alpha) == {UNROUTED: [(ONE,)], "charlie": [(TWO,)]}
+        alpha.routes[TWO] = "exit:"  # and then of the next one, in its life
+        alpha.qmgr.reroute(lambda _: False, changed=True)
+        await until(lambda: len(alpha.qmgr.queue(UNROUTED).ready) == 2)
+        assert not alpha.qmgr.exits()
+    async with node(tmp_path, both) as alpha:
+        assert await readers(alpha) == {"bravo": [(ONE,), (TWO,)]}

@@ -8,7 +8,8 @@ killed, and with another node.toml.  Then, whenever all is quiet:
 
     accepted, not settled     is in one queue, or deferred, or with one worker
     settled                   is nowhere
-    in a queue                belongs there, every recipient of it
+    in a queue                belongs there, every recipient of it; what was taken for a
+                              peer, or for nobody, waits rather than goes outside
     taken out                 belonged there, and is whole
 
 A kill a moment after a commit may leave more than one, never none: what is not on the
@@ -31,7 +32,7 @@ from hypothesis import strategies as st
 from mesh.core.record import Record
 from mesh.core.reply import OK, TRY_LATER, Reply
 from mesh.node.records import Records
-from mesh.node.routing import LOCAL, UNROUTED
+from mesh.node.routing import EXIT, LOCAL, UNROUTED
 from mesh.node.spool import Ref
 from tests.harness import Half, Patience, half, patient_clock, until
 
@@ -89,12 +90,21 @@ class Story:
     nursery: trio.Nursery = field(init=False)
     pending: set[One] = field(default_factory=set)
     settled: set[One] = field(default_factory=set)
+    kept: set[One] = field(default_factory=set)
+    """Taken for a peer, or for nobody: never to go outside."""
     hands: dict[Ref, tuple[str, Record]] = field(default_factory=dict)
     count: int = 0
     was_killed: bool = False
 
     def place(self, who: str) -> str:
         return self.routes.get(who, UNROUTED)
+
+    def places(self, record: Record) -> set[str]:
+        """Where this record may wait now."""
+        places = {self.place(to) for to in record.recipients}
+        if record.destination.startswith((LOCAL, EXIT)):
+            return places
+        return {UNROUTED if place.startswith(EXIT) else place for place in places}
 
     async def do(self, step: Sequence[object]) -> None:
         name, *given = step
@@ -103,6 +113,9 @@ class Story:
     async def accept(self, who: list[str], patient: bool) -> None:
         self.count += 1
         content = b"%d" % self.count
+        self.kept.update(
+            (content, to) for to in who if not self.place(to).startswith((LOCAL, EXIT))
+        )
 
         replies: list[Reply] = []
 
@@ -138,6 +151,10 @@ class Story:
         queue = self.alpha.qmgr.queue(place)
         for ref, record in await Records(self.alpha.qmgr, queue).take(count):
             assert {self.place(to) for to in record.recipients} == {place}
+            if place.startswith(EXIT):
+                assert not self.kept & {
+                    (record.content, to) for to in record.recipients
+                }
             assert record.content
             assert ref not in self.hands
             self.hands[ref] = place, record
@@ -207,7 +224,7 @@ class Story:
         for place, refs in lists.items():
             for record in await spool.read(refs):
                 assert record is not None
-                assert {self.place(to) for to in record.recipients} == {place}
+                assert self.places(record) == {place}
                 found.update((record.content, to) for to in record.recipients)
         deferred = [ref for _, ref in qmgr._deferred]
         for record in await spool.read(deferred):

@@ -47,6 +47,33 @@ def test_parts_are_the_whole_once_and_each_for_one_place(names: list[str]) -> No
         ) == (whole)
 
 
+@pytest.mark.parametrize("place", ["bravo", UNROUTED])
+def test_what_was_taken_for_a_peer_waits_rather_than_leaves_in_clear(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ROUTES, "a", "exit:a")
+    monkeypatch.setitem(ROUTES, "c", "exit:c")
+    record = replace(WHOLE, recipients=("a", "no", "b", "c"), destination=place)
+    waits = {"charlie": ["b"], UNROUTED: ["a", "no", "c"]}
+    assert parting().places_of(record) == waits
+    for part in parting().parts(record):  # nor when it has been divided
+        if part.destination == UNROUTED:
+            assert parting().places_of(part) == {UNROUTED: waits[UNROUTED]}
+    for ours in ("local:0", "exit:a"):
+        free = replace(record, destination=ours)
+        assert parting().places_of(free) == parting().places(record.recipients)
+
+
+def test_what_is_left_to_divide_was_taken_for_whom_the_whole_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "COPIES_MAX", 1)
+    for place in ("bravo", "exit:a"):
+        *_, left = parting().parts(replace(WHOLE, destination=place))
+        assert len(left.recipients) > 1
+        assert left.destination == place
+
+
 def test_ids_come_again_with_the_key_and_with_nothing_else() -> None:
     ids = [part.id for part in parting().parts(WHOLE)]
     assert len({*ids, WHOLE.id}) == 4
