@@ -44,6 +44,8 @@ SEGMENTS_MAX: Final = 3 * STREAMS_MAX + 1
 """Segments a body: commands, replies and credit of each stream, and a close.  Hundreds
 of one octet each would take milliseconds, in which no other link's cell leaves."""
 PADDING: Final = bytes(BODY_LEN)
+CLOSE_BODY: Final = HEADER.pack(6, 0, 0).ljust(BODY_LEN, b"\0")
+"""The body of a link's last cell: kind 6 and nothing else."""
 
 
 class Kind(enum.IntEnum):

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""One link at one of its instants: the only hand that sends its cells and reads them.
+
+    1  send    the cell that was sealed ahead, one call; a remainder of the last one
+               goes first; nothing while the kernel still holds more than a cell
+    2  read    everything that has come, 64 cells at most (a peer that sends without
+               end must not keep the other links' cells from leaving), open it, and
+               put it into the ring
+    3  seal    the next body of the ring, or zeros, always copied: one cell ahead
+    4  draw    the next instant
+
+A link that ends sends a given number of cells more, the sealed one among them, then a
+cell that says so, and nothing after it (FIN); it goes on reading until the other side
+has ended as well, LINGER instants at most, so that what is on its way arrives.
+
+Invariant: there is no step here that mail makes or leaves out, and no instant at which
+anything is done but those that the clock drew.  The body's content is never looked at.
+"""
+
+from typing import Final, Protocol
+
+from mesh.core.cell import BODY_LEN, CELL_LEN, CLOSE_BODY
+from mesh.core.cellstream import CellOpener, CellSealer
+from mesh.core.clock import Law, period_of
+from mesh.errors import RemoteProtocolError
+from mesh.node.bare import DRAIN_READS, RECEIVE_MAX
+from mesh.node.pacer.ring import Ring
+
+DEAD_PERIODS: Final = 8
+DEAD_SECONDS: Final = 10.0
+"""A peer that sent nothing for 8 T + 10 s is dead: Erlang-4 gaps add up to 8 T once in
+10**15, and 10 s cover a stall of its host."""
+
+CLOSED: Final = 1
+SILENT: Final = 2
+BROKEN: Final = 3
+LINGER: Final = 128
+"""Instants for the other side to end too: twice what it has left when both agree."""
+STUCK: Final = 4
+"""The main process took nothing for as long as the ring holds."""
+
+
+class Wire(Protocol):
+    """What a lane needs of its socket."""
+
+    def try_send(self, data: bytes | memoryview) -> int:
+        """Send what fits now; the number of octets taken."""
+
+    def try_receive(self, limit: int) -> bytes | None:
+        """What has come; None: nothing yet; b"": the end."""
+
+    def unsent(self) -> int:
+        """Octets that the kernel has not put on the wire."""
+
+    def end_sending(self) -> None:
+        """Say FIN after what was sent."""
+
+    def close(self) -> None:
+        """Close."""
+
+
+class Lane:
+    """A link's outside: its wire, its keys, its clock, its ring."""
+
+    def __init__(
+        self,
+        *,
+        wire: Wire,
+        sealer: CellSealer,
+        opener: CellOpener,
+        ring: Ring,
+        law: Law,
+        klass: int,
+        now: float,
+    ) -> None:
+        self._wire, self._ring, self._law = wire, ring, law
+        self._sealer, self._opener = sealer, opener
+        self._patience = DEAD_PERIODS * period_of(klass) + DEAD_SECONDS
+        self._heard = now
+        self._body = bytearray(BODY_LEN)
+        self._sealed = sealer.seal(self._body)
+        self._rest = b""
+        self._partial = b""
+        self._left: int | None = None  # cells before the last one; None: no end yet
+        self._linger = LINGER
+        self._heard_end = False
+        self.skipped = 0
+        """Instants at which the kernel still held more than a cell."""
+
+    @property
+    def due(self) -> float:
+        """The next instant."""
+        return self._law.due
+
+    def end_after(self, cells: int) -> None:
+        """Send so many cells more (1 or more), then one that says the link ends."""
+        if self._left is None:
+            self._left = max(cells, 1) - 1
+
+    def instant(self, now: float) -> int:
+        """Do what is to be done at `due`; 0, or why the link has ended."""
+        if self._sealed or self._rest:
+            self._send()
+        ended = self._read(now)
+        if not ended and not self._sealed:
+            ended = self._next()
+        if ended:
+            self.close(ended)
+            return ended
+        self._law.advance()
+        return 0
+
+    def close(self, reason: int) -> None:
+        """End now: nothing left unread, so that the kernel says FIN and not RST."""
+        for _ in range(DRAIN_READS):
+            if not self._wire.try_receive(RECEIVE_MAX):
+                break
+        self._wire.close()
+        self._sealer.wipe()
+        self._opener.wipe()
+        self._body[:] = bytes(BODY_LEN)
+        self._ring.end(reason)
+
+    def _send(self) -> None:
+        wire = self._wire
+        if wire.unsent() > CELL_LEN:
+            self.skipped += 1
+            return
+        if not self._rest:
+            self._rest, self._sealed = self._sealed, b""
+        if self._rest:
+            self._rest = self._rest[wire.try_send(self._rest) :]
+
+    def _read(self, now: float) -> int:
+        room = 0 if self._heard_end else RECEIVE_MAX
+        while room > 0:
+            data = self._wire.try_receive(room)
+            if data is None:
+                break
+            if not data:
+                self._heard_end = True
+                return CLOSED if self._left is None else 0
+            room -= len(data)
+            self._heard = now
+            if ended := self._open(data):
+                return ended
+        late = now > self._heard + self._patience and not self._heard_end
+        return SILENT if late else 0
+
+    def _open(self, data: bytes) -> int:
+        if self._partial:
+            data = self._partial + data
+        whole = len(data) - len(data) % CELL_LEN
+        view = memoryview(data)
+        if whole > CELL_LEN * self._ring.into_room:
+            return STUCK
+        try:
+            for at in range(0, whole, CELL_LEN):
+                cell = view[at : at + CELL_LEN]
+                self._ring.put_come(self._opener.open_untrusted(cell))
+        except RemoteProtocolError:
+            return BROKEN
+        self._partial = data[whole:]
+        return 0
+
+    def _next(self) -> int:
+        """Seal the next cell, one ahead; after the last one, wait for the other side."""
+        if self._left is None:
+            self._ring.take(self._body)
+        elif self._left > 0:
+            self._left -= 1
+            self._ring.take(self._body)
+        elif self._left == 0:
+            self._left = -1
+            self._body[:] = CLOSE_BODY
+        else:
+            return self._finish()
+        self._sealed = self._sealer.seal(self._body)
+        return 0
+
+    def _finish(self) -> int:
+        if self._rest:
+            return 0
+        if self._linger == LINGER:
+            self._wire.end_sending()
+        self._linger -= 1
+        return CLOSED if self._heard_end or self._linger == 0 else 0
