@@ -169,6 +169,10 @@ class FakeWire:
             await self._changed.park()
         await trio.lowlevel.checkpoint()
 
+    def end_sending(self) -> None:
+        self.other._ended = True
+        self.other._changed.unpark_all()
+
     def close(self) -> None:
         if not self.closed:
             self.closed = True

@@ -198,6 +198,11 @@ class Link:
             self._broken = True
             raise
 
+    @property
+    def closing(self) -> bool:
+        """`close` was called."""
+        return self._closing
+
     def close(self) -> None:
         """Take no more messages of ours and say so in the next body, the last one."""
         self._closing = True

@@ -117,7 +117,9 @@ class Key:
 
     def copy_into(self, place: memoryview) -> None:
         """Copy the secret into memory that its reader zeroes: the pacer's."""
-        ffi.memmove(ffi.from_buffer("unsigned char[]", place), self.address, self.length)
+        ffi.memmove(
+            ffi.from_buffer("unsigned char[]", place), self.address, self.length
+        )
 
     def unsafe_bytes(self) -> bytes:
         """Copy the secret out, for a key file or a known-answer test only."""

@@ -19,7 +19,7 @@ from mesh.core.handshake import Session
 from mesh.core.link import Link
 from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
 from mesh.errors import LocalProtocolError
-from mesh.node.pacing import BROKEN, CLOSED, SILENT, carry
+from mesh.node.pacing import BROKEN, CLOSED, SILENT, STALLED, Pacer, carry
 from mesh.node.peer import Peer, Port, without_route
 from mesh.node.qmgr import QueueManager
 from mesh.node.routing import LOCAL, REFUSED
@@ -30,6 +30,7 @@ _ENDS: Final = {
     CLOSED: "link lost: closed at the other side, dialling",
     SILENT: "link lost: silence, dialling",
     BROKEN: "link lost: damaged cells, dialling",
+    STALLED: "link lost: this node stood still, dialling",
 }
 
 
@@ -45,8 +46,10 @@ class Exchange:
         max_message: int,
         entropy: Entropy,
         refuses: Callable[[str], bool] = lambda _: False,
+        pacer: Pacer | None = None,
     ) -> None:
-        """`refuses` says who wants no mail from this node."""
+        """`refuses` says who wants no mail from this node; `pacer`: pacing.py."""
+        self._pacer = pacer
         self._refuses = refuses
         self.name = name
         self.identity = identity
@@ -121,7 +124,7 @@ class Exchange:
         reason = "replaced"
         try:
             with port.scope:
-                reason = await carry(wire, session, port, self.entropy)
+                reason = await carry(wire, session, port, self.entropy, self._pacer)
                 peer.reason = _ENDS[reason] if link.up else NO_ANSWER
         finally:
             peer.ended(port)

@@ -49,6 +49,7 @@ from mesh.node.exchange import Exchange
 from mesh.node.keeping import Keeping, keys_of
 from mesh.node.listener import Listener, bind
 from mesh.node.outbound import Outbound
+from mesh.node.pacing import Pacer
 from mesh.node.peers import Peers, Us
 from mesh.node.pipe import PipeDelivery
 from mesh.node.qmgr import QueueManager
@@ -104,6 +105,7 @@ class Node:
             host=host_of(config),
             alias=self._routing.alias,
         )
+        self._pacer = Pacer()
         self._exchange = Exchange(
             name=config.node.name,
             identity=signing_public(identity),
@@ -111,6 +113,7 @@ class Node:
             max_message=config.local.message_bytes,
             entropy=entropy,
             refuses=self._routing.refuses,
+            pacer=self._pacer,
         )
         self._open_links(identity, statics, own, counters)
         self._submission = Submission(
@@ -201,6 +204,8 @@ class Node:
 
     async def _start(self, nursery: trio.Nursery, sockets: list[socket.socket]) -> None:
         """Start everything but the doors of remailers."""
+        await nursery.start(self._pacer.run)
+        self._pacer.check_class(self._config.link.clock, self._config.link.klass)
         await nursery.start(self._exchange.run)
         nursery.start_soon(self._qmgr.run)
         for sock in sockets:

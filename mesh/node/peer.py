@@ -30,12 +30,15 @@ from mesh.errors import RemoteProtocolError
 from mesh.node.conversation import Conversation, Conversations
 from mesh.node.ids import PER_PEER_MAX
 from mesh.node.parking import Parking
+from mesh.node.port import Ending
 from mesh.node.qmgr import Queue, QueueManager
 from mesh.node.rivals import best_of
 from mesh.node.spool import Ref
 
 FLYING_MAX: Final = 8_388_608
 """Octets of messages on their way to one peer; one larger message goes alone."""
+LAST_CELLS: Final = 2
+"""Cells before the last one of a node that ends: so many, whatever waits."""
 FETCH_MAX: Final = 8
 """Records read from the disk at once for one peer."""
 
@@ -62,6 +65,12 @@ class Port:
     def finished(self) -> bool:
         """One side has said its last word."""
         return self.link.finished or self.link.peer_closed
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the link ends, once either side has said so."""
+        over = self.link.closing or self.link.peer_closed
+        return Ending(LAST_CELLS) if over else None
 
     def next_body(self) -> bytes:
         """Return the next body to seal."""

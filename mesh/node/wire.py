@@ -43,6 +43,9 @@ class Wire(Protocol):
     def unsent(self) -> int:
         """Octets that the kernel holds and has not put on the wire."""
 
+    def end_sending(self) -> None:
+        """Say FIN after what was sent; reading goes on."""
+
     async def wait_readable(self) -> None:
         """Return when something has come or the connection has ended."""
 

@@ -21,7 +21,7 @@ from typing import Final
 
 import trio
 
-from mesh.core.clock import period_of
+from mesh.core.clock import Clock, period_of
 from mesh.core.handshake import Session
 from mesh.errors import ConfigError, RemoteProtocolError
 from mesh.node.pacer.histogram import TRIAL, Histogram, quantile
@@ -29,7 +29,7 @@ from mesh.node.pacer.lane import BROKEN
 from mesh.node.pacer.ring import Ring
 from mesh.node.pacer.word import NUMBER, Kind, say
 from mesh.node.parking import Parking
-from mesh.node.port import Port
+from mesh.node.port import Ending, Port
 from mesh.node.wire import SocketWire
 
 TRIAL_WAKES: Final = 128
@@ -49,17 +49,17 @@ GONE: Final = -1
 class Feed:
     """One link's ring and the inside that it serves."""
 
-    def __init__(self, ring: Ring, port: Port, end: Callable[[int], None]) -> None:
+    def __init__(self, ring: Ring, port: Port, end: Callable[[Ending], None]) -> None:
         self._ring, self._port = ring, port
-        self._end: Callable[[int], None] | None = end
+        self._end: Callable[[Ending], None] | None = end
         self.changed = Parking()
         self.gone = False
         """The pacer is."""
 
     def push(self) -> None:
         """Put what the port has to say, as far as there is room."""
-        if self._end and (cells := self._port.ending) is not None:
-            self._end(cells)
+        if self._end and (ending := self._port.ending) is not None:
+            self._end(ending)
             self._end = None
         while self._ring.room and self._port.has_data:
             self._ring.put(self._port.next_body())
@@ -95,8 +95,8 @@ class Pacer:
         self._control: socket.socket | None = None
         self._feeds: dict[int, Feed] = {}
         self._numbers = count(1)
-        self._late_words: deque[tuple[int, int]] = deque()
-        self._started = Parking()
+        self._late_words: deque[tuple[Kind, int, int]] = deque()
+        self._started = trio.Event()
         self.histogram, self._memory = Histogram.create()
 
     async def run(
@@ -120,9 +120,9 @@ class Pacer:
         # Not from a thread: PR_SET_PDEATHSIG means the thread that started it.
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603  # ourselves
                 [sys.executable, "-I", "-m", "mesh.node.pacer", str(os.getpid())],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
@@ -152,7 +152,7 @@ class Pacer:
                 return
             if 0 in numbers:
                 self._control = control
-                self._started.wake()
+                self._started.set()
                 if status:
                     status.started()
                     status = None
@@ -163,6 +163,7 @@ class Pacer:
 
     def _lose(self, control: socket.socket) -> None:
         self._control = None
+        self._started = trio.Event()
         self._late_words.clear()
         control.close()
         for feed in self._feeds.values():
@@ -172,11 +173,12 @@ class Pacer:
     def _say_late_words(self, control: socket.socket) -> None:
         with suppress(BlockingIOError, OSError):
             while self._late_words:
-                say(control, Kind.END, *self._late_words[0])
+                say(control, *self._late_words[0])
                 self._late_words.popleft()
 
-    def _end(self, number: int, cells: int) -> None:
-        self._late_words.append((number, cells))
+    def _end(self, number: int, ending: Ending) -> None:
+        kind = Kind.REPLACE if ending.linger else Kind.END
+        self._late_words.append((kind, number, ending.cells))
         if self._control:
             self._say_late_words(self._control)
 
@@ -186,12 +188,12 @@ class Pacer:
         The wire is the pacer's from here on, the keys are its alone.
         """
         while self._control is None:
-            await self._started.park()
+            await self._started.wait()
         number = next(self._numbers)
         ring = self._give(self._control, number, wire, session)
         if ring is None:
             return GONE
-        feed = Feed(ring, port, lambda cells: self._end(number, cells))
+        feed = Feed(ring, port, lambda ending: self._end(number, ending))
         self._feeds[number] = feed
         try:
             return await feed.run()
@@ -199,7 +201,7 @@ class Pacer:
             port.on_data = _nothing
             del self._feeds[number]
             if not (ring.ended or feed.gone):
-                self._end(number, 0)
+                self._end(number, Ending(0))
             ring.close()
 
     def _give(
@@ -224,8 +226,13 @@ class Pacer:
 
     # lateness
 
-    def check_class(self, klass: int) -> None:
-        """ConfigError when this host wakes too late for a class, by the trial."""
+    def check_class(self, clock: Clock, klass: int) -> None:
+        """ConfigError when this host wakes too late for a class, by the trial.
+
+        A `greedy` link has no instants to be late at.
+        """
+        if clock is Clock.GREEDY:
+            return
         late = quantile(self.histogram.row(TRIAL), TRIAL_SHARE) or 0.0
         if late <= period_of(klass) / LATE_PART:
             return
@@ -235,7 +242,7 @@ class Pacer:
         raise ConfigError(
             f"cells_per_second: this host wakes up to {late * 1e6:.0f} us late, and "
             f"this class allows {period_of(klass) / LATE_PART * 1e6:.0f}: "
-            f"set {2.0**(holds - 3):g}, or let the service run in real time "
+            f"set {2.0 ** (holds - 3):g}, or let the service run in real time "
             "(LimitRTPRIO=1)"
         )
 

@@ -19,6 +19,7 @@ import os
 import platform
 import signal
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -37,6 +38,7 @@ _INSTRUCTION: Final = struct.Struct("=HBBI")
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _X32: Final = 0x40000000
 """Bit of x86's second set of numbers for the same calls."""
+_PROGRAM: Final = struct.Struct("@HP")
 _RETURN_ALLOW: Final = 0x7FFF0000
 _RETURN_ERRNO: Final = 0x00050000
 
@@ -46,21 +48,17 @@ _RETURN_ERRNO: Final = 0x00050000
 _AUDIT_AND_DENIED: Final = {
     "x86_64": (
         0xC000003E,
-        (2, 257, 437, 85, 41, 42, 49, 50, 43, 288, 59, 322, 56, 57, 58, 435, 101)
-        + (310, 311, 246, 165, 166, 87, 263, 82, 316, 321, 298, 425),
+        "2 257 437 85 41 42 49 50 43 288 59 322 56 57 58 435 101 310 311 246 165 166 "
+        "87 263 82 316 321 298 425",
     ),
     "aarch64": (
         0xC00000B7,
-        (56, 437, 198, 203, 200, 201, 202, 242, 221, 281, 220, 435, 117, 270, 271)
-        + (104, 40, 39, 35, 276, 280, 241, 425),
+        "56 437 198 203 200 201 202 242 221 281 220 435 117 270 271 104 40 39 35 276 "
+        "280 241 425",
     ),
 }
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
-
-
-class _Program(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
 
 
 def follow_parent(parent: int) -> None:
@@ -88,12 +86,16 @@ def give_up() -> bool:
     known = _AUDIT_AND_DENIED.get(platform.machine())
     if known is None:
         return False
-    code = program(*known)
-    what = _Program(len(code) // _INSTRUCTION.size, code)
-    return not _libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(what), 0, 0)
+    audit, denied = known
+    code = program(audit, [int(number) for number in denied.split()])
+    held = ctypes.create_string_buffer(code)
+    what = ctypes.create_string_buffer(
+        _PROGRAM.pack(len(code) // _INSTRUCTION.size, ctypes.addressof(held))
+    )
+    return not _libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, what, 0, 0)
 
 
-def program(audit: int, denied: tuple[int, ...]) -> bytes:
+def program(audit: int, denied: Sequence[int]) -> bytes:
     """The filter in classic BPF: EPERM for the denied calls and for another machine's.
 
     seccomp_data: nr u32 at 0, arch u32 at 4.

@@ -3,15 +3,16 @@
 
     1  send    the cell that was sealed ahead, one call; a remainder of the last one
                goes first; nothing while the kernel still holds more than a cell
-    2  read    everything that has come, 64 cells at most (a peer that sends without
-               end must not keep the other links' cells from leaving), open it, and
-               put it into the ring
+    2  read    everything that has come, as far as the ring has room (16 cells and
+               more: a peer that sends without end must not keep the other links'
+               cells from leaving), open it, and put it into the ring
     3  seal    the next body of the ring, or zeros, always copied: one cell ahead
     4  draw    the next instant
 
 A link that ends sends a given number of cells more, the sealed one among them, then a
-cell that says so, and nothing after it (FIN); it goes on reading until the other side
-has ended as well, LINGER instants at most, so that what is on its way arrives.
+cell that says so, and nothing after it (FIN); a link that was replaced goes on
+reading until the other side has ended as well, LINGER instants at most, so that what
+is on its way arrives.
 
 Invariant: there is no step here that mail makes or leaves out, and no instant at which
 anything is done but those that the clock drew.  The body's content is never looked at.
@@ -36,8 +37,6 @@ SILENT: Final = 2
 BROKEN: Final = 3
 LINGER: Final = 128
 """Instants for the other side to end too: twice what it has left when both agree."""
-STUCK: Final = 4
-"""The main process took nothing for as long as the ring holds."""
 
 
 class Wire(Protocol):
@@ -82,7 +81,8 @@ class Lane:
         self._rest = b""
         self._partial = b""
         self._left: int | None = None  # cells before the last one; None: no end yet
-        self._linger = LINGER
+        self._linger = 0
+        self._said_end = False
         self._heard_end = False
         self.skipped = 0
         """Instants at which the kernel still held more than a cell."""
@@ -92,10 +92,14 @@ class Lane:
         """The next instant."""
         return self._law.due
 
-    def end_after(self, cells: int) -> None:
-        """Send so many cells more (1 or more), then one that says the link ends."""
+    def end_after(self, cells: int, *, linger: bool) -> None:
+        """Send so many cells more (1 or more), then one that says the link ends.
+
+        `linger`: hear the other side out before the connection is closed.
+        """
         if self._left is None:
             self._left = max(cells, 1) - 1
+            self._linger = LINGER if linger else 1
 
     def instant(self, now: float) -> int:
         """Do what is to be done at `due`; 0, or why the link has ended."""
@@ -132,7 +136,9 @@ class Lane:
             self._rest = self._rest[wire.try_send(self._rest) :]
 
     def _read(self, now: float) -> int:
-        room = 0 if self._heard_end else RECEIVE_MAX
+        room = min(RECEIVE_MAX, CELL_LEN * self._ring.into_room - len(self._partial))
+        if self._heard_end:
+            room = 0
         while room > 0:
             data = self._wire.try_receive(room)
             if data is None:
@@ -152,8 +158,6 @@ class Lane:
             data = self._partial + data
         whole = len(data) - len(data) % CELL_LEN
         view = memoryview(data)
-        if whole > CELL_LEN * self._ring.into_room:
-            return STUCK
         try:
             for at in range(0, whole, CELL_LEN):
                 cell = view[at : at + CELL_LEN]
@@ -181,7 +185,8 @@ class Lane:
     def _finish(self) -> int:
         if self._rest:
             return 0
-        if self._linger == LINGER:
+        if not self._said_end:
+            self._said_end = True
             self._wire.end_sending()
         self._linger -= 1
         return CLOSED if self._heard_end or self._linger == 0 else 0

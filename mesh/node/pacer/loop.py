@@ -145,7 +145,7 @@ class Loop:
         elif word.number in self._lanes:
             lane, _ = self._lanes[word.number]
             if word.value:
-                lane.end_after(word.value)
+                lane.end_after(word.value, linger=word.kind == Kind.REPLACE)
             else:
                 lane.close(CLOSED)
                 self._ended(word.number)

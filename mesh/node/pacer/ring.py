@@ -16,7 +16,7 @@ of zeros when there is none, so that the sender's work does not depend on mail.
 
 The number of slots follows the class alone: `out` a quarter of a second, so that a
 main process that stalls leaves mail waiting and not the wire; `into` four seconds, in
-which it may stop without the pacer reading later.
+which it may stop without the pacer reading later (then the link is as good as silent).
 """
 
 import mmap
@@ -35,7 +35,8 @@ OUT_MIN: Final = 2
 OUT_MAX: Final = 48
 """Bodies: all that was put must leave within the 64 cells that a replaced link has."""
 INTO_SECONDS: Final = 4.0
-INTO_MIN: Final = 8
+INTO_MIN: Final = 16
+"""Bodies: with OUT_MIN and the first page 76 KiB a link, whatever its class."""
 
 _OUT_PUT, _OUT_TAKEN, _INTO_PUT, _INTO_TAKEN, _ENDED = range(5)
 

@@ -7,6 +7,7 @@ A SOCK_SEQPACKET pair, one word a packet, integers big-endian:
     0 HELLO   0            wake-ups to try           the histogram's memory
     1 ADD     a link       class << 8 | clock     its socket, its ring's memory
     2 END     a link       cells to send before the last one; 0: end at once
+    3 REPLACE a link       likewise, but the other side is heard out
 
 The pacer answers with packets of one link's number each: "look at its ring"; 0 says
 that its trial is over.  One that does not fit is left out; the main process looks at
@@ -30,6 +31,7 @@ class Kind(enum.IntEnum):
     HELLO = 0
     ADD = 1
     END = 2
+    REPLACE = 3
 
 
 class Word(NamedTuple):
@@ -57,4 +59,5 @@ def hear(sock: socket.socket) -> Word | None:
     data, descriptors, _, _ = socket.recv_fds(sock, WORD.size, DESCRIPTORS_MAX)
     if len(data) != WORD.size:
         return None
-    return Word(*WORD.unpack(data), descriptors)
+    kind, number, value = WORD.unpack(data)
+    return Word(kind, number, value, descriptors)
