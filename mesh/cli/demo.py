@@ -59,12 +59,15 @@ async def _demo(folder: Path) -> int:
     from mesh.cli.tap import Tap
     from mesh.config import load
     from mesh.node.node import Node
+    from mesh.node.pacing import Pacer
 
     tap = Tap()
     with _sink() as sink:
         homes = {name: _make_node(folder, name, tap, sink.port) for name in NAMES}
         _introduce(homes)
-        nodes = [Node(load(home / "node.toml")) for home in homes.values()]
+        nodes = [
+            Node(load(home / "node.toml"), pacer=Pacer()) for home in homes.values()
+        ]
         async with trio.open_nursery() as nursery:
             tap.start(nursery)
             stops = [await nursery.start(_run_node, node) for node in nodes]
