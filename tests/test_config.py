@@ -239,8 +239,6 @@ kind = "tmied"
 tick_seconds = inf
 """
 
-LATER = "comes with a later version of mesh"
-
 
 def test_all_mistakes_at_once() -> None:
     endpoint = "has no port: write HOST:PORT with a port of 1 to 65535"
@@ -307,9 +305,6 @@ def test_all_mistakes_at_once() -> None:
         (
             LEAST + "[link]\nclock = 'greed'",
             "4: link.clock: no clock 'greed': did you mean",
-        ),
-        (
-            '4: link.clock: "poisson" comes with a later',
         ),
         (
             LEAST + "[link]\ncells_per_second = true",
