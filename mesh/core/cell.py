@@ -12,9 +12,11 @@ A segment inside a body:
     offset  length  field
          0       1  kind     0 no more segments; 1 commands and message octets of my
                              stream; 2 replies on your stream; 3 credit for your
-                             stream; 6 the link closes (4 and 5: gossip, hand-over)
-         1       2  stream   0 .. 31; 0 for kind 6
-         3       2  length   of what follows: 1 or more; 4 for credit, 0 for a close
+                             stream; 5 the link moves to another connection; 6 the
+                             connection closes (4: gossip)
+         1       2  stream   0 .. 31; 0 for kinds 5, 6
+         3       2  length   of what follows: 1 or more; 4 for credit, 9 or 16 for a move,
+                             0 for a close
          5  length  octets   for credit: how many more octets may come, u32
 
 Integers are big-endian.  A body of zeros is padding.  After kind 0 all is zeros: a
@@ -55,6 +57,7 @@ class Kind(enum.IntEnum):
     COMMANDS = 1
     REPLIES = 2
     CREDIT = 3
+    MOVE = 5
     CLOSE = 6
 
 
@@ -70,6 +73,7 @@ _LENGTHS: Final = {
     Kind.COMMANDS: range(1, BODY_LEN - HEADER_LEN + 1),
     Kind.REPLIES: range(1, BODY_LEN - HEADER_LEN + 1),
     Kind.CREDIT: range(CREDIT.size, CREDIT.size + 1),
+    Kind.MOVE: range(9, 17, 7),  # strand.py's two forms
     Kind.CLOSE: range(1),
 }
 

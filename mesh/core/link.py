@@ -93,12 +93,24 @@ class Link:
         self._events: deque[Event] = deque()
         self._closing = False
         self._broken = False
+        self._said = self._said_replies = 0
+        self._heard = self._heard_replies = 0
         self.up = False
         """A body of the other side has opened: key confirmation."""
         self.peer_closed = False
         """The other side has said that this link ends."""
         self.finished = False
         """Our last body was taken."""
+
+    @property
+    def said(self) -> tuple[int, int]:
+        """Octets of commands and messages, and of replies, that left by `next_body`."""
+        return self._said, self._said_replies
+
+    @property
+    def heard(self) -> tuple[int, int]:
+        """Likewise of the other side's, by `receive_body`."""
+        return self._heard, self._heard_replies
 
     # ours
 
@@ -230,6 +242,7 @@ class Link:
         if inbound is None:
             inbound = self._in[segment.stream] = Inbound()
         inbound.received += len(segment.octets)
+        self._heard += len(segment.octets)
         if inbound.received > inbound.granted:
             raise CellError("more octets than credit")
         if inbound.dialogue is None:
@@ -289,6 +302,7 @@ class Link:
         if stream is None or stream.speaker is None:
             raise CellError("a reply on a stream where nobody speaks")
         speaker = stream.speaker
+        self._heard_replies += len(segment.octets)
         speaker.receive_data(bytes(segment.octets))
         while (event := speaker.next_event()) is not None:
             if isinstance(event, Finished):
@@ -319,10 +333,14 @@ class Link:
     def _receive_close(self, _: Segment) -> None:
         self.peer_closed = True
 
+    def _receive_move(self, _: Segment) -> None:
+        raise CellError("a move among other words")  # alone it is strand.py's
+
     _RECEIVERS: ClassVar[Mapping[int, Callable[["Link", Segment], None]]] = {
         Kind.COMMANDS: _receive_commands_untrusted,
         Kind.REPLIES: _receive_replies_untrusted,
         Kind.CREDIT: _receive_credit_untrusted,
+        Kind.MOVE: _receive_move,
         Kind.CLOSE: _receive_close,
     }
 
@@ -363,6 +381,7 @@ class Link:
             replies = self._in[number].replies
             octets = bytes(replies[: writer.space])
             del replies[: len(octets)]
+            self._said_replies += len(octets)
             writer.add(Kind.REPLIES, number, octets)
             if not replies:
                 del self._replying[number]
@@ -381,5 +400,6 @@ class Link:
                 raise AssertionError("a turn of nobody's")
             octets = speaker.take(min(writer.space, stream.credit))
             stream.credit -= len(octets)
+            self._said += len(octets)
             writer.add(Kind.COMMANDS, number, octets)
             self._turn(number)
