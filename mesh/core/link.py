@@ -211,6 +211,11 @@ class Link:
             raise
 
     @property
+    def broken(self) -> bool:
+        """The peer has done what no honest one does."""
+        return self._broken
+
+    @property
     def closing(self) -> bool:
         """`close` was called."""
         return self._closing

@@ -87,16 +87,36 @@ class Dialer:
                     if not peer.ports:
                         wait = redial.after_failure(self._entropy)
                         await _wait_for_link(peer, wait)
-                came_up = False
-                while peer.ports:
-                    came_up = came_up or peer.up
-                    await peer.changed.park()
+                came_up = await self._while_linked(nursery, peer, keys, addresses)
                 if came_up:
                     redial.link_up()
                     wait = redial.after_loss(self._entropy)
                 else:
                     wait = redial.after_failure(self._entropy)
                 await _wait_for_link(peer, wait)
+
+    async def _while_linked(
+        self,
+        nursery: trio.Nursery,
+        peer: Peer,
+        keys: PeerKeys,
+        addresses: Callable[[], tuple[str, ...]],
+    ) -> bool:
+        """Wait until the last link has ended, and replace it when it is due to be.
+
+        The other connection is made first.  Returns whether one came up.
+        """
+        came_up = False
+        redial = Redial(smaller=True)
+        not_before = -math.inf
+        while peer.ports:
+            came_up = came_up or peer.up
+            with trio.CancelScope(deadline=max(peer.due, not_before)) as waiting:
+                await peer.changed.park()
+            if waiting.cancelled_caught and not self._exchange.closing:
+                await nursery.start(self._dial, peer, keys, addresses())
+                not_before = trio.current_time() + redial.after_failure(self._entropy)
+        return came_up
 
     async def _dial(
         self,

@@ -14,9 +14,9 @@ from typing import Final
 
 import trio
 
+from mesh.core.chance import uniform
 from mesh.core.crypto import Entropy
 from mesh.core.handshake import Session
-from mesh.core.link import Link
 from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
 from mesh.errors import LocalProtocolError
 from mesh.node.pacing import BROKEN, CLOSED, SILENT, STALLED, Pacer, carry
@@ -25,6 +25,8 @@ from mesh.node.qmgr import QueueManager
 from mesh.node.routing import LOCAL, REFUSED
 from mesh.node.wire import Wire
 
+LIFE_SECONDS: Final = (1800.0, 3600.0)
+"""A connection is replaced at an age drawn at its birth."""
 NO_ANSWER: Final = "no answer: does it list our latest descriptor?"
 _ENDS: Final = {
     CLOSED: "link lost: closed at the other side, dialling",
@@ -94,6 +96,8 @@ class Exchange:
                 our_identity=self.identity,
                 qmgr=self.qmgr,
                 refusal=self.accepts,
+                our_name=self.name,
+                max_message=self._max_message,
             )
             self._nursery.start_soon(peer.fetch_forever)
         return peer
@@ -111,13 +115,8 @@ class Exchange:
             task_status.started()
             return "closing"
         peer = self.peer(session.peer.name, session.peer.identity)
-        link = Link(
-            name=self.name,
-            peer=peer.name,
-            accepts=peer.accepts,
-            max_message=self._max_message,
-        )
-        port = Port(peer, link, session)
+        birth = trio.current_time()
+        port = Port(peer, session, birth + uniform(self.entropy, *LIFE_SECONDS))
         peer.ports.append(port)
         peer.changed.wake()
         task_status.started()
@@ -125,7 +124,10 @@ class Exchange:
         try:
             with port.scope:
                 reason = await carry(wire, session, port, self.entropy, self._pacer)
-                peer.reason = _ENDS[reason] if link.up else NO_ANSWER
+                if port.up and not port.retired:
+                    peer.reason = _ENDS[reason]
+                elif not peer.up:
+                    peer.reason = NO_ANSWER
         finally:
             peer.ended(port)
         return reason
@@ -135,5 +137,4 @@ class Exchange:
         self.closing = True
         for peer in self.peers.values():
             for port in peer.ports:
-                port.link.close()
-                port.on_data()
+                port.close()

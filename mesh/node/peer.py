@@ -12,6 +12,7 @@ committed later copies wait for that commit; afterwards they get its reply.  Ids
 kept until DONE or 8 days of running time, at most PER_PEER_MAX a peer (ids.py), then 452.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -26,6 +27,7 @@ from mesh.core.link import Done, Link, Received
 from mesh.core.record import ID_LEN, NO_ID, Record
 from mesh.core.reply import NO_ROOM, OK, Reply
 from mesh.core.smtp import Finished, Outgoing
+from mesh.core.strand import Ident, Strand
 from mesh.errors import RemoteProtocolError
 from mesh.node.conversation import Conversation, Conversations
 from mesh.node.ids import PER_PEER_MAX
@@ -39,57 +41,25 @@ FLYING_MAX: Final = 8_388_608
 """Octets of messages on their way to one peer; one larger message goes alone."""
 LAST_CELLS: Final = 2
 """Cells before the last one of a node that ends: so many, whatever waits."""
+REPLACED_CELLS: Final = 64
+"""Cells before the last one of a connection that was replaced: so many, whatever is
+on its way; more than a ring holds, so that all that was put there has left."""
 FETCH_MAX: Final = 8
 """Records read from the disk at once for one peer."""
 
 
-class Port:
-    """One link's inside as its carrier sees it, and the peer that it belongs to."""
+class Inside:
+    """A link's life: its streams, what is on its way on them, who speaks on them.
 
-    def __init__(self, peer: "Peer", link: Link, session: Session) -> None:
-        self.peer, self.link, self.session = peer, link, session
+    It is carried by one port, and by another when the connection is replaced.
+    """
+
+    def __init__(self, peer: "Peer", link: Link, port: "Port") -> None:
+        self.peer, self.link, self.port = peer, link, port
         self.flying: dict[Ref, Record] = {}
-        self.scope = trio.CancelScope()
-        self.heard = trio.current_time()
-        self.came_up = 0
+        self.people = Conversations(link, lambda: self.port.on_data())
+        self.alive = True
         self._attending = False
-        self.on_data: Callable[[], None] = lambda: None
-        self.people = Conversations(link, lambda: self.on_data())
-
-    @property
-    def has_data(self) -> bool:
-        """The next body would not be padding."""
-        return self.link.has_data
-
-    @property
-    def finished(self) -> bool:
-        """One side has said its last word."""
-        return self.link.finished or self.link.peer_closed
-
-    @property
-    def ending(self) -> Ending | None:
-        """How the link ends, once either side has said so."""
-        over = self.link.closing or self.link.peer_closed
-        return Ending(LAST_CELLS) if over else None
-
-    def next_body(self) -> bytes:
-        """Return the next body to seal."""
-        return self.link.next_body()
-
-    def receive_body(self, body: bytes) -> None:
-        """Take a body that opened."""
-        was_up = self.link.up
-        self.link.receive_body(body)
-        if not was_up:
-            self.peer.came_up(self)
-
-    def received(self) -> None:
-        """Draw the consequences of all bodies of one read."""
-        self.heard = trio.current_time()
-        self._attend()
-        self.peer.fill()
-        if self.link.has_data:
-            self.on_data()
 
     def answer(self, stream: int, reply: Reply) -> None:
         """Answer a message, and take up what was sent ahead of the answer.
@@ -98,13 +68,14 @@ class Port:
         """
         try:
             self.link.answer(stream, reply)
-            self._attend()
+            self.attend()
         except RemoteProtocolError:
-            self.scope.cancel()
-        self.on_data()
+            self.port.scope.cancel()
+        self.port.on_data()
 
-    def _attend(self) -> None:
-        if self._attending:
+    def attend(self) -> None:
+        """Draw the consequences of what has been heard."""
+        if self._attending or not self.alive:
             return  # an answer at once: the loop below goes on with what it brought
         self._attending = True
         try:
@@ -121,6 +92,96 @@ class Port:
             self._attending = False
 
 
+class Port:
+    """One connection as its carrier sees it, and the peer that it belongs to."""
+
+    def __init__(self, peer: "Peer", session: Session, due: float) -> None:
+        """`due`: when the connection is to be replaced."""
+        self.peer, self.session, self.due = peer, session, due
+        self.strand = Strand(peer.ident(session), self._begin)
+        self.inside: Inside | None = None
+        self.scope = trio.CancelScope()
+        self.heard = trio.current_time()
+        self.came_up = 0
+        self.retired = False
+        """Another connection is the better one: this one ends."""
+        self._closing = False
+        self.on_data: Callable[[], None] = lambda: None
+
+    def _begin(self) -> Link:
+        link = self.peer.new_link()
+        self.inside = Inside(self.peer, link, self)
+        return link
+
+    @property
+    def up(self) -> bool:
+        """A cell of the other side has opened."""
+        return self.strand.up
+
+    @property
+    def can_offer(self) -> bool:
+        """Mail may be given to this connection's link."""
+        carried = self.inside is not None and self.inside.port is self
+        free = carried and not (self.retired or self._closing)
+        return free and self.inside is not None and self.inside.link.can_offer
+
+    @property
+    def has_data(self) -> bool:
+        """The next body would not be padding."""
+        return self.strand.has_data
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the connection ends, once either side has said so."""
+        if self._closing or self.strand.peer_closed:
+            return Ending(LAST_CELLS)
+        return Ending(REPLACED_CELLS, linger=True) if self.retired else None
+
+    @property
+    def finished(self) -> bool:
+        """Both sides have said here what they had to: a `greedy` carrier ends."""
+        if self.strand.peer_closed or (self.inside and self.inside.link.finished):
+            return True
+        over = self.strand.successor is None or self.strand.heard_out
+        return self.retired and over and not self.strand.has_data
+
+    def next_body(self) -> bytes:
+        """Return the next body to seal."""
+        return self.strand.next_body()
+
+    def receive_body(self, body: bytes) -> None:
+        """Take a body that opened."""
+        if not self.strand.up:
+            self.strand.up = True
+            self.peer.came_up(self)
+        self.strand.receive_body(body)
+        if self.inside is None and self.strand.link is not None:
+            self.peer.moved(self, self.strand.link)
+
+    def received(self) -> None:
+        """Draw the consequences of all bodies of one read."""
+        self.heard = trio.current_time()
+        if self.inside is not None:
+            self.inside.attend()
+        self.peer.fill()
+        if self.has_data:
+            self.on_data()
+
+    def retire(self) -> None:
+        """End this connection; what its link says goes by another."""
+        self.retired = True
+        self.on_data()
+
+    def close(self) -> None:
+        """Take no more messages, and end; the node does."""
+        self._closing = True
+        if self.inside is None:
+            self.scope.cancel()
+        else:
+            self.inside.link.close()
+        self.on_data()
+
+
 class Peer:
     """One peer: its links, its queue, the ids that it gave us."""
 
@@ -132,8 +193,11 @@ class Peer:
         our_identity: bytes,
         qmgr: QueueManager,
         refusal: Callable[[str, str], Reply | None],
+        our_name: str,
+        max_message: int,
     ) -> None:
         """`refusal` says why this peer (by name) may not hand over for a path."""
+        self._our_name, self._max_message = our_name, max_message
         self.name = name
         self.identity = identity
         self._our_identity = our_identity
@@ -160,35 +224,83 @@ class Peer:
         return self.session is not None
 
     @property
+    def due(self) -> float:
+        """When we are to replace the connection that is up; never, if we did not dial."""
+        ours = (p.due for p in self.ports if p.up and p.session.we_initiated)
+        return min(ours, default=math.inf) if not self._is_moving else math.inf
+
+    @property
+    def _is_moving(self) -> bool:
+        """A connection is being made or given up: one replacement at a time."""
+        return len(self.ports) != 1
+
+    @property
     def session(self) -> Session | None:
         """What was agreed on for the link that is up."""
-        return next((port.session for port in self.ports if port.link.up), None)
+        up = [port for port in self.ports if port.up]
+        best = next((port for port in up if not port.retired), up[0] if up else None)
+        return best.session if best else None
 
     # links
+
+    def ident(self, session: Session) -> Ident:
+        """Name a connection as both ends do."""
+        smaller = we_are_smaller(self._our_identity, self.identity)
+        return Ident(session.we_initiated == smaller, session.counter)
+
+    def new_link(self) -> Link:
+        """Begin a link's streams."""
+        return Link(
+            name=self._our_name,
+            peer=self.name,
+            accepts=self.accepts,
+            max_message=self._max_message,
+        )
 
     def came_up(self, port: Port) -> None:
         """Keep the one link that both ends name; close the others."""
         port.came_up = next(self._ups)
         self.reason = ""
-        rivals = [other for other in self.ports if other.link.up]
+        rivals = [other for other in self.ports if other.up and not other.retired]
         best = best_of(
             rivals,
             smaller=we_are_smaller(self._our_identity, self.identity),
             klass=port.session.klass,
             now=trio.current_time(),
         )
+        old = next((other for other in rivals if other.inside is not None), None)
+        offered = old if old is not None and best is port else None
+        port.strand.offer(offered.strand if offered else None)
         for other in rivals:
             if other is not best:
-                other.scope.cancel()
+                other.retire()
         self.changed.wake()
+
+    def moved(self, port: Port, link: Link) -> None:
+        """Note that a link goes on at another connection."""
+        for other in self.ports:
+            if other.inside is not None and other.inside.link is link:
+                port.inside = other.inside
+                port.inside.port = port
+                other.on_data()
 
     def ended(self, port: Port) -> None:
         """Take back what was on its way on a link that is gone."""
         self.ports.remove(port)
-        port.people.lost()
-        self._done += port.link.untold()
-        self._flying_octets -= sum(len(r.content) for r in port.flying.values())
-        back = list(port.flying)
+        inside = port.inside
+        if inside is not None and inside.port is not port:
+            if inside.port.strand.is_lost or inside.link.broken:
+                inside.port.scope.cancel()
+            self.changed.wake()
+            return
+        back = []
+        if inside is not None:
+            inside.alive = False
+            inside.people.lost()
+            self._done += inside.link.untold()
+            flying = inside.flying
+            self._flying_octets -= sum(len(r.content) for r in flying.values())
+            back = list(flying)
         if not self.ports:  # the peer may be gone for good: keep nothing from others
             back += [ref for ref, _ in self._fetched]
             self._fetched.clear()
@@ -197,8 +309,12 @@ class Peer:
 
     def converse(self) -> Conversation | None:
         """Begin a dialogue of a person or a tool; None while no stream is to be had."""
-        port = next((p for p in self.ports if p.link.can_offer), None)
-        return None if port is None else port.people.begin()
+        inside = self._free()
+        return None if inside is None else inside.people.begin()
+
+    def _free(self) -> Inside | None:
+        """Give the link that takes mail now."""
+        return next((port.inside for port in self.ports if port.can_offer), None)
 
     def close_links(self) -> None:
         """End all links at once: the peer was removed."""
@@ -209,13 +325,13 @@ class Peer:
 
     def fill(self) -> None:
         """Give the best link what its free streams take."""
-        port = next((p for p in self.ports if p.link.can_offer), None)
-        if port is None:
+        inside = self._free()
+        if inside is None:
             return
         if self._done:
-            port.link.done(self._done)
+            inside.link.done(self._done)
             self._done = []
-        while port.link.can_offer and self._flying_octets < FLYING_MAX:
+        while inside.link.can_offer and self._flying_octets < FLYING_MAX:
             if self._fetched:
                 ref, record = self._fetched.popleft()
             elif self._queue.ready:
@@ -228,9 +344,9 @@ class Peer:
                 record = hot
             else:
                 break
-            port.flying[ref] = record
+            inside.flying[ref] = record
             self._flying_octets += len(record.content)
-            port.link.offer(
+            inside.link.offer(
                 Outgoing(
                     ref,
                     record.reverse_path,
@@ -239,8 +355,8 @@ class Peer:
                     record.id,
                 )
             )
-        if port.link.has_data:
-            port.on_data()
+        if inside.link.has_data:
+            inside.port.on_data()
 
     async def fetch_forever(self) -> None:
         """Read what is not in memory any more, a few records ahead of the link."""
@@ -260,10 +376,10 @@ class Peer:
                     self._qmgr.release(self.name, [ref])
             self.fill()
 
-    def finished(self, port: Port, event: Finished) -> None:
+    def finished(self, inside: Inside, event: Finished) -> None:
         """Draw the consequence of the peer's replies to one of our messages."""
         ref = event.token
-        record = port.flying.pop(ref)  # type: ignore[call-overload]
+        record = inside.flying.pop(ref)  # type: ignore[call-overload]
         self._flying_octets -= len(record.content)
         if self._qmgr.settle(ref, record, event.replies):  # type: ignore[arg-type]
             ident = record.id  # and not the record: its octets may go
@@ -275,14 +391,14 @@ class Peer:
 
     # theirs to us
 
-    def take(self, port: Port, received: Received) -> None:
+    def take(self, inside: Inside, received: Received) -> None:
         """Store a message of theirs once, and answer."""
         stream, message = received
         spool = self._qmgr.spool
 
         def answer(reply: Reply) -> None:
-            if port in self.ports:
-                port.answer(stream, reply)
+            if inside.alive:
+                inside.answer(stream, reply)
 
         ident = message.id
         if ident is None:
