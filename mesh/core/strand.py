@@ -51,6 +51,10 @@ class Ident(NamedTuple):
     counter: int
 
 
+NO_IDENT: Final = Ident(by_smaller=False, counter=0)
+"""No connection to go on from: a counter is never 0."""
+
+
 class Strand:
     """One connection's part in a link."""
 
@@ -68,6 +72,8 @@ class Strand:
         """The connection that the link has moved to, as far as this end's words go."""
         self.heard_out = False
         """The other side has said `moved`: nothing more comes here."""
+        self.awaited = False
+        """Another connection has offered to go on from here, and has no answer yet."""
         self._offered: Strand | None = None
         self._hello: bytes | None = None  # to be said
         self._said: Ident | None = None
@@ -79,8 +85,10 @@ class Strand:
         """Say, once this is up, that the link of `old` could move here; None: of none."""
         usable = old is not None and old.link is not None and not old.heard_out
         self._offered = old if usable and old and not old.successor else None
-        self._said = self._offered.ident if self._offered else Ident(False, 0)
-        self._hello = _segment(_HELLO.pack(*self._said))
+        if self._offered:
+            self._offered.awaited = True
+        self._said = self._offered.ident if self._offered else NO_IDENT
+        self._hello = hello_body(self._said)
 
     @property
     def is_lost(self) -> bool:
@@ -157,6 +165,8 @@ class Strand:
             raise CellError("a hello before this end was asked")
         theirs = Ident(*_HELLO.unpack(octets))
         old = self._offered
+        if old is not None:
+            old.awaited = False
         same = old is not None and theirs == self._said
         if same and old and old.link and not old.successor:
             self.link = old.link
@@ -188,6 +198,11 @@ class Strand:
         self._waits_for = None
         while self._held:
             self._give(self._held.popleft())
+
+
+def hello_body(old: Ident = NO_IDENT) -> bytes:
+    """The body that names the connection to go on from."""
+    return _segment(_HELLO.pack(*old))
 
 
 def _segment(octets: bytes) -> bytes:

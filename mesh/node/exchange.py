@@ -124,9 +124,11 @@ class Exchange:
         try:
             with port.scope:
                 reason = await carry(wire, session, port, self.entropy, self._pacer)
-                if port.up and not port.retired:
+                if port.retired:
+                    reason = "replaced"
+                elif port.strand.up:
                     peer.reason = _ENDS[reason]
-                elif not peer.up:
+                else:
                     peer.reason = NO_ANSWER
         finally:
             peer.ended(port)

@@ -20,8 +20,9 @@ from typing import Final
 
 import trio
 
+from mesh.core.clock import period_of
 from mesh.core.dialogue import MessageReceived
-from mesh.core.election import we_are_smaller
+from mesh.core.election import SILENT_PERIODS, SILENT_SECONDS, we_are_smaller
 from mesh.core.handshake import Session
 from mesh.core.link import Done, Link, Received
 from mesh.core.record import ID_LEN, NO_ID, Record
@@ -105,6 +106,7 @@ class Port:
         self.came_up = 0
         self.retired = False
         """Another connection is the better one: this one ends."""
+        self._agreed = False
         self._closing = False
         self.on_data: Callable[[], None] = lambda: None
 
@@ -115,8 +117,8 @@ class Port:
 
     @property
     def up(self) -> bool:
-        """A cell of the other side has opened."""
-        return self.strand.up
+        """Its link's words can be said: both ends have agreed which link it is."""
+        return self.inside is not None
 
     @property
     def can_offer(self) -> bool:
@@ -135,15 +137,18 @@ class Port:
         """How the connection ends, once either side has said so."""
         if self._closing or self.strand.peer_closed:
             return Ending(LAST_CELLS)
-        return Ending(REPLACED_CELLS, linger=True) if self.retired else None
+        if self.strand.awaited or not self.retired:
+            return None  # its last words come when the other side has agreed
+        return Ending(REPLACED_CELLS, linger=True)
 
     @property
     def finished(self) -> bool:
         """Both sides have said here what they had to: a `greedy` carrier ends."""
         if self.strand.peer_closed or (self.inside and self.inside.link.finished):
             return True
-        over = self.strand.successor is None or self.strand.heard_out
-        return self.retired and over and not self.strand.has_data
+        if self.strand.successor is None:
+            return self.retired and not self.strand.awaited
+        return self.strand.heard_out and not self.strand.has_data
 
     def next_body(self) -> bytes:
         """Return the next body to seal."""
@@ -155,8 +160,9 @@ class Port:
             self.strand.up = True
             self.peer.came_up(self)
         self.strand.receive_body(body)
-        if self.inside is None and self.strand.link is not None:
-            self.peer.moved(self, self.strand.link)
+        if not self._agreed and self.strand.link is not None:
+            self._agreed = True
+            self.peer.agreed(self, self.strand.link)
 
     def received(self) -> None:
         """Draw the consequences of all bodies of one read."""
@@ -261,14 +267,17 @@ class Peer:
         """Keep the one link that both ends name; close the others."""
         port.came_up = next(self._ups)
         self.reason = ""
-        rivals = [other for other in self.ports if other.up and not other.retired]
+        rivals = [each for each in self.ports if each.strand.up and not each.retired]
         best = best_of(
             rivals,
             smaller=we_are_smaller(self._our_identity, self.identity),
             klass=port.session.klass,
             now=trio.current_time(),
         )
-        old = next((other for other in rivals if other.inside is not None), None)
+        silent = trio.current_time() - SILENT_SECONDS
+        silent -= SILENT_PERIODS * period_of(port.session.klass)
+        living = (other for other in rivals if other.inside and other.heard > silent)
+        old = next(living, None)
         offered = old if old is not None and best is port else None
         port.strand.offer(offered.strand if offered else None)
         for other in rivals:
@@ -276,18 +285,23 @@ class Peer:
                 other.retire()
         self.changed.wake()
 
-    def moved(self, port: Port, link: Link) -> None:
-        """Note that a link goes on at another connection."""
+    def agreed(self, port: Port, link: Link) -> None:
+        """Note that a link goes on, or begins, at this connection."""
         for other in self.ports:
             if other.inside is not None and other.inside.link is link:
                 port.inside = other.inside
                 port.inside.port = port
-                other.on_data()
+            other.on_data()
+        self.changed.wake()
 
     def ended(self, port: Port) -> None:
         """Take back what was on its way on a link that is gone."""
         self.ports.remove(port)
         inside = port.inside
+        if not port.up:  # nobody goes on from those that were to be replaced by it
+            for other in self.ports:
+                if other.strand.awaited:
+                    other.scope.cancel()
         if inside is not None and inside.port is not port:
             if inside.port.strand.is_lost or inside.link.broken:
                 inside.port.scope.cancel()

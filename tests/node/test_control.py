@@ -236,7 +236,9 @@ async def test_ping(
         assert answer["ok"] is True
         assert 0 <= answer["seconds"] < 5
         assert answer["clock"] == "greedy"
-        await until(lambda: not alpha.exchange.peers["bravo"].ports[0].people.open)
+        await until(
+            lambda: not alpha.exchange.peers["bravo"].ports[0].inside.people.open
+        )
         cable.far.held = True
         stream = operator.open(encode_request(Request(Ask.PING, "bravo")))
         await trio.sleep(2)
@@ -337,7 +339,7 @@ async def test_a_user_who_leaves_in_the_middle_leaves_nothing(
     del autojump_clock, patience
     async with operated(tmp_path) as (operator, alpha, bravo, nursery):
         await linked(nursery, alpha, bravo)
-        people = alpha.exchange.peers["bravo"].ports[0].people
+        people = alpha.exchange.peers["bravo"].ports[0].inside.people
         for half_said in (b"", b"NOO", b"DATA\r\nx"):
             stream = operator.open(encode_request(Request(Ask.CONNECT, "bravo")))
             await read_line(stream)
@@ -371,7 +373,7 @@ async def test_a_link_that_is_lost_ends_the_dialogue(
         stream = operator.open(encode_request(Request(Ask.CONNECT, "bravo")))
         await read_line(stream)
         await read_line(stream)
-        (conversation,) = alpha.exchange.peers["bravo"].ports[0].people.open
+        (conversation,) = alpha.exchange.peers["bravo"].ports[0].inside.people.open
         cable.cut()
         assert (await read_line(stream))[:4] == b"421 "
         conversation.write(b"NOOP\r\n")

@@ -11,13 +11,13 @@
 
 A link that ends sends a given number of cells more, the sealed one among them, then a
 cell that says so, and nothing after it (FIN); a link that was replaced goes on
-reading until the other side has ended as well, LINGER instants at most, so that what
-is on its way arrives.
+reading until the other side has ended as well, so that what is on its way arrives.
 
 Invariant: there is no step here that mail makes or leaves out, and no instant at which
 anything is done but those that the clock drew.  The body's content is never looked at.
 """
 
+import math
 from typing import Final, Protocol
 
 from mesh.core.cell import BODY_LEN, CELL_LEN, CLOSE_BODY
@@ -35,8 +35,8 @@ DEAD_SECONDS: Final = 10.0
 CLOSED: Final = 1
 SILENT: Final = 2
 BROKEN: Final = 3
-LINGER: Final = 128
-"""Instants for the other side to end too: twice what it has left when both agree."""
+LINGER_PERIODS: Final = 128
+"""For the other side to end too: twice what it has left when both have agreed."""
 
 
 class Wire(Protocol):
@@ -81,7 +81,9 @@ class Lane:
         self._rest = b""
         self._partial = b""
         self._left: int | None = None  # cells before the last one; None: no end yet
-        self._linger = 0
+        self._linger = False
+        self._linger_until = math.inf
+        self._linger_seconds = LINGER_PERIODS * period_of(klass) + self._patience
         self._said_end = False
         self._heard_end = False
         self.skipped = 0
@@ -99,7 +101,7 @@ class Lane:
         """
         if self._left is None:
             self._left = max(cells, 1) - 1
-            self._linger = LINGER if linger else 1
+            self._linger = linger
 
     def instant(self, now: float) -> int:
         """Do what is to be done at `due`; 0, or why the link has ended."""
@@ -107,7 +109,7 @@ class Lane:
             self._send()
         ended = self._read(now)
         if not ended and not self._sealed:
-            ended = self._next()
+            ended = self._next(now)
         if ended:
             self.close(ended)
             return ended
@@ -167,7 +169,7 @@ class Lane:
         self._partial = data[whole:]
         return 0
 
-    def _next(self) -> int:
+    def _next(self, now: float) -> int:
         """Seal the next cell, one ahead; after the last one, wait for the other side."""
         if self._left is None:
             self._ring.take(self._body)
@@ -178,15 +180,15 @@ class Lane:
             self._left = -1
             self._body[:] = CLOSE_BODY
         else:
-            return self._finish()
+            return self._finish(now)
         self._sealed = self._sealer.seal(self._body)
         return 0
 
-    def _finish(self) -> int:
+    def _finish(self, now: float) -> int:
         if self._rest:
             return 0
         if not self._said_end:
             self._said_end = True
             self._wire.end_sending()
-        self._linger -= 1
-        return CLOSED if self._heard_end or self._linger == 0 else 0
+            self._linger_until = now + self._linger_seconds if self._linger else now
+        return CLOSED if self._heard_end or now >= self._linger_until else 0
