@@ -82,9 +82,9 @@ class Dialer:
         redial = Redial(smaller=we_are_smaller(self._exchange.identity, keys.identity))
         async with trio.open_nursery() as nursery:
             while not self._exchange.closing:
-                while not (peer.ports or self._exchange.closing):
+                while not (peer.linked or self._exchange.closing):
                     await nursery.start(self._dial, peer, keys, addresses())
-                    if not peer.ports:
+                    if not peer.linked:
                         wait = redial.after_failure(self._entropy)
                         await _wait_for_link(peer, wait)
                 came_up = await self._while_linked(nursery, peer, keys, addresses)
@@ -109,7 +109,7 @@ class Dialer:
         came_up = False
         redial = Redial(smaller=True)
         not_before = -math.inf
-        while peer.ports:
+        while peer.linked:
             came_up = came_up or peer.up
             with trio.CancelScope(deadline=max(peer.due, not_before)) as waiting:
                 await peer.changed.park()
@@ -189,7 +189,7 @@ class Dialer:
 async def _wait_for_link(peer: Peer, seconds: float) -> None:
     """Wait until somebody has made a link, at most so long."""
     with trio.move_on_after(seconds):
-        while not peer.ports:
+        while not peer.linked:
             await peer.changed.park()
 
 

@@ -241,6 +241,11 @@ class Peer:
         return len(self.ports) != 1
 
     @property
+    def linked(self) -> bool:
+        """There is a connection, up or not yet, that is not about to end."""
+        return any(not port.retired for port in self.ports)
+
+    @property
     def session(self) -> Session | None:
         """What was agreed on for the link that is up."""
         up = [port for port in self.ports if port.up]
