@@ -91,8 +91,8 @@ class Strand:
         self._hello = hello_body(self._said)
 
     @property
-    def is_lost(self) -> bool:
-        """What it waits for can never come: its old connection has ended."""
+    def waits(self) -> bool:
+        """What came here waits for the last words on the old connection."""
         return self._waits_for is not None and not self._waits_for.heard_out
 
     @property
@@ -128,25 +128,24 @@ class Strand:
         self.up = True
         if body == PADDING:
             return
-        kind = body[0]
-        if kind == Kind.MOVE:
-            self._receive_move_untrusted(body)
-        elif self.heard_out or self.link is None:
-            if kind != Kind.CLOSE:
-                raise CellError("words on a connection that has none to say")
-            self.peer_closed = True
-        elif self._waits_for and not self._waits_for.heard_out:
+        if self.waits:
             self._held.append(body)
             if len(self._held) > HELD_MAX:
                 raise CellError("the old connection never says that it is over")
         else:
-            self._give(body)
+            self._take_untrusted(body)
 
-    def _give(self, body: bytes) -> None:
-        if self.link is None:
-            raise AssertionError("a body before there is a link")
-        self.link.receive_body(body)
-        self.peer_closed = self.link.peer_closed
+    def _take_untrusted(self, body: bytes) -> None:
+        """Take a body in its turn."""
+        if body[0] == Kind.MOVE:
+            self._receive_move_untrusted(body)
+        elif self.link is not None and not self.heard_out:
+            self.link.receive_body(body)
+            self.peer_closed = self.link.peer_closed
+        elif body[0] == Kind.CLOSE:
+            self.peer_closed = True
+        else:
+            raise CellError("words on a connection that has none to say")
 
     def _receive_move_untrusted(self, body: bytes) -> None:
         segments = parse_untrusted(body)
@@ -197,7 +196,7 @@ class Strand:
         """Take up what waited for the old connection's last words."""
         self._waits_for = None
         while self._held:
-            self._give(self._held.popleft())
+            self._take_untrusted(self._held.popleft())
 
 
 def hello_body(old: Ident = NO_IDENT) -> bytes:

@@ -308,7 +308,7 @@ class Peer:
                 if other.strand.awaited:
                     other.scope.cancel()
         if inside is not None and inside.port is not port:
-            if inside.port.strand.is_lost or inside.link.broken:
+            if inside.port.strand.waits or inside.link.broken:
                 inside.port.scope.cancel()
             self.changed.wake()
             return
