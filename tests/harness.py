@@ -59,7 +59,8 @@ class Patience(trio.abc.Instrument):
         self.stuck: set[Writer] = set()
         """Threads that a test holds up: time goes on without them."""
         self._jobs: Counter[Writer] = Counter()
-        submit = Writer.submit
+        self._threads = 0
+        submit, run_sync = Writer.submit, trio.to_thread.run_sync
 
         def counting(
             writer: Writer,
@@ -73,7 +74,15 @@ class Patience(trio.abc.Instrument):
             self._jobs[writer] += 1
             submit(writer, job, ended)
 
+        async def running(*args: Any, **options: Any) -> Any:
+            self._threads += 1
+            try:
+                return await run_sync(*args, **options)
+            finally:
+                self._threads -= 1
+
         patch.setattr(Writer, "submit", counting)
+        patch.setattr(trio.to_thread, "run_sync", running)
 
     @contextmanager
     def slow_disk(self, spool: Spool) -> Iterator[None]:
@@ -89,7 +98,10 @@ class Patience(trio.abc.Instrument):
 
     def before_io_wait(self, timeout: float) -> None:
         del timeout
-        threads = trio.to_thread.current_default_thread_limiter().borrowed_tokens
+        threads = (
+            self._threads
+        )  # those of limiters of their own too, and abandoned ones
+        threads += trio.to_thread.current_default_thread_limiter().borrowed_tokens
         busy = any(self._jobs[each] for each in self._jobs if each not in self.stuck)
         if busy or threads:
             time.sleep(0.0001)  # lets the thread have the interpreter
@@ -272,7 +284,9 @@ async def half(
     """Run half a node; it ends in order, what waits stays in `folder`."""
     entropy = FixedEntropy(name)
     spool = Spool.open(folder / name, spool_key(), entropy, trio.current_time)
-    qmgr = QueueManager(spool, lambda address: routes.get(address), entropy)
+    qmgr = QueueManager(
+        spool, lambda address: routes.get(address), entropy, key=spool_key()
+    )
     exchange = Exchange(
         name=name,
         identity=identity or identity_of(name),

@@ -3,7 +3,7 @@
 
 nobody answers            69, node not running
 not ours to ask           77
-the node's refusal        its code, its line
+the node's refusal        its code, its line; 75 while it starts
 """
 
 import os
@@ -27,6 +27,7 @@ from mesh.errors import (
     MeshError,
     NotPermittedError,
     RemoteProtocolError,
+    TryLaterError,
     UnavailableError,
     UnknownNameError,
     UsageError,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS: Final = 10.0
 """For what the node knows at once."""
-_KINDS: Final = (UsageError, UnknownNameError, UnavailableError)
+_KINDS: Final = (UsageError, UnknownNameError, UnavailableError, TryLaterError)
 
 
 def about_peer(ask: Ask, name: str) -> Request:

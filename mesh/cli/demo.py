@@ -10,11 +10,14 @@ takes a letter out of its Maildir, reads from the first line where to pass it, a
 the rest to its own node.  First the links are idle, then the message goes through.
 
 Last line on standard output: `demo: delivered 1 of 1; idle N, busy M cells/s a link`,
-with exit code 0; anything else is exit code 1.
+with exit code 0; anything else is exit code 1.  A signal that would end the process ends
+the nodes and removes the folder first; then it is 130.
 """
 
 import contextlib
 import io
+import os
+import signal
 import socket
 import sys
 import tempfile
@@ -42,6 +45,7 @@ FIRST_CELLS: Final = 8
 READER: Final = "reader@sink.example"
 LETTER: Final = b"Subject: first light\r\n\r\n" + b"nobody saw this pass\r\n" * 1300
 """28 kB: a remailer's packet, eight cells."""
+SIGNALS: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 @click.command("demo")
@@ -49,8 +53,36 @@ def command() -> int:
     """Run three nodes on loopback, pass a message through them, show the wires."""
     import trio
 
-    with tempfile.TemporaryDirectory(prefix="mesh-demo-") as folder:
-        return trio.run(_demo, Path(folder))
+    try:
+        code = trio.run(_demo_until_a_signal)
+    except BaseExceptionGroup as errors:
+        if errors.split(BrokenPipeError)[1] is None:  # nobody reads what we say
+            raise BrokenPipeError from errors
+        raise
+    if code is None:
+        raise click.Abort
+    return code
+
+
+async def _demo_until_a_signal() -> int | None:
+    """Give the exit code, None after a signal; whatever happens the folder is gone."""
+    import trio
+
+    code = None
+    with (
+        trio.open_signal_receiver(*SIGNALS) as signals,
+        tempfile.TemporaryDirectory(prefix="mesh-demo-") as folder,
+    ):
+        async with trio.open_nursery() as nursery:
+
+            async def heed() -> None:
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(heed)
+            code = await _demo(Path(folder))
+            nursery.cancel_scope.cancel()
+    return code
 
 
 async def _demo(folder: Path) -> int:
@@ -190,8 +222,12 @@ def _submit(home: Path, to: str, content: bytes) -> None:
     """Hand a message over as a remailer does, with the standard library's client."""
     import smtplib
 
-    with smtplib.LMTP(str(home / "local.sock")) as client:
-        client.sendmail(f"mix@{home.name}.test", [to], content)
+    folder = os.open(home, os.O_PATH)
+    try:  # a socket's path has at most 107 octets, wherever TMPDIR is
+        with smtplib.LMTP(f"/proc/self/fd/{folder}/local.sock") as client:
+            client.sendmail(f"mix@{home.name}.test", [to], content)
+    finally:
+        os.close(folder)
 
 
 @contextlib.contextmanager
@@ -235,8 +271,9 @@ async def _watch(home: Path, tap: "Tap", sink: Any) -> tuple[float, float]:
     with trio.move_on_after(LINK_SECONDS):
         while len(tap.wires(FIRST_CELLS)) < links:  # noqa: ASYNC110  # as above
             await trio.sleep(0.05)
+    up = len(tap.wires(FIRST_CELLS)) // 2
+    _say(f"{up} of {links // 2} links are up; nothing is sent")
     tap.look()
-    _say("the links are up; nothing is sent")
     await trio.sleep(LOOK_SECONDS)
     tap.look()
     started = trio.current_time()
@@ -253,24 +290,28 @@ async def _watch(home: Path, tap: "Tap", sink: Any) -> tuple[float, float]:
 
 def _tell(tap: "Tap") -> tuple[float, float]:
     """Draw what was on each wire, idle above busy, and say what that tells."""
-    wires = [wire for wire in tap.wires(FIRST_CELLS) if wire[0].startswith("to ")]
+    wires = tap.wires(FIRST_CELLS)
     rates: list[list[float]] = [[], []]
     odd = 0
-    for number, wire in enumerate(wires, 1):
-        _say(f"wire {number}, one direction")
-        for look, name in enumerate(("idle", "busy")):
-            sight = tap.sight(look, wire)
-            rates[look].append(sight.cells_per_second)
-            odd += sight.odd_lengths
-            _say(
-                f"  {name}  {tap.drawing(look, wire)}  {sight.cells_per_second:4.1f} "
-                f"cells/s, gaps {sight.gap_mean * 1e3:.0f} +- "
-                f"{sight.gap_spread * 1e3:.0f} ms"
-            )
+    for number, link in enumerate(dict.fromkeys(link for _, link in wires), 1):
+        _say(f"wire {number}")
+        for wire in (wire for wire in wires if wire[1] == link):
+            arrow = "->" if wire[0].startswith("to ") else "<-"
+            for look, name in enumerate(("idle", "busy")):
+                sight = tap.sight(look, wire)
+                rates[look].append(sight.cells_per_second)
+                odd += sight.odd_lengths
+                _say(
+                    f"  {name} {arrow} {tap.drawing(look, wire)}  "
+                    f"{sight.cells_per_second:4.1f}/s, gaps {sight.gap_mean * 1e3:.0f} "
+                    f"+- {sight.gap_spread * 1e3:.0f} ms"
+                )
     _say("a mark is a tenth of a second: . no cell, else how many")
     _say(
-        f"a snooper saw cells of one length ({odd} others), at instants drawn before "
-        "there was mail;\nthe message crossed two of these wires: which, and when?"
+        f"a snooper saw cells of one length ({odd} others), at instants that know no "
+        "mail;\nthe message crossed two of these wires, one way each: which, and when?\n"
+        "he saw besides who has links, and how fast they are; and at port 25 the letter,\n"
+        "in clear where the other server has no STARTTLS, as this sink has none"
     )
     idle, busy = (sum(rate) / max(len(rate), 1) for rate in rates)
     return idle, busy

@@ -155,7 +155,7 @@ def _report(error: Exception) -> int:
         if isinstance(leaf, MeshError):
             for line in str(leaf).split("\n"):
                 _say(line)
-        elif isinstance(leaf, OSError):
+        elif isinstance(leaf, OSError) and leaf.strerror:
             name = f"{leaf.filename}: " if leaf.filename else ""
             _say(f"{name}{leaf.strerror}: see to the disk or the permissions")
         else:
@@ -188,7 +188,8 @@ def _code(error: BaseException) -> int:
         return NotPermittedError.exit_code
     if isinstance(error, _IN_THE_WAY):
         return CannotCreateError.exit_code
-    return EXIT_IO if isinstance(error, OSError) else EXIT_BUG
+    is_system = isinstance(error, OSError) and error.strerror
+    return EXIT_IO if is_system else EXIT_BUG
 
 
 def _place(error: BaseException) -> str:

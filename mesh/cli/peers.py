@@ -55,7 +55,8 @@ def list_(before: bool, as_json: bool) -> int:
 def add_(serves: tuple[str, ...], files: tuple[str, ...]) -> None:
     """Add the descriptors in the FILEs ("-": standard input), all or none.
 
-    Compare fingerprints by telephone: mesh peers list shows them.
+    Compare fingerprints by telephone, and look whose mail they are to get: mesh peers
+    list shows both.
     """
     from mesh.node.listing import add
 
@@ -65,7 +66,11 @@ def add_(serves: tuple[str, ...], files: tuple[str, ...]) -> None:
     words = {_normal(address) for address in serves} | _ask(config, us, offered, serves)
     for one in add(config.peers_dir, us, offered, words, time.time()):
         descriptor = one.listed.descriptor
-        click.echo(f"{descriptor.name}: {one.change}, {_fingerprint(descriptor)}")
+        # It names its hosts itself, and so what mail it gets: somebody should see that.
+        served = ", ".join(one.listed.counted) or "nobody"
+        click.echo(
+            f"{descriptor.name}: {one.change}, {_fingerprint(descriptor)}; serves {served}"
+        )
         for address in one.listed.not_counted:
             click.echo(
                 f"mesh: {descriptor.name}: {address} lies outside its own host and does "

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""`mesh queue [retry | drop]`: roughly what waits, and what an operator may do to it."""
+"""`mesh queue [retry | drop]`: roughly what waits, and what an operator may do to it.
+
+How much was led back or dropped is not told: counts change every ten minutes only.
+"""
 
 import json
 import sys
@@ -45,8 +48,8 @@ def command(ctx: click.Context, as_json: bool) -> None:
 @config_option
 def retry_() -> None:
     """Try now what was refused for a while; it leaves by the normal rules."""
-    about = ask(load_config(), Request(Ask.RETRY))["about"]
-    click.echo(f"about {about} led back to the queue")
+    ask(load_config(), Request(Ask.RETRY))
+    click.echo("done: what was deferred is led back to its queue")
 
 
 @command.command("drop")
@@ -73,5 +76,5 @@ def drop_(deferred: bool, unrouted: bool, yes: bool) -> None:
             click.echo("nothing dropped")
             return
     for what in chosen:
-        about = ask(config, Request(Ask.DROP, what=what))["about"]
-        click.echo(f"about {about} {what.value} dropped")
+        ask(config, Request(Ask.DROP, what=what))
+        click.echo(f"done: {what.value} mail is dropped")

@@ -3,7 +3,7 @@
 
 state      exit   when
 ok           0    every link is up
-degraded    75    a link is down, or a record is damaged
+degraded    75    a link is down, or a record is damaged; or the node starts
 down        69    no link is up, or the node does not run
 """
 
@@ -18,7 +18,7 @@ import click
 from mesh.cli.asking import ask
 from mesh.cli.options import config_option, load_config
 from mesh.core.control import SCHEMA, Ask, Request
-from mesh.errors import UnavailableError
+from mesh.errors import TryLaterError, UnavailableError
 
 EXIT_CODES: Final = {"ok": 0, "degraded": 75, "down": 69}
 COLUMNS: Final = 80
@@ -39,9 +39,10 @@ def command(as_json: bool) -> int:
     config = load_config()
     try:
         answer = ask(config, Request(Ask.STATUS))
-    except UnavailableError:
+    except (UnavailableError, TryLaterError) as error:
         if as_json:
-            click.echo(json.dumps(_not_running(config.node.name), indent=2))
+            told = _untold(config.node.name, error.exit_code)
+            click.echo(json.dumps(told, indent=2))
         raise
     status = answer["status"]
     if as_json:
@@ -53,13 +54,14 @@ def command(as_json: bool) -> int:
     return EXIT_CODES[status["state"]]
 
 
-def _not_running(name: str) -> dict[str, Any]:
+def _untold(name: str, code: int) -> dict[str, Any]:
     """Give the same object where nobody knows more."""
+    state = {code: state for state, code in EXIT_CODES.items()}[code]
     queue = dict.fromkeys(("waiting", "deferred", "corrupt"))
     return {
         "schema": SCHEMA,
         "name": name,
-        "state": "down",
+        "state": state,
         "links": [],
         "queue": queue,
     }

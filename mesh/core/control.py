@@ -9,13 +9,13 @@
     ask       with    the answer has
     status            status: the object that `mesh status --json` prints; notes
     queue             queue: the object that `mesh queue --json` prints
-    retry             about: how many were deferred
-    drop      what    about: how many were dropped; what: deferred, unrouted
+    retry             nothing
+    drop      what    nothing; what: deferred, unrouted
     ping      peer    seconds, clock, cells_per_second
     connect   peer
 
 `code` is the exit code of the command that asked.  Counts are rough: the next power of
-two, and 0 for none; `about` too.  Whoever reads status each second learns no more than
+two, and 0 for none; what was done is not counted.  Whoever reads status each second learns no more than
 whoever reads it each ten minutes: control.py of mesh/node changes counts on its ticks
 only.  The socket is the operator's own (0600), and its octets are not trusted all the
 same: RemoteProtocolError for what is no request or no answer.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The control socket: what the operator's commands ask of the running node.
 
-    state/control.sock   0600, bound before the local socket, gone after the end
+    state/control.sock   0600, bound and answered by starting.py until the node is up
 
 One connection is one question (core/control.py) and its answer; `connect` then is a
 stream of the peer's link, octets as in mesh/core/raw.py, replies back as they come.
@@ -9,14 +9,14 @@ stream of the peer's link, octets as in mesh/core/raw.py, replies back as they c
     live                    is a link up, and why not
     on the node's ticks     every count: read at the start and each TICK_SECONDS after
 
-so that a status polled each second is no curve of the load that the wire hides.  A
-reason is the last that the dialer or the link gave; nothing here has a time, an
+so that a status polled each second is no curve of the load that the wire hides; nor is
+what `retry` and `drop` did told, for that would be a count of now.  A reason is the last that the dialer or the link gave; nothing here has a time, an
 address, an id or a size.  `ping` is a dialogue of its own with one NOOP in it.
 """
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import trio
@@ -33,7 +33,6 @@ from mesh.core.control import (
     encode_answer,
     encode_refusal,
     parse_request_untrusted,
-    rough,
     status,
 )
 from mesh.core.descriptor import Descriptor
@@ -50,10 +49,8 @@ from mesh.node.peer import Peer
 from mesh.node.peers import Peers
 from mesh.node.qmgr import QueueManager
 from mesh.node.routing import UNROUTED
-from mesh.node.spool import Ref
 from mesh.node.wire import Outlet, SocketWire, receive
 
-CONTROL_MODE: Final = 0o600
 TICK_SECONDS: Final = 600.0
 """Between two changes of any count."""
 SESSIONS_MAX: Final = 16
@@ -89,12 +86,15 @@ class Control:
         peers: Peers,
         exchange: Exchange,
         qmgr: QueueManager,
+        mistakes: Callable[[], Sequence[str]] = tuple,
         unix_time: Callable[[], float] = time.time,
     ) -> None:
+        """`mistakes` tells, live, what is wrong with files beside peers.d."""
         self._name, self._clock, self._klass = name, clock, klass
         self._peers = peers
         self._exchange = exchange
         self._qmgr = qmgr
+        self._mistakes = mistakes
         self._unix_time = unix_time
         self._places = trio.CapacityLimiter(SESSIONS_MAX)
         self._queue = QueueFacts()
@@ -156,18 +156,17 @@ class Control:
         if request.ask is Ask.STATUS:
             listed = self._peers.snapshot.by_name.values()
             links = [self._link(one.descriptor) for one in listed]
-            notes = list(self._peers.snapshot.mistakes)
+            notes = [*self._peers.snapshot.mistakes, *self._mistakes()]
             return {"status": status(self._name, links, self._queue), "notes": notes}
         if request.ask is Ask.QUEUE:
             return {"queue": {"schema": SCHEMA, **self._queue.rounded()}}
         if request.ask is Ask.RETRY:
-            refs = self._qmgr.take_deferred()
-            self._qmgr.lead_back(refs)
+            self._qmgr.lead_back(self._qmgr.take_deferred())
         else:
-            refs = self._drop(request.what)
-        return {"about": rough(len(refs))}
+            self._drop(request.what)
+        return {}
 
-    def _drop(self, what: What | None) -> list[Ref]:
+    def _drop(self, what: What | None) -> None:
         if what is What.DEFERRED:
             refs = self._qmgr.take_deferred()
         else:
@@ -176,7 +175,6 @@ class Control:
             ready.clear()
         for ref in refs:
             self._qmgr.delivered(ref)
-        return refs
 
     def _count(self) -> QueueFacts:
         counts = dict.fromkeys(("peers", "remailers", "port_25", "unrouted"), 0)

@@ -21,12 +21,21 @@ in the spool under the message's own id):
     D0'  +  -  +  ?   the new key lies there; the spool may forget the id
 
 No sender seals to a key that is about to die: K goes first and under its lock, and both
-are off the disk before the slot is overwritten.  The id is a hash of the message's own
+are off the disk before the slot is overwritten.  A lock counts for LOCK_SECONDS after
+the message is stored: no neighbour keeps a key alive, and a sender that stood still for
+so long just before its last look leaves the message a second time at worst.  The id is a hash of the message's own
 octets (core/drop.py), kept by the spool as a peer's is: known from the commit until D5,
 also when the record was delivered meanwhile.
 
+All work on the folder, and the opening of a message, is done by one thread at a time,
+one message a hop: 20 MB take a tenth of a second, and a Trio thread that stood still for
+so long would show on every wire.  Keys are made on the Trio thread, as everywhere.
+
 The folder is hostile (dropbox.py): junk under a message's name costs its key and is
-counted, everything else is not looked at.  What cannot be read or stored now stays.
+counted, everything else is not looked at.  Junk is also what no sender of ours leaves:
+a file that its owner keeps from us, one too long, more recipients than the queue takes
+of so long a message.  What this machine or its disk keeps from being read or stored now
+stays.
 Recipients are routed as any are; what no node serves waits or bounces as the queue
 says, because the sender has gone.
 
@@ -34,10 +43,10 @@ A folder that fails is tried again later.  A failed fsync, or state/drop.keys fa
 an IoError: the node ends and recovers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import trio
 
@@ -48,25 +57,34 @@ from mesh.core.drop import (
     Mail,
     OneTime,
     longest_file,
+    mail_key_untrusted,
     open_mail_untrusted,
     origin_id,
 )
 from mesh.core.reply import Reply
 from mesh.errors import RemoteProtocolError
 from mesh.node.dropbox import DropBox, Found
-from mesh.node.onetime import OneTimeKeys
+from mesh.node.onetime import OneTimeKeys, Slot
 from mesh.node.qmgr import QueueManager
 
 LOOK_SECONDS: Final = 1.0
 """Between two looks at the folder's time: what is dropped is taken within 2 s."""
 RETRY_SECONDS: Final = 10.0
 """After a look that left something lying: no room, or a lock that somebody holds."""
+LOCK_SECONDS: Final = 60.0
+"""For which a lock keeps a key whose message is stored; sealing 20 MB takes one."""
 GROUP_MAX: Final = 64
 """Messages taken together: as many as one commit of the spool."""
 GROUP_LEN_MAX: Final = 16_777_216
 """Octets taken together, but for a single larger message."""
+FILE_LEN_MAX: Final = 33_554_432
+"""Octets of a file that is taken however small [local] message_bytes is now: it may have
+been more when a sender heard that all is well.  That of the usual 20 MiB."""
 ORIGIN: Final = hash256(b"mesh/1 drop folder")[:ID_LEN]
 """Where these records come from, in the place of a peer's mark: no peer has it."""
+
+
+T = TypeVar("T")
 
 
 class Item(NamedTuple):
@@ -87,6 +105,9 @@ class Drop:
         self._seen = 0
         self._settled = False
         self._retry_at = float("inf")
+        self._locked: dict[int, float] = {}  # slots, and since when they are in the way
+        # Its own: a slow folder keeps nobody's Maildir waiting, nor they it.
+        self.threads = trio.CapacityLimiter(1)
         self.junk = 0
         """Files that were no messages, since the start."""
 
@@ -106,7 +127,7 @@ class Drop:
 
         CannotCreateError, IoError.
         """
-        box = DropBox(folder, longest_file(max_message), uids)
+        box = DropBox(folder, max(longest_file(max_message), FILE_LEN_MAX), uids)
         try:
             return cls(box, OneTimeKeys.open(keys, wrapping, entropy), qmgr)
         except BaseException:
@@ -149,11 +170,14 @@ class Drop:
         was, self._settled = self._settled, True
         return was
 
+    async def _in_thread(self, job: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(job, limiter=self.threads)
+
     # keys
 
     async def _stock(self) -> None:
         """Make every slot one whose key lies ready or whose message does (D0, D1)."""
-        missing, bare = await _in_thread(partial(_survey, self._box, self._ones()))
+        missing, bare = await self._in_thread(partial(_survey, self._box, self._ones()))
         # A slot without either may be in D4: its key has served.
         served = bare - self._keys.new
         self._keys.new.clear()
@@ -164,27 +188,30 @@ class Drop:
         """Destroy the keys of these slots and lay new ones ready (D4 to D0')."""
         for at in range(0, len(slots), GROUP_MAX):
             part = slots[at : at + GROUP_MAX]
-            fresh = {slot: self._keys.draw(slot) for slot in part}
-            await _in_thread(partial(self._keys.write, fresh))
+            fresh: dict[int, Slot] = {}
+            for slot in part:
+                fresh[slot] = self._keys.draw(slot)
+                await trio.lowlevel.checkpoint()  # 64 of them are 2 to 5 ms
+            await self._in_thread(partial(self._keys.write, fresh))
             self._keys.adopt(fresh)
             await self._publish(part)
 
     async def _publish(self, slots: Sequence[int]) -> None:
         ones = [(slot, self._keys.one(slot)) for slot in slots]
-        if not await _in_thread(partial(_publish, self._box, ones)):
+        if not await self._in_thread(partial(_publish, self._box, ones)):
             self._stocked = False
 
     # messages
 
     async def _take_all(self) -> bool:
         """Take every message there is; False when one had to stay."""
-        mails, temps = await _in_thread(partial(self._box.look, self._ones()))
+        mails, temps = await self._in_thread(partial(self._box.look, self._ones()))
         if temps:
             abandoned = [(slot, self._keys.one(slot)) for slot in temps]
-            await _in_thread(partial(_remove_abandoned, self._box, abandoned))
+            await self._in_thread(partial(_remove_abandoned, self._box, abandoned))
         everything = True
         while mails:
-            group, rest = await _in_thread(partial(self._read, mails))
+            group, rest = await self._in_thread(partial(self._read, mails))
             taken = await self._accept(group)
             done = await self._retire(taken)
             everything &= done == len(mails) - len(rest)
@@ -236,7 +263,7 @@ class Drop:
             )
 
         for slot, found, octets in group:
-            mail = self._open(slot, octets) if found is Found.MAIL else None
+            mail = await self._open(slot, octets) if found is Found.MAIL else None
             if mail is not None:
                 item = Item(slot, origin_id(octets))
                 if self._qmgr.spool.knows(ORIGIN, item.origin_id):
@@ -250,29 +277,40 @@ class Drop:
         await answered.wait()
         return taken
 
-    def _open(self, slot: int, octets: bytes) -> Mail | None:
+    async def _open(self, slot: int, octets: bytes) -> Mail | None:
+        one = self._keys.one(slot)
         private = self._keys.private(slot)
         try:
-            return open_mail_untrusted(private, self._keys.one(slot), octets)
+            key = mail_key_untrusted(private, one, octets)
         except RemoteProtocolError:
             return None
         finally:
             private.wipe()
+        try:
+            return await self._in_thread(partial(open_mail_untrusted, key, one, octets))
+        except RemoteProtocolError:
+            return None
+        finally:
+            key.wipe()
 
     async def _retire(self, taken: Sequence[Item]) -> int:
         """Bring what is stored from D2 to D0'; give how many got there."""
         if not taken:
             return 0
         ones = [(item.slot, self._keys.one(item.slot)) for item in taken]
-        free = await _in_thread(partial(_remove, self._box, ones))
+        now = trio.current_time()
+        overdue = {s for s, at in self._locked.items() if now - at >= LOCK_SECONDS}
+        free = await self._in_thread(partial(_remove, self._box, ones, overdue))
         await self._renew(sorted(free))
         for item in taken:
-            if item.slot in free and item.origin_id:
+            if item.slot not in free:
+                self._locked.setdefault(item.slot, now)
+                continue
+            self._locked.pop(item.slot, None)
+            if item.origin_id:
                 self._qmgr.spool.forget_id(ORIGIN, item.origin_id)
         return len(free)
 
-
-_in_thread = trio.to_thread.run_sync
 
 Ones = Sequence[tuple[int, OneTime]]
 
@@ -304,9 +342,13 @@ def _remove_abandoned(box: DropBox, ones: Ones) -> None:
         box.remove_abandoned(slot, one)
 
 
-def _remove(box: DropBox, ones: Ones) -> set[int]:
-    """Take keys and messages away (D2 to D4); give the slots whose lock was free."""
-    free = [(slot, one) for slot, one in ones if box.withdraw(slot)]
+def _remove(box: DropBox, ones: Ones, overdue: Container[int]) -> set[int]:
+    """Take keys and messages away (D2 to D4); give the slots that no lock keeps."""
+    free = [
+        (slot, one)
+        for slot, one in ones
+        if box.withdraw(slot, by_force=slot in overdue)
+    ]
     for _, one in free:
         box.remove(one)
     box.sync()

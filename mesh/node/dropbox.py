@@ -6,13 +6,16 @@
 Nothing is listed: whatever else lies there, in whatever number, is never looked at, and
 nothing but these names is ever removed or renamed.  What is found under one of them is
 opened without following a link and without waiting, must be a regular file of one of
-the lengths that messages have, and belong to somebody who may submit:
+the lengths that messages have, belong to somebody who may submit, and be kept from
+nobody, as mesh-sendmail leaves it:
 
     Found.MAIL    its octets             Found.JUNK    nothing of ours: may be removed
-    Found.LATER   cannot be read, or is longer than this node takes: stays
+    Found.LATER   the disk or the machine keeps us from reading it: stays
 
-A key's file is taken away only under its lock, so never from a sender who is sealing to
-it (cli/dropoff.py).  A folder that stands in the way of a name is renamed aside.
+A key's file is taken away under its lock, so not from a sender who is sealing to it
+(cli/dropoff.py), or by force from one who will not let go: a sender looks once more
+whether its key lies there when its message does.  A folder that stands in the way of a
+name is renamed aside.  Whoever may leave mail here may use up all keys.
 
 Blocking: for a worker thread.
 """
@@ -45,6 +48,9 @@ _MAKE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 
 _NO_FILE: Final = (errno.ELOOP, errno.ENXIO)
 """What opening a link or a socket says; all else may be our own trouble."""
+_READABLE: Final = 0o444
+"""What the mode of a message lets everybody do; the folder keeps others out."""
+_ACL: Final = "system.posix_acl_access"
 
 
 class Found(enum.Enum):
@@ -132,29 +138,38 @@ class DropBox:
             os.close(fd)
         os.rename(aside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
 
-    def withdraw(self, slot: int) -> bool:
+    def withdraw(self, slot: int, *, by_force: bool = False) -> bool:
         """Take a key's file away; False while a sender holds its lock.
 
-        OSError when nobody knows.
+        OSError when nobody knows, or when it cannot be taken away.
         """
+        name = key_name(slot)
         try:
-            fd = os.open(key_name(slot), _READ, dir_fd=self._fd)
+            fd = os.open(name, _READ, dir_fd=self._fd)
         except FileNotFoundError:
             return True
         except OSError as error:
-            if error.errno not in _NO_FILE:
+            if error.errno not in (*_NO_FILE, errno.EACCES):
                 raise
-            self._clear(key_name(slot))
+            self._withdraw(name)
             return True
         try:
-            if os.fstat(fd).st_uid == os.geteuid():  # another's lock means nothing
+            ours = os.fstat(fd).st_uid == os.geteuid()  # another's lock means nothing
+            if ours and not by_force:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._clear(key_name(slot))
+            self._withdraw(name)
         except BlockingIOError:
             return False
         finally:
             os.close(fd)
         return True
+
+    def _withdraw(self, name: str) -> None:
+        """Remove a key's file; OSError while a sender could still trust it."""
+        self._clear(name)
+        with suppress(FileNotFoundError, PermissionError):
+            if os.lstat(name, dir_fd=self._fd).st_uid == os.geteuid():
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
     # messages
 
@@ -174,12 +189,17 @@ class DropBox:
             os.lstat(name, dir_fd=self._fd)
         except FileNotFoundError:
             return False
+        except OSError:  # something that may not even be looked at
+            return True
         return True
 
     def read(self, one: OneTime) -> tuple[Found, bytes]:
         """Read what lies under a message's name."""
+        name = mail_name(one.id)
         try:
-            fd = os.open(mail_name(one.id), _READ, dir_fd=self._fd)
+            fd = os.open(name, _READ, dir_fd=self._fd)
+        except PermissionError:
+            return (Found.JUNK if self._is_shut(name) else Found.LATER), b""
         except OSError as error:
             return (Found.JUNK if error.errno in _NO_FILE else Found.LATER), b""
         try:
@@ -187,15 +207,29 @@ class DropBox:
             length = found.st_size
             if not (stat.S_ISREG(found.st_mode) and self._permitted(found.st_uid)):
                 return Found.JUNK, b""
-            if length < MAIL_LEN_MIN or length & (length - 1):
+            if not MAIL_LEN_MIN <= length <= self._max_len or length & (length - 1):
                 return Found.JUNK, b""
-            if length > self._max_len:
-                return Found.LATER, b""
             return Found.MAIL, _read_all(fd, length)
         except OSError:
             return Found.LATER, b""
         finally:
             os.close(fd)
+
+    def _is_shut(self, name: str) -> bool:
+        """Say whether its owner keeps this file from us, and not this machine's rules.
+
+        No sender of ours does that; it would hold a key for ever.
+        """
+        try:
+            mode = os.lstat(name, dir_fd=self._fd).st_mode
+            if mode & _READABLE != _READABLE:
+                return True
+            place = f"/proc/self/fd/{self._fd}/{name}"
+            return _ACL in os.listxattr(place, follow_symlinks=False)
+        except PermissionError:
+            return True
+        except OSError:
+            return False
 
     def _permitted(self, uid: int) -> bool:
         return self._uids is None or uid in self._uids

@@ -41,10 +41,10 @@ class Keeping:
 
     def adopt(self, nursery: trio.Nursery) -> None:
         """Take up what peers.d says now."""
-        changed = self._peers.poll() or not self._adopted
-        self._adopted = True
+        changed = self._peers.poll()
         by_name = self._peers.snapshot.by_name
-        if changed:
+        if changed or not self._adopted:
+            self._adopted = True
             listed = {name: keys_of(peer) for name, peer in by_name.items()}
             self._adopt_peers(nursery, listed)
         self._qmgr.reroute(

@@ -22,6 +22,7 @@ from mesh.core.crypto import Entropy
 from mesh.core.gate import Gate, Responder
 from mesh.core.handshake import (
     MESSAGE_SECONDS,
+    PeerKeys,
     Session,
     response_delay,
     silence_duration,
@@ -180,7 +181,11 @@ class Listener:
             listed = None  # what is not durable did not happen
         else:
             listed = self._gate.find_peer(session.peer_link_key)
-        if listed is None or listed.identity != session.peer.identity:
+        if listed is None or _who(listed) != _who(session.peer):
             session.wipe()  # removed while the disk worked: its links end at once
             return None
         return session
+
+
+def _who(peer: PeerKeys) -> tuple[str, bytes]:
+    return peer.name, peer.identity

@@ -2,7 +2,8 @@
 """Changing the list of peers: all or none, one command at a time.
 
     peers.d/.lock            held (flock) while a command changes the folder
-    peers.d/.NAME.mesh.new   written and synced, before it takes its name
+    peers.d/.NAME.mesh.new   written and synced, before it takes its name; as all here
+                             it is given to the owner of the folder, the node's user
     peers.d/.removed         what removed peers served (peers.py), written before they go
 
 `add` checks all descriptors, each against those before it, and writes all aside before
@@ -23,7 +24,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from mesh.core.descriptor import Descriptor, fingerprint
 from mesh.core.directory import Directory, Listed
@@ -33,6 +33,7 @@ from mesh.node.keys import sync_directory
 from mesh.node.peers import (
     REMOVED_NAME,
     SUFFIX,
+    WITHHELD_SECONDS,
     Peers,
     Us,
     check_is_other,
@@ -42,9 +43,6 @@ from mesh.node.peers import (
     read_file_untrusted,
     read_withheld,
 )
-
-WITHHELD_SECONDS: Final = 31 * 86_400
-"""A removed peer's mail never leaves in clear for 30 whole days: time to notice."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ def remove(folder: Path, name: str, own: str = "", now: float = 0.0) -> None:
                 each.unlink(missing_ok=True)
             sync_directory(folder)
         except OSError as error:
-            raise IoError(f"{path}: {error.strerror}") from error
+            raise IoError(f"{error.filename or path}: {error.strerror}") from error
 
 
 def _withhold(folder: Path, addresses: Sequence[str], now: float) -> None:
@@ -130,11 +128,7 @@ def _withhold(folder: Path, addresses: Sequence[str], now: float) -> None:
     lines = [f"{_day(until)} {address}\n" for address, until in withheld.items()]
     aside = folder / f"{REMOVED_NAME}.new"
     aside.unlink(missing_ok=True)
-    with aside.open("x", encoding="ascii") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write("".join(sorted(lines)))
-        file.flush()
-        os.fsync(file.fileno())
+    _write_aside(aside, "".join(sorted(lines)))
     aside.replace(folder / REMOVED_NAME)
 
 
@@ -230,6 +224,19 @@ def _day(seconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
 
 
+def _write_aside(aside: Path, text: str) -> None:
+    """Write a new file, durably, which the folder's owner can read: root may be us."""
+    with aside.open("x", encoding="ascii") as file:
+        os.fchmod(file.fileno(), 0o600)
+        folder = aside.parent.stat()
+        if folder.st_uid != os.geteuid():
+            with suppress(PermissionError):
+                os.fchown(file.fileno(), folder.st_uid, folder.st_gid)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One command at a time; the kernel frees the lock of one that was killed."""
@@ -254,11 +261,7 @@ def _write(folder: Path, changed: Sequence[Listed]) -> None:
             aside = path.with_name(f".{path.name}.new")
             pairs.append((aside, path))
             aside.unlink(missing_ok=True)
-            with aside.open("x", encoding="ascii") as file:
-                os.fchmod(file.fileno(), 0o600)
-                file.write(format_file(listed))
-                file.flush()
-                os.fsync(file.fileno())
+            _write_aside(aside, format_file(listed))
         for aside, path in pairs:
             aside.replace(path)
         if pairs:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Writing into a Maildir: the remailer's own folder, durable when this returns.
 
-    tmp/NAME   written, fsynced
-    new/NAME   linked there, tmp/NAME unlinked; new/ is fsynced once for a group
+    tmp/NAME   written, fsynced; removed when that failed: half a message is not to stay
+    new/NAME   renamed to; new/ is fsynced once for a group
 
 NAME is 32 hex digits that the caller derives from the record's id: no time, no host,
 no counter.  A delivery that is repeated after a crash finds its own file, in new/, or
@@ -58,13 +58,17 @@ def _write(maildir: Path, letter: Letter) -> None:
         temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE
     )
     try:
-        rest = memoryview(letter.octets)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    temporary.rename(final)
+        try:
+            rest = memoryview(letter.octets)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        temporary.rename(final)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _lies_in(maildir: Path, name: str) -> bool:

@@ -6,27 +6,31 @@
     one MX "."                   nowhere: 556 (null MX)
     no MX, but A or AAAA         the domain itself
     neither, or no such domain   nowhere: 550
-    no answer, a broken zone     451: later
+    no answer, a broken zone     451: later, unless another host or kind has an address
     an address literal           that address
 
-CNAMEs are followed.  Of a host's addresses those that no mail server of somebody else
-can have are left out: loopback, link-local, multicast, reserved, and this machine's
-own; else a stranger's zone could send us to a port of this machine.  A host that is
-this machine also ends the list, with all of its preference and behind it (RFC 5321
-5.1: no loops).  A fixed route may name what a zone may not.
+CNAMEs are followed.  Of a host's addresses those are left out at which no mail server of
+somebody else can be (core/ip.py: private, loopback, and the like), and this machine's
+own; else a stranger's zone could send us to a port of this machine or of its network.
+A host that is this machine also ends the list, with all of its preference and behind it
+(RFC 5321 5.1: no loops).  A fixed route may name what a zone may not; its name, if it
+is one, is looked up as the machine does it, which blocks: in threads of a number of
+their own, so that a slow resolver keeps nothing else of the node waiting.
 
 dnspython takes 140 ms to import: a worker thread does it on the first look-up.
 """
 
-import ipaddress
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from mesh.core.ip import Address, is_public, parse, within
+from mesh.core.names import parse_endpoint
 from mesh.core.reply import Reply
 
 if TYPE_CHECKING:
@@ -39,53 +43,69 @@ HOSTS_MAX: Final = 10
 """Mail servers looked at: RFC 5321 5.1 asks for two at least."""
 ADDRESSES_MAX: Final = 10
 """Addresses that are tried in one visit."""
+THREADS_MAX: Final = 4
+"""Names of fixed routes looked up at once: an operator has few of them."""
 UDP_MAX: Final = 1232
 """Octets of an answer that no network fragments (DNS flag day 2020)."""
 
 NULL_MX: Final = Reply(556, "5.1.10 the domain takes no mail")
 NO_DOMAIN: Final = Reply(550, "5.1.2 no such domain, or no mail server for it")
 NO_DNS: Final = Reply(451, "4.4.3 the domain's name servers do not answer")
+NO_ROUTE: Final = Reply(451, "4.4.3 its route's name is not found")
 LOOP: Final = Reply(550, "5.4.6 its mail server would be this machine: set a route")
+PRIVATE: Final = Reply(550, "5.4.4 its mail server has no public address: set a route")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where to connect: an address or, on fixed routes, a name; `host` for TLS's SNI."""
+    """Where to connect; `host` for TLS's SNI."""
 
     host: str
     address: str
     port: int
 
 
-def is_own(address: str) -> bool:
+def is_own(address: Address) -> bool:
     """Ask the kernel whether it would talk to itself; nothing is sent."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((address, SMTP_PORT))
-            return str(probe.getsockname()[0]) == address
+            probe.connect((str(address), SMTP_PORT))
+            return parse(probe.getsockname()[0]) == address  # a number has spellings
     except OSError:
         return False  # no way there: connecting will say so
 
 
-def is_public(address: str) -> bool:
-    """Say whether somebody's mail server can be there, as far as numbers tell."""
-    ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour
-        if inner is not None:
-            return is_public(str(inner))
-    return not (
-        ip.is_loopback
-        or ip.is_link_local
-        or ip.is_multicast
-        or ip.is_unspecified
-        or ip.is_reserved
-        or ip in _THIS_NETWORK
-    )
+class Fixed:
+    """Places that the operator names."""
+
+    def __init__(self, seconds: float = LOOKUP_SECONDS) -> None:
+        self._seconds = seconds
+        self._threads = trio.CapacityLimiter(THREADS_MAX)
+
+    async def places(self, endpoint: str) -> list[Place] | Reply:
+        """Give the addresses of HOST:PORT, in the machine's order."""
+        host, port = parse_endpoint(endpoint)
+        if parse(host) is not None:
+            return [Place(host, host, port)]
+        with trio.move_on_after(self._seconds):
+            try:
+                found = await trio.to_thread.run_sync(
+                    _addresses_of,
+                    host,
+                    abandon_on_cancel=True,
+                    limiter=self._threads,
+                )
+            except OSError:
+                return NO_ROUTE
+            return [Place(host, address, port) for address in found[:ADDRESSES_MAX]]
+        return NO_ROUTE
 
 
-_THIS_NETWORK: Final = ipaddress.ip_network("0.0.0.0/8")  # Linux: this host
+def _addresses_of(host: str) -> list[str]:
+    # As octets: nothing is to be made of a name that is no IDNA, like _smtp.example.
+    found = socket.getaddrinfo(host.encode(), None, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found]
 
 
 class Lookup:
@@ -98,8 +118,8 @@ class Lookup:
         name_servers: Sequence[tuple[str, int]] = (),
         port: int = SMTP_PORT,
         seconds: float = LOOKUP_SECONDS,
-        own: Callable[[str], bool] = is_own,
-        public: Callable[[str], bool] = is_public,
+        own: Callable[[Address], bool] = is_own,
+        public: Callable[[Address], bool] = is_public,
     ) -> None:
         """`own_hosts`: names and addresses under which this node is known outside."""
         self._own_hosts = frozenset(own_hosts)
@@ -123,46 +143,50 @@ class Lookup:
 
     def _literal(self, domain: str) -> list[Place] | Reply:
         text = domain[1:-1]
-        text = text[5:] if text.lower().startswith("ipv6:") else text
-        try:
-            address = str(ipaddress.ip_address(text))
-        except ValueError:
+        address = parse(text[5:] if text.lower().startswith("ipv6:") else text)
+        if address is None:
             return NO_DOMAIN
-        if not self._public(address) or self._is_own(address):
+        if address.is_loopback or self._is_own(address):
             return LOOP
-        return [Place("", address, self._port)]
+        return (
+            [Place("", str(address), self._port)] if self._public(address) else PRIVATE
+        )
 
     async def _look_up(self, domain: str) -> list[Place] | Reply:
         hosts = await self._exchanges(domain)
         if [host for _, host in hosts] == [""]:
             return NULL_MX
         places: list[Place] = []
-        found = False
+        found = dark = False
         end = None
         for preference, host in hosts[:HOSTS_MAX]:
             if end is not None and preference >= end:
                 break
-            try:
-                addresses = await self._addresses(host)
-            except _NoDomainError:
-                continue
-            found = True
+            addresses, is_whole = await self._addresses(host)
+            found = found or bool(addresses)
             if host in self._own_hosts or any(map(self._is_own, addresses)):
                 end = preference
                 places = [place for place in places if self._before(place, hosts, end)]
                 continue
+            dark = dark or not is_whole
             places += [
-                Place(host, address, self._port)
+                Place(host, str(address), self._port)
                 for address in addresses
                 if self._public(address)
             ]
-        if places:
-            return places[:ADDRESSES_MAX]
-        return LOOP if found else NO_DOMAIN
+        if dark and not places:
+            return NO_DNS
+        if end is not None:
+            return places[:ADDRESSES_MAX] or LOOP
+        return places[:ADDRESSES_MAX] or (PRIVATE if found else NO_DOMAIN)
 
-    def _is_own(self, address: str) -> bool:
-        return address in self._own_hosts or (
-            self._public(address) and self._own(address)
+    def _is_own(self, address: Address) -> bool:
+        """Say whether it is this machine; loopback is every machine's, so nobody's."""
+        inner = within(address)
+        if inner is not None and self._is_own(inner):
+            return True
+        return str(address) in self._own_hosts or (
+            not address.is_loopback and self._own(address)
         )
 
     @staticmethod
@@ -177,15 +201,24 @@ class Lookup:
         order = answer.processing_order()
         return [(each.preference, _text(each.exchange)) for each in order]
 
-    async def _addresses(self, host: str) -> list[str]:
-        """Give the addresses of a host; IPv4 first: more servers trust our name there."""
-        found: list[str] = []
+    async def _addresses(self, host: str) -> tuple[list[Address], bool]:
+        """Give a host's addresses, and whether that is all of them.
+
+        IPv4 first: more servers trust our name there.  A kind that gets no answer takes
+        nothing from the other; nor does one that "does not exist" (RFC 4074 4.2).
+        """
+        found: list[Address] = []
+        is_whole = True
         for kind in ("A", "AAAA"):
-            answer = await self._resolve(host, kind)
-            found += [each.address for each in answer or ()]
-        if not found:
-            raise _NoDomainError
-        return found
+            try:
+                answer = await self._resolve(host, kind)
+            except _NoDomainError:
+                continue
+            except _NoAnswerError:
+                is_whole = False
+                continue
+            found += [ip_address(each.address) for each in answer or ()]
+        return found, is_whole
 
     async def _resolve(self, name: str, kind: str) -> Any:
         """Ask one question: records, or None when the name has none of this kind."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The node: composes all parts, starts them in order, ends them in order.
 
-    start   lock the state -> keys -> spool (recover) -> peers -> bind the port
-            -> links, deliveries, drop folder -> control socket
-            -> *last* the local socket -> READY=1
+    start   lock the state -> control socket: "starting" -> keys -> spool (recover)
+            -> peers -> bind the port -> links, deliveries, drop folder
+            -> control socket: all answers -> *last* the local socket -> READY=1
     peers   peers.d is looked at each second; a change is adopted as a whole: removed
             peers' links end at once, new ones are dialled, stray mail is routed anew
     signals SIGHUP looks at peers.d now, any other ends
@@ -20,8 +20,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -39,8 +40,9 @@ from mesh.core.crypto import (
 )
 from mesh.core.gate import Gate
 from mesh.core.handshake import PeerKeys
+from mesh.errors import ConfigError
 from mesh.node import keys as key_files
-from mesh.node.control import CONTROL_MODE, Control
+from mesh.node.control import Control
 from mesh.node.counters import OwnCounter, PeerCounters
 from mesh.node.delivery import LmtpDelivery, MaildirDelivery
 from mesh.node.dialer import Dialer
@@ -56,6 +58,7 @@ from mesh.node.qmgr import QueueManager
 from mesh.node.routing import Routing, host_of
 from mesh.node.service import lock_state, notify
 from mesh.node.spool import Spool
+from mesh.node.starting import Starting
 from mesh.node.submission import Submission, allowed_uids, bind_unix
 from mesh.values import LmtpSocket, Maildir, Pipe, Target
 
@@ -78,13 +81,13 @@ class Node:
         self._pacer = pacer
         self._entropy = entropy or SystemEntropy()
         self._deliveries: list[MaildirDelivery | LmtpDelivery | PipeDelivery] = []
-        lock = lock_state(config.state_dir)
-        try:
+        with ExitStack() as undo:
+            self._lock = lock_state(config.state_dir)
+            undo.callback(os.close, self._lock)
+            self._starting = Starting(config.state_dir / CONTROL_NAME)
+            undo.callback(self._starting.close)
             self._open()
-        except BaseException:
-            os.close(lock)
-            raise
-        self._lock = lock
+            undo.pop_all()
 
     def _open(self) -> None:
         """Read keys and peers, recover the spool; blocking."""
@@ -99,6 +102,7 @@ class Node:
         counters = PeerCounters(state / "counters")
         us = Us(config.node.name, config.node.network, config.own_addresses())
         self._peers = Peers(config.peers_dir, us)
+        _check_readable(config.peers_dir)
         self._peers.poll()
         self._routing = Routing(config, lambda: self._peers.snapshot.directory)
         self._spool = Spool.open(state / "spool", spool_key, entropy)
@@ -108,6 +112,7 @@ class Node:
             entropy,
             host=host_of(config),
             alias=self._routing.alias,
+            key=derive_key(spool_key, b"mesh/1 part ids"),
         )
         self._exchange = Exchange(
             name=config.node.name,
@@ -191,8 +196,8 @@ class Node:
                 sockets += bind(self._config.node.listen)
                 async with trio.open_nursery() as nursery:
                     await self._start(nursery, sockets)
-                    with self._controlled(nursery):
-                        await self._serve(nursery, signals, ready)
+                    nursery.start_soon(self._control().run, self._starting.take())
+                    await self._serve(nursery, signals, ready)
                     nursery.cancel_scope.cancel()
                 spool_nursery.cancel_scope.cancel()
         finally:
@@ -200,6 +205,7 @@ class Node:
                 sock.close()
             self._gate.wipe()
             self._drop.close()
+            self._starting.close()
             os.close(self._lock)
 
     async def _run_spool(self, task_status: trio.TaskStatus[None]) -> None:
@@ -226,32 +232,25 @@ class Node:
         self._keeping.adopt(nursery)
         nursery.start_soon(self._drop.run)
         nursery.start_soon(self._watch, nursery)
+        nursery.start_soon(self._routing.watch)
 
     async def _watch(self, nursery: trio.Nursery) -> None:
-        """Look each second at the files that the operator may change."""
+        """Look each second at what the operator may change in peers.d."""
         while True:
             await trio.sleep(PEERS_SECONDS)
-            self._routing.poll()
             self._keeping.adopt(nursery)
 
-    @contextmanager
-    def _controlled(self, nursery: trio.Nursery) -> Iterator[None]:
-        """Answer the operator's commands within."""
-        path = self._config.state_dir / CONTROL_NAME
-        sock = bind_unix(path, CONTROL_MODE)
-        control = Control(
+    def _control(self) -> Control:
+        """Make what answers the operator's commands."""
+        return Control(
             name=self._config.node.name,
             clock=self._config.link.clock,
             klass=self._config.link.klass,
             peers=self._peers,
             exchange=self._exchange,
             qmgr=self._qmgr,
+            mistakes=lambda: self._routing.mistakes,
         )
-        nursery.start_soon(control.run, sock)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
     async def _serve(
         self,
@@ -332,6 +331,17 @@ class Node:
 
     def _letter_name(self, ident: bytes) -> str:
         return keyed_hash(self._names, ident, 16).hex()
+
+
+def _check_readable(peers: Path) -> None:
+    """Begin only where the peers can be known: mail for them would leave in clear."""
+    try:
+        os.scandir(peers).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{peers}: {error.strerror}: it says who is reached by a link and not by "
+            "port 25: put the folder back, or make an empty one"
+        ) from error
 
 
 def _close(doors: Sequence[socket.socket]) -> None:

@@ -17,6 +17,13 @@ is passed over: a file of all nodes is good for each.
 The same node in two files: the greater serial counts, and of one serial NAME.mesh.  Two
 nodes with one key, or one name with two keys: neither counts, for either may lie.
 
+Withheld from port 25, because a peer is or was lately to get it and not in clear:
+
+    in .removed                   until its day; unreadable: what was known of it
+    of a peer that vanished       31 days, or until this process ends: somebody took the
+                                  file away by hand
+    of those that do not count    until one of them does
+
 `poll` costs one stat a file, and reads only what changed.  listing.py changes the folder.
 
 Nothing here talks to a peer, and a descriptor that expired stays listed: whoever uses
@@ -26,6 +33,7 @@ one asks `find`, which looks at the time.
 import errno
 import os
 import stat
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -54,6 +62,13 @@ PEERS_MAX: Final = 4096
 REMOVED_NAME: Final = ".removed"
 REMOVED_MAX_LEN: Final = 1_048_576
 """Octets of that file: some 20,000 addresses."""
+WITHHELD_SECONDS: Final = 31 * 86_400
+"""A removed peer's mail never leaves in clear for 30 whole days: time to notice."""
+_UNDECIDED: Final = 2**62
+"""UNIX time that does not come."""
+
+_PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Too many open files is no property of the one that could not be read."""
 
 _CONFIRMED: Final = "Serves-Confirmed: "
 _Stamp: TypeAlias = tuple[int, ...]
@@ -100,7 +115,9 @@ class Peers:
         self._us = us
         self._entries: dict[str, _Entry] = {}
         self._trouble: str | None = None
+        self._removed = _Entry(())
         self._withheld: dict[str, int] = {}
+        self._left: dict[str, int] = {}
         self.snapshot = self._gather()
 
     def poll(self) -> bool:
@@ -116,13 +133,45 @@ class Peers:
                 )
         except OSError as error:
             self._trouble = f"{self._folder}: {error.strerror}: put the folder back"
-        withheld, self._withheld = self._withheld, read_withheld(self._folder)
-        changed = stamps is not None and self._read_changed(stamps)
-        changed = changed or withheld != self._withheld
+        changed = stamps is not None and (
+            self._read_changed(stamps) | self._read_removed()
+        )
         if changed or trouble != self._trouble:
-            self.snapshot = self._gather()
+            self._adopt()
             return True
         return False
+
+    def _adopt(self) -> None:
+        """Take up what is there; who vanished leaves nothing to port 25."""
+        before = self.snapshot.by_name
+        self.snapshot = self._gather()
+        gone = before.keys() - self.snapshot.by_name.keys()
+        if gone:
+            until = int(time.time()) + WITHHELD_SECONDS
+            for name in gone:
+                self._left |= dict.fromkeys(before[name].counted, until)
+            self.snapshot = self._gather()
+
+    def _read_removed(self) -> bool:
+        """Read what removed peers served, if it changed; unreadable: the last stays."""
+        path = self._folder / REMOVED_NAME
+        stamp: _Stamp = ()
+        with suppress(OSError):
+            stamp = _look(path.lstat())
+        if stamp == self._removed.stamp:
+            return False
+        self._removed = _Entry(stamp)
+        try:
+            self._withheld = read_withheld(self._folder)
+        except (OSError, DescriptorError) as error:
+            why = f"{path}: {error.strerror}" if isinstance(error, OSError) else error
+            self._removed.mistake = (
+                f"{why}: make it readable, or what removed peers served may leave by "
+                "port 25"
+            )
+            if isinstance(error, OSError) and error.errno in _PASSING:
+                self._removed.stamp = (0,)  # the next poll reads it
+        return True
 
     def _read_changed(self, stamps: dict[str, _Stamp]) -> bool:
         gone = self._entries.keys() - stamps.keys()
@@ -153,13 +202,12 @@ class Peers:
             return _Entry((), last)
         except OSError as error:
             mistake = f"{path}: {error.strerror}: make it readable"
-            # Too many open files is no property of this one: the next poll reads it.
-            passing = error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-            return _Entry(() if passing else stamp, last, mistake)
+            # The next poll reads it.
+            return _Entry(() if error.errno in _PASSING else stamp, last, mistake)
         return _Entry(stamp, tuple(found))
 
     def _gather(self) -> Snapshot:
-        mistakes = [self._trouble] if self._trouble else []
+        mistakes = [m for m in (self._trouble, self._removed.mistake) if m]
         latest: dict[tuple[str, bytes], tuple[str, Listed]] = {}
         for file, entry in sorted(self._entries.items(), key=_own_name_first):
             if entry.mistake:
@@ -175,17 +223,18 @@ class Peers:
             key for who, (_, one) in latest.items() for key in _claims(who[0], one)
         )
         good = []
-        for name, (file, one) in sorted(
-            (who[0], found) for who, found in latest.items()
-        ):
+        withheld = self._left | self._withheld
+        for name, identity in sorted(latest):
+            file, one = latest[name, identity]
             if any(uses[key] > 1 for key in _claims(name, one)):
                 mistakes.append(
-                    f"{self._folder / file}: another file has "
+                    f"{self._folder / file}: {name}: another descriptor has its name or "
                     "one of its keys: `mesh peers remove` the false one"
                 )
+                withheld |= dict.fromkeys(one.counted, _UNDECIDED)
             else:
                 good.append(one)
-        directory = Directory(self._us.serves, good, self._withheld)
+        directory = Directory(self._us.serves, good, withheld)
         mistakes += [_conflict(a, names) for a, names in directory.conflicts]
         return Snapshot(
             directory,
@@ -222,31 +271,33 @@ def _stamps(folder: Path) -> dict[str, _Stamp]:
         for item in found:
             if item.name.endswith(SUFFIX) and not item.name.startswith("."):
                 with suppress(FileNotFoundError):
-                    s = item.stat(follow_symlinks=False)
-                    look = (
-                        s.st_ino,
-                        s.st_mode,
-                        s.st_size,
-                        s.st_mtime_ns,
-                        s.st_ctime_ns,
-                    )
-                    stamps[item.name] = look
+                    stamps[item.name] = _look(item.stat(follow_symlinks=False))
     return stamps
+
+
+def _look(s: os.stat_result) -> _Stamp:
+    return s.st_ino, s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns
 
 
 def read_withheld(folder: Path) -> dict[str, int]:
     """Addresses of removed peers and the UNIX time until which they are withheld.
 
-    Lines of another form are passed over; without the file there are none.
+    Lines of another form are passed over; without the file there are none.  Raises
+    OSError or DescriptorError where it cannot be read.
     """
+    path = folder / REMOVED_NAME
+    try:
+        octets = _read_regular(path)[:REMOVED_MAX_LEN]
+    except FileNotFoundError:
+        return {}
+    except DescriptorError as error:
+        raise DescriptorError(f"{path}: {error}") from error
     found = {}
-    with suppress(OSError, DescriptorError):
-        octets = _read_regular(folder / REMOVED_NAME)[:REMOVED_MAX_LEN]
-        for line in octets.decode("ascii", "replace").splitlines():
-            day, _, address = line.partition(" ")
-            with suppress(ValueError):
-                until = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
-                found[normalize_address(address)] = int(until.timestamp())
+    for line in octets.decode("ascii", "replace").splitlines():
+        day, _, address = line.partition(" ")
+        with suppress(ValueError):
+            until = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
+            found[normalize_address(address)] = int(until.timestamp())
     return found
 
 
@@ -290,14 +341,15 @@ def _parse_file_untrusted(octets: bytes, path: Path) -> list[Listed]:
     listed: list[Listed] = []
     words: set[str] = set()
     inside = False
-    for line in text.splitlines():
-        inside = (inside or line.strip() == BEGIN) and line.strip() != END
-        if line.strip() == END:
+    for raw in text.split("\n"):  # cut as the parser does: one END a descriptor
+        line = raw.strip(" \t\r")
+        inside = (inside or line == BEGIN) and line != END
+        if line == END:
             one = found[len(listed)]
             listed.append(Listed(one, frozenset(words) & frozenset(one.serves)))
             words.clear()
-        elif not inside and line.startswith(_CONFIRMED):
-            words.add(line.removeprefix(_CONFIRMED).strip())
+        elif not inside and raw.startswith(_CONFIRMED):
+            words.add(raw.removeprefix(_CONFIRMED).strip())
     return listed
 
 

@@ -15,8 +15,11 @@ States of a record as everybody else sees them (what lies on the disk: spool.py)
     deferred   in the heap until its time     active again
     corrupt    counted, in no queue           counted again
 
-Destinations are routing.py's.  Mail waits where nobody takes it; each change of the peers routes anew what is UNROUTED
-or about to leave the mesh, and hourly what has waited for 5 days is counted as tried.
+Destinations are routing.py's.  Mail waits where nobody takes it.  Whatever comes back is
+routed anew, each recipient for itself (leading.py): what a start finds, what was
+deferred, what a link or a connection gave back; and, at each change of the peers, all
+that waits but for remailers here.  A record whose recipients have parted is divided
+(parting.py).  Hourly what has waited for 5 days is counted as tried.
 
 A bounce goes to addresses of this node's remailers only: anywhere else it would be
 mail from us that a forged reverse-path addressed.  It and what remains of its message
@@ -26,35 +29,27 @@ without one of them, or a count in `dropped`.
 All of this runs on the Trio thread.
 """
 
-import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
 from mesh.core.bounce import Failure
-from mesh.core.crypto import Entropy
+from mesh.core.crypto import Entropy, Key
 from mesh.core.record import NO_ID, Record, split_recipients
 from mesh.core.reply import Reply
-from mesh.core.retry import (
-    GIVE_UP_SECONDS,
-    INSIDE,
-    Patience,
-    is_given_up,
-    retry_delay,
-)
+from mesh.core.retry import GIVE_UP_SECONDS, INSIDE, Patience, is_given_up
+from mesh.node.leading import LEAD_MAX, Leading
 from mesh.node.parking import Parking
+from mesh.node.parting import COPIES_MAX, Parting, Router
 from mesh.node.reporter import Reporter
 from mesh.node.routing import EXIT, LOCAL, UNROUTED
 from mesh.node.spool import Ref, Spool
+from mesh.node.waiting import NEVER, Queue, Waiting
 
-COPIES_MAX: Final = 67_108_864
-"""Octets that one message may become through its many destinations: three of the
-greatest size; a longer list of recipients is for several messages."""
-REROUTE_BATCH: Final = 64
-"""Records read at once when the peers have changed."""
+__all__ = ["COPIES_MAX", "Queue", "QueueManager", "Router"]
+
 SWEEP_SECONDS: Final = 3600.0
 """Between two looks for what waits too long: 20 of them are less than a day, so that
 no id is offered to a peer after 7 days (`mesh help protocol`, 4)."""
@@ -65,22 +60,7 @@ MANY: Final = Reply(452, "too many places for so large a message")
 NOBODY: Final = Reply(451, "4.4.7 its node took nothing for so long")
 
 
-class Router(Protocol):
-    """Who takes mail for an address: the peers' directory."""
-
-    def __call__(self, address: str) -> str | None:
-        """Name the destination; None: there is none."""
-
-
-class Queue:
-    """What may go to one destination now."""
-
-    __slots__ = ("ready", "wake")
-
-    def __init__(self) -> None:
-        self.ready: deque[Ref] = deque()
-        self.wake: Callable[[], None] = lambda: None
-        """Called when something was added; set by the queue's one worker."""
+_Partly = tuple[Ref, Sequence[str], Sequence[Failure], Patience]
 
 
 class QueueManager:
@@ -94,8 +74,12 @@ class QueueManager:
         *,
         host: str = "localhost",
         alias: Callable[[str], str] = str,
+        key: Key | None = None,
     ) -> None:
-        """`host` is how bounces call this node; for `alias` see routing.py."""
+        """`host` is how bounces call this node; for `alias` see routing.py.
+
+        `key` makes the ids of parts; without one they are others after each start.
+        """
         self.alias = alias
         self.spool = spool
         self.bounced = 0
@@ -105,27 +89,33 @@ class QueueManager:
         self._reporter = Reporter(host, entropy)
         self.router = router
         self._entropy = entropy
-        self._queues: dict[str, Queue] = {}
-        self._attempts: dict[Ref, int] = {}
-        self._deferred: list[tuple[float, Ref]] = []
         self._parking = Parking()
-        self._doubtful: set[Ref] = set()
-        self._astray: deque[Ref] = deque()
+        self._parting = Parting(router, key or entropy.key(), spool.knows)
+        self._waiting = Waiting(entropy)
+        self._leading = Leading(spool, self._parting, self._waiting, self._parking)
+        self._changes = 0
+        self._partly: deque[_Partly] = deque()
+        self._deferred = self._waiting.deferred
 
     def queue(self, destination: str) -> Queue:
         """Give the queue of a destination, made when first asked for."""
-        queue = self._queues.get(destination)
-        if queue is None:
-            queue = self._queues[destination] = Queue()
-        return queue
+        return self._waiting.queue(destination)
+
+    def exits(self) -> list[str]:
+        """Name the places outside for which something waits; drop the empty ones."""
+        return self._waiting.exits()
+
+    def enqueue(self, ref: Ref, destination: str) -> None:
+        """Put a record behind all others that go there."""
+        self._waiting.enqueue(ref, destination)
 
     # in
 
     def recover(self) -> None:
         """Route what the spool found at its start."""
         for ref, head in self.spool.recovered():
-            self._doubtful.add(ref)
-            self.queue(self._route(head)).ready.append(ref)
+            self.doubt(ref)
+            self._leading.lead(ref, head)
 
     def accept(
         self,
@@ -142,10 +132,8 @@ class QueueManager:
         The reply comes on the Trio thread, from inside this call only when nothing was
         stored.
         """
-        places: dict[str, list[str]] = {}
-        for recipient in map(self.alias, recipients):
-            place = self.router(recipient) or UNROUTED
-            places.setdefault(place, []).append(recipient)
+        changes = self._changes
+        places = self._parting.places(map(self.alias, recipients))
         records = [
             Record(
                 id=self._entropy.octets(16),
@@ -169,6 +157,9 @@ class QueueManager:
                 answer(FULL)
                 return
             answer(STORED)
+            if changes != self._changes:
+                self.lead_back(refs)
+                return
             for ref, record in zip(refs, records, strict=True):
                 self.enqueue(ref, record.destination)
 
@@ -178,29 +169,28 @@ class QueueManager:
 
     def may_lie_there(self, ref: Ref) -> bool:
         """Say whether this record may have been delivered without our knowing."""
-        return ref in self._doubtful
+        return ref in self._waiting.doubtful
 
     def doubt(self, ref: Ref) -> None:
         """Note that a delivery failed and may have succeeded all the same."""
-        self._doubtful.add(ref)
+        self._waiting.doubtful.add(ref)
 
     def delivered(self, ref: Ref, durable: Callable[[], None] | None = None) -> None:
         """Forget a record for good; `durable` is called when no disk has its key."""
-        self._attempts.pop(ref, None)
-        self._doubtful.discard(ref)
+        self._waiting.forget(ref)
         self.spool.forget(ref, done=durable)
 
     def release(self, destination: str, refs: Iterable[Ref]) -> None:
         """Put back, in their order, records whose link or connection ended."""
-        queue = self.queue(destination)
-        queue.ready.extendleft(reversed(list(refs)))
-        queue.wake()
+        self._leading.give_back(destination, refs)
+
+    def lead_back(self, refs: Iterable[Ref]) -> None:
+        """Bring records to their queues, routed anew."""
+        self._leading.add(refs)
 
     def defer(self, ref: Ref, patience: Patience = INSIDE) -> None:
         """Try this record again after a while, routed anew."""
-        attempts = self._attempts[ref] = self._attempts.get(ref, 0) + 1
-        due = trio.current_time() + retry_delay(attempts, self._entropy, patience)
-        heapq.heappush(self._deferred, (due, ref))
+        self._waiting.defer(ref, patience)
         self._parking.wake()
 
     def settle(
@@ -214,11 +204,12 @@ class QueueManager:
 
         True: all were taken and the caller says `delivered`.  Otherwise what is left
         to try becomes a record of its own, what failed a bounce, and the old record is
-        forgotten once these are on the disk.
+        forgotten once these are on the disk.  Of `record` the head is enough: what
+        else is needed is read.
         """
         if all(reply.positive for reply in replies):
             return True
-        attempts = self._attempts.get(ref, 0) + 1
+        attempts = self._waiting.attempts.get(ref, 0) + 1
         too_old = is_given_up(attempts, self.spool.running_seconds - record.accepted)
         failures: list[Failure] = []
         left: list[str] = []
@@ -229,9 +220,25 @@ class QueueManager:
                 left.append(recipient)
         if len(left) == len(record.recipients):
             self.defer(ref, patience)
+        elif left and not record.content:
+            self._partly.append((ref, left, failures, patience))
+            self._parking.wake()
         else:
             self._replace(ref, record, left, failures, patience)
         return False
+
+    async def _read_and_replace(
+        self,
+        ref: Ref,
+        left: Sequence[str],
+        failures: Sequence[Failure],
+        patience: Patience,
+    ) -> None:
+        [record] = await self.spool.read([ref])
+        if record is None:
+            self.unreadable(ref)
+        else:
+            self._replace(ref, record, left, failures, patience)
 
     def _replace(
         self,
@@ -242,10 +249,7 @@ class QueueManager:
         patience: Patience,
     ) -> None:
         """Put in a record's place what is still to be tried and what is to be told."""
-        rest = [
-            replace(record, id=self._entropy.octets(16), recipients=tuple(left))
-            for _ in left[:1]
-        ]
+        rest = [self._parting.rest(record, left, record.destination) for _ in left[:1]]
         place = self.router(record.reverse_path) or UNROUTED
         reports = [
             self._reporter.report(record, failures, place, self.spool.running_seconds)
@@ -263,7 +267,7 @@ class QueueManager:
             else:
                 self.dropped += len(failures)
             for again in refs[: len(rest)]:
-                self._attempts[again] = self._attempts.get(ref, 0)
+                self._waiting.inherit(again, ref)
                 self.defer(again, patience)
             self.delivered(ref)
 
@@ -272,30 +276,16 @@ class QueueManager:
         else:
             committed(())
 
-    def enqueue(self, ref: Ref, destination: str) -> None:
-        """Put a record behind all others that go there."""
-        queue = self.queue(destination)
-        queue.ready.append(ref)
-        queue.wake()
-
-    def exits(self) -> list[str]:
-        """Name the places outside for which something waits; forget the empty ones."""
-        outside = [name for name in self._queues if name.startswith(EXIT)]
-        empty = {name for name in outside if not self._queues[name].ready}
-        self._queues = {n: q for n, q in self._queues.items() if n not in empty}
-        return [name for name in outside if name not in empty]
-
     def unreadable(self, ref: Ref) -> None:
         """Drop a record that the spool set aside as corrupt from every list."""
-        self._attempts.pop(ref, None)
-        self._doubtful.discard(ref)
+        self._waiting.forget(ref)
 
     # what the operator asks
 
     @property
     def queues(self) -> Mapping[str, Queue]:
         """All queues by destination, to be counted."""
-        return self._queues
+        return self._waiting.queues
 
     @property
     def deferred(self) -> int:
@@ -304,77 +294,62 @@ class QueueManager:
 
     def take_deferred(self) -> list[Ref]:
         """Take all that is deferred: the caller leads it back or drops it."""
-        refs = [ref for _, ref in self._deferred]
-        self._deferred.clear()
-        return refs
-
-    def lead_back(self, refs: Iterable[Ref]) -> None:
-        """Bring records to their queues, routed anew."""
-        self._astray.extend(refs)
-        self._parking.wake()
+        return self._waiting.take_due(NEVER)
 
     # routes and time
-
-    def _route(self, record: Record) -> str:
-        """Route by the first recipient: all of a record's go to one place."""
-        return self.router(record.recipients[0]) or UNROUTED
 
     def reroute(self, known: Callable[[str], bool], *, changed: bool) -> None:
         """Route anew what waits where nobody is.
 
-        With `changed` routes also what is unrouted, and what would leave by port 25:
-        a listed peer is never reached in clear.
+        With `changed` everything that is not for a remailer here: an address may have
+        moved from one peer to another, and a listed peer is never reached in clear.
         `known` says whether a place is one of ours or of a listed peer.
         """
-        for destination, queue in self._queues.items():
-            if not queue.ready:
-                continue
-            movable = destination == UNROUTED or destination.startswith(EXIT)
-            if changed if movable else not known(destination):
-                self._astray.extend(queue.ready)
+        self._changes += changed
+        for destination, queue in self.queues.items():
+            is_ours = destination.startswith(LOCAL)
+            is_nobodys = destination == UNROUTED or destination.startswith(EXIT)
+            if (changed and not is_ours) or not (is_nobodys or known(destination)):
+                self.lead_back(queue.ready)
                 queue.ready.clear()
-        self._parking.wake()
 
     async def run(self) -> None:
-        """Bring deferred and stray records back to their queues, for ever."""
+        """Bring what is deferred or astray back to its queue, for ever."""
         sweep = trio.current_time() + SWEEP_SECONDS
         while True:
             now = trio.current_time()
             if now >= sweep:
                 sweep = now + SWEEP_SECONDS
                 await self._sweep()
-            while self._deferred and self._deferred[0][0] <= now:
-                self._astray.append(heapq.heappop(self._deferred)[1])
-            if self._astray:
-                await self._lead_back()
-            due = self._deferred[0][0] if self._deferred else float("inf")
-            with trio.move_on_at(min(due, sweep)):
+            self.lead_back(self._waiting.take_due(now))
+            if self._partly:
+                await self._read_and_replace(*self._partly.popleft())
+                continue
+            if self._leading.has_work:
+                await self._leading.turn()
+                continue
+            with trio.move_on_at(min(self._waiting.due, sweep)):
                 await self._parking.park()
-
-    async def _lead_back(self) -> None:
-        while self._astray:
-            count = min(REROUTE_BATCH, len(self._astray))
-            refs = [self._astray.popleft() for _ in range(count)]
-            for ref, head in zip(refs, await self.spool.heads(refs), strict=True):
-                if head is None:
-                    self.unreadable(ref)
-                    continue
-                self.enqueue(ref, self._route(head))
 
     async def _sweep(self) -> None:
         """Count as tried what has waited too long for a link; give up what is old."""
-        for destination, queue in list(self._queues.items()):
+        for destination, queue in list(self.queues.items()):
             if destination.startswith((LOCAL, EXIT)):
                 continue  # each of these is tried, and settled by what came of it
             kept: list[Ref] = []
+            changes = self._changes
             while queue.ready:
                 refs = [
                     queue.ready.popleft()
-                    for _ in range(min(REROUTE_BATCH, len(queue.ready)))
+                    for _ in range(min(LEAD_MAX, len(queue.ready)))
                 ]
                 if not await self._sweep_some(refs, kept):
                     break
-            queue.ready.extendleft(reversed(kept))
+            if changes == self._changes:
+                queue.ready.extendleft(reversed(kept))
+                queue.wake()
+            else:
+                self.lead_back(kept)
 
     async def _sweep_some(self, refs: Sequence[Ref], kept: list[Ref]) -> bool:
         """Sweep the oldest; False when one of them is young, as all behind it are."""
@@ -385,12 +360,12 @@ class QueueManager:
                 continue
             age = self.spool.running_seconds - head.accepted
             is_old = is_old and age >= GIVE_UP_SECONDS
-            attempts = self._attempts.get(ref, 0) + 1
+            attempts = self._waiting.attempts.get(ref, 0) + 1
             if is_given_up(attempts, age):
                 failures = [Failure(to, NOBODY) for to in head.recipients]
                 self._replace(ref, head, (), failures, INSIDE)
                 continue
             if is_old:
-                self._attempts[ref] = attempts
+                self._waiting.attempts[ref] = attempts
             kept.append(ref)
         return is_old

@@ -43,12 +43,15 @@ class Records:
                 break
         for _ in found:
             ready.popleft()
+        self._queue.hands += 1
         try:
             if cold:
                 found.update(zip(cold, await spool.read(cold), strict=True))
         except BaseException:
             ready.extendleft(reversed(found))
             raise
+        finally:
+            self._queue.hands -= 1
         taken: list[tuple[Ref, Record]] = []
         for ref, record in found.items():
             if record is None:

@@ -14,28 +14,23 @@
 postmaster@ of this node is a remailer's (config.py) or, where node.toml names somebody
 else, becomes that address before it is routed.
 
-The refuse list is read again when its file changes; a new one that has a mistake does
-not count, the last good one stays.
+The refuse list is refusing.py's.
 """
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from mesh.config import Config
 from mesh.core.directory import Conflict, Directory, Local, ToPeer
-from mesh.core.names import mail_domain, normalize_address
-from mesh.core.refusal import Refusals, canonical, parse_refusals
+from mesh.core.names import mail_domain
+from mesh.core.refusal import canonical
 from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
-from mesh.errors import ConfigError
+from mesh.node.refusing import RefuseList
 
 UNROUTED: Final = "?"
 LOCAL: Final = "local:"
 EXIT: Final = "exit:"
-REFUSE_MAX_LEN: Final = 16_777_216
-"""Octets of a refuse list: half a million addresses."""
 REFUSED: Final = Reply(550, "5.7.1 the recipient wants no mail from here")
 
 
@@ -55,20 +50,25 @@ class Routing:
         self._smarthost = config.delivery.smarthost
         self._routes = config.delivery.routes
         self._aliases = config.aliases()
-        self._refuse_path = config.delivery.refuse
-        self._refuse_seen: object = None
-        self._refusals = Refusals()
-        if self._refuse_path is not None:
-            self._refuse_seen = _signature(self._refuse_path)
-            self._refusals = _read(self._refuse_path)
+        self._refuse_list = RefuseList(config.delivery.refuse)
+        self.watch = self._refuse_list.watch
+        """Look at the refuse list's file, for ever."""
 
     def alias(self, address: str) -> str:
         """Give the address that stands for this one, mostly itself."""
-        return self._aliases.get(address.lower(), address)
+        if not self._aliases:
+            return address
+        return self._aliases.get(canonical(address), address)
 
     def refuses(self, address: str) -> bool:
         """Say whether this recipient wants no mail from here."""
-        return self._refusals.refuses(address)
+        return self._refuse_list.refuses(address)
+
+    @property
+    def mistakes(self) -> tuple[str, ...]:
+        """Say what is wrong with a file that was changed: the last good one counts."""
+        mistake = self._refuse_list.mistake
+        return (mistake,) if mistake else ()
 
     def route(self, address: str) -> str | None:
         """Name the destination; None: there is none."""
@@ -78,8 +78,6 @@ class Routing:
         directory = self._directory()
         if not directory.lists(address):  # most mail is written as the table has it
             address = canonical(address)  # "mix"@ is mix@, and no way out
-            with suppress(ValueError):  # bare postmaster, what needs its quotes
-                address = normalize_address(address)
         route = directory.route(address)
         if isinstance(route, Local):
             return f"{LOCAL}{route.index}"
@@ -98,38 +96,3 @@ class Routing:
         if self.refuses(path):
             return REFUSED
         return None if self.route(path) is not None else NO_SUCH_RECIPIENT
-
-    def poll(self) -> None:
-        """Read the refuse list again if its file has changed."""
-        if self._refuse_path is None:
-            return
-        signature = _signature(self._refuse_path)
-        if signature == self._refuse_seen:
-            return
-        self._refuse_seen = signature
-        try:
-            self._refusals = _read(self._refuse_path)
-        except ConfigError:
-            return
-
-
-def _signature(path: Path) -> object:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
-
-
-def _read(path: Path) -> Refusals:
-    try:
-        with path.open("rb") as file:
-            octets = file.read(REFUSE_MAX_LEN + 1)
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: {error.strerror}; `[delivery] refuse` names it: write it, or "
-            "leave that empty"
-        ) from error
-    if len(octets) > REFUSE_MAX_LEN:
-        raise ConfigError(f"{path}: more than 16 MiB: this is no list of addresses")
-    return parse_refusals(octets.decode("utf-8", "replace"), str(path))

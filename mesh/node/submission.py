@@ -63,7 +63,9 @@ USER_MAX: Final = 900
 BACKLOG: Final = 512
 SOCKET_MODE: Final = 0o660
 """The owner and the group that the operator gave the folder."""
-_PEERCRED: Final = struct.Struct("3i")
+_PEERCRED: Final = struct.Struct("=iII")
+"""Of unix(7): the process, its user, its group; no user has the greatest number, which
+stands for those whom the kernel does not know, on a loopback port."""
 NOT_PERMITTED: Final = Reply(554, "this user may not submit here")
 TOO_MANY: Final = Reply(421, "this user has too many sessions")
 SILENT: Final = Reply(421, "nothing came for too long")
@@ -268,6 +270,8 @@ class _Session:
                 await self._converse()
                 nursery.cancel_scope.cancel()
         finally:
+            # What was sent ahead of an answer gets none: its sender keeps it.
+            self.dialogue.receive_eof()
             self._give_place_back()
             self._wire.close()
 

@@ -313,9 +313,11 @@ def test_queue_retry_and_drop(
     home: Path, node: Node, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     c = ["-c", str(home / "node.toml")]
-    node.answers += [encode_answer({"about": 4})] * 4
+    node.answers += [encode_answer({})] * 4
     assert main(["queue", "retry"]) == 0
-    assert capsys.readouterr().out == "about 4 led back to the queue\n"
+    assert capsys.readouterr().out == (
+        "done: what was deferred is led back to its queue\n"
+    )
     assert main(["queue", "drop"]) == 64
     with Path(os.devnull).open() as nobody:
         monkeypatch.setattr(sys, "stdin", nobody)
@@ -323,7 +325,7 @@ def test_queue_retry_and_drop(
     capsys.readouterr()
     assert main(["queue", "drop", "--unrouted", "--deferred", "--yes"]) == 0
     assert capsys.readouterr().out == (
-        "about 4 deferred dropped\nabout 4 unrouted dropped\n"
+        "done: deferred mail is dropped\ndone: unrouted mail is dropped\n"
     )
     with typing("n\n", monkeypatch):
         assert main(["queue", "drop", "--deferred", *c]) == 0

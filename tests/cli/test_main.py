@@ -109,6 +109,7 @@ def fail(error: BaseException) -> Callable[[], object]:
         ),
         (OSError(28, "No space left"), 74, "mesh: No space left: see to"),
         (ValueError("mix@secret.test"), 70, "mesh: a bug: ValueError at test_main.py:"),
+        (OSError("mix@secret.test"), 70, "mesh: a bug: OSError at test_main.py:"),
         (
             ExceptionGroup("", [ConfigError("x"), ExceptionGroup("", [IoError("y")])]),
             78,

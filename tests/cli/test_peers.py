@@ -138,13 +138,15 @@ def test_add_list_remove(alpha: Path, bravo: Path, capsys: Capture) -> None:
     assert capsys.readouterr().out == "no peers yet: mesh peers add FILE\n"
     assert main(["peers", "add", str(bravo)]) == 0
     out, err = capsys.readouterr()
-    assert out == f"bravo: added, {fingerprint(descriptor.identity)}\n"
+    shown = fingerprint(descriptor.identity)
+    assert out == f"bravo: added, {shown}; serves mix@bravo.test\n"
     assert err == (
         "mesh: bravo: list@else.test lies outside its own host and does not count: if "
         "you know better, add it again with --serves list@else.test\n"
     )
     assert main(["peers", "add", str(bravo), "--serves", "List@Else.test"]) == 0
-    assert capsys.readouterr().out.startswith("bravo: updated, ")
+    out = capsys.readouterr().out
+    assert out == f"bravo: updated, {shown}; serves list@else.test, mix@bravo.test\n"
     assert main(["peers", "add", str(bravo)]) == 0
     assert capsys.readouterr().out.startswith("bravo: unchanged, ")
     assert main(["peers", "list"]) == 0

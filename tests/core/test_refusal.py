@@ -3,7 +3,7 @@
 
 import pytest
 
-from mesh.core.refusal import Refusals, parse_refusals
+from mesh.core.refusal import MISTAKES_MAX, Refusals, parse_refusals
 from mesh.errors import ConfigError
 
 LIST = """\
@@ -13,12 +13,15 @@ Who@Example.ORG      # by telephone
 
 "a b"@x.test
 "plain"@x.test
+w#o@x.test	# a mark within
+it@[IPv6:2001:DB8:0::1]
+@[IPv6:2001:db8:0:0::2]
 """
 
 
 def test_who_is_listed_is_refused() -> None:
     refusals = parse_refusals(LIST, "refuse")
-    assert len(refusals) == 4
+    assert len(refusals) == 7
     for address in (
         "who@example.org",
         "WHO@EXAMPLE.org",
@@ -26,8 +29,12 @@ def test_who_is_listed_is_refused() -> None:
         "x@NEVER.test",
         '"a b"@x.test',
         "plain@x.test",
+        "w#o@x.test",
         '"who"@example.org',
         '"w\\ho"@example.org',
+        "it@[ipv6:2001:db8::1]",
+        '"it"@[IPv6:2001:db8:0:0:0::1]',
+        '"a b"@[IPv6:2001:DB8::2]',
     ):
         assert refusals.refuses(address), address
 
@@ -41,7 +48,11 @@ def test_nobody_else_is() -> None:
         "x@notnever.test",
         "postmaster",
         "b@x.test",
+        "w@x.test",
         '"@x.test',
+        "it@[ipv6:2001:db8::3]",
+        "it@[x400:something]",
+        "it@[127.0.0.1]",
     ):
         assert not refusals.refuses(address), address
     assert not Refusals().refuses("who@example.org")
@@ -56,3 +67,6 @@ def test_every_mistake_has_its_line() -> None:
         ["list", str(number)] for number in (1, 3, 4, 5, 6, 7, 8)
     ]
     assert "user@example.net" in lines[0]
+    with pytest.raises(ConfigError) as caught:
+        parse_refusals("no list\n" * 1000, "list")
+    assert len(str(caught.value).splitlines()) == MISTAKES_MAX

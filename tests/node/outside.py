@@ -9,10 +9,12 @@ import socket
 import ssl
 import threading
 from asyncio import Server
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from ipaddress import IPv6Address, ip_network
+from typing import Any, cast
 
 import dns.flags
 import dns.message
@@ -25,11 +27,27 @@ import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from mesh.core.ip import Address, is_public, within
+
 Zone = Mapping[tuple[str, str], list[str]]
 """(name, type) -> records as a zone file has them; a name that is not there is none."""
 BROKEN = "broken"
 SILENT = "silent"
-"""Names with which the server fails, or says nothing."""
+LYING = "no"
+"""Names with which the server fails (broken-aaaa.: for that type alone), says nothing, or
+says that they do not exist (no-aaaa.: for that type alone)."""
+
+
+DOCUMENTATION = ("192.0.2.0/24", "198.51.100.0/24", "2001:db8::/32")
+
+
+def public_here(address: Address) -> bool:
+    """As the world has it, but that names for documentation are somebody's."""
+    inner = within(address) if address.version == 6 else None
+    if inner is not None and not cast("IPv6Address", address).ipv4_mapped:
+        return public_here(inner)
+    documented = any(address in ip_network(each) for each in DOCUMENTATION)
+    return documented or is_public(address)
 
 
 @dataclass
@@ -54,7 +72,8 @@ class NameServer:
             return None
         response = dns.message.make_response(query)
         response.flags |= dns.flags.RA
-        if name.startswith(BROKEN):
+        broken = f"{BROKEN}-{kind.lower()}."
+        if name.startswith((f"{BROKEN}.", broken)):
             response.set_rcode(dns.rcode.SERVFAIL)
             return response.to_wire()
         while (alias := self.zone.get((name, "CNAME"))) is not None:
@@ -67,7 +86,9 @@ class NameServer:
             response.answer.append(
                 dns.rrset.from_text(name + ".", 60, "IN", kind, *records)
             )
-        elif not any(name == known for known, _ in self.zone):
+        elif name.startswith(f"{LYING}-{kind.lower()}.") or not any(
+            name == known for known, _ in self.zone
+        ):
             response.set_rcode(dns.rcode.NXDOMAIN)
         return response.to_wire()
 
@@ -200,3 +221,78 @@ def scripted(*sessions: bytes | None) -> Iterator[int]:
         thread.start()
         yield listener.getsockname()[1]
         listener.shutdown(socket.SHUT_RDWR)
+
+
+@asynccontextmanager
+async def puppet(
+    serve: Callable[[trio.SocketStream], Awaitable[object]],
+    *hosts: str,
+) -> AsyncIterator[int]:
+    """Run a server that does with each connection what it is told, then closes it.
+
+    It is at one port of 127.0.0.1, or of all of `hosts`.
+    """
+
+    async def handle(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):  # the other side has gone
+            await serve(stream)
+
+    async with trio.open_nursery() as nursery:
+        port = 0
+        for host in hosts or ("127.0.0.1",):
+            serving = partial(trio.serve_tcp, handle, port, host=host)
+            [listener] = await nursery.start(serving)
+            port = listener.socket.getsockname()[1]
+        yield port
+        nursery.cancel_scope.cancel()
+
+
+REPLIES = {
+    "": b"220 here\r\n",
+    "EHLO": b"250-here\r\n250 8BITMIME\r\n",
+    "MAIL": b"250 ok\r\n",
+    "RCPT": b"250 ok\r\n",
+    "DATA": b"354 go on\r\n",
+    ".": b"250 ok\r\n",
+    "RSET": b"250 ok\r\n",
+    "QUIT": b"221 bye\r\n",
+}
+"""What a mail server of few words says; "" is the connection, "." the final dot."""
+
+
+async def converse(
+    stream: trio.SocketStream,
+    said: Callable[[str, bytes], Awaitable[bytes | None]],
+) -> list[bytes]:
+    """Be a mail server: the contents that came, dots as they were on the wire.
+
+    `said` hears each verb with its line and gives what to answer in the place of
+    REPLIES, b"" for that, None to close.
+    """
+    buffer = bytearray()
+    contents: list[bytes] = []
+
+    async def until(end: bytes) -> bytes:
+        while end not in buffer:
+            octets = await stream.receive_some()
+            if not octets:
+                raise trio.BrokenResourceError
+            buffer.extend(octets)
+        line, _, rest = bytes(buffer).partition(end)
+        buffer[:] = rest
+        return line + end
+
+    verb, line = "", b""
+    while (reply := await said(verb, line)) is not None:
+        reply = reply or REPLIES[verb]
+        if verb == "." and reply.startswith(b"2"):
+            contents.append(line.removesuffix(b".\r\n"))
+        await stream.send_all(reply)
+        if verb == "QUIT":
+            break
+        if verb == "DATA" and reply.startswith(b"3"):
+            verb, line = ".", (await until(b"\r\n.\r\n"))
+        else:
+            line = await until(b"\r\n")
+            verb = line[:4].decode().strip()
+    return contents

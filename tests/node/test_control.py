@@ -13,9 +13,8 @@ import trio
 from trio.testing import MockClock
 
 from mesh.core.clock import Clock
-from mesh.core.control import Ask, Request, What, encode_request
+from mesh.core.control import CONTROL_NAME, Ask, Request, What, encode_request
 from mesh.node.control import (
-    CONTROL_MODE,
     IDLE_SECONDS,
     LINK_SECONDS,
     REQUEST_SECONDS,
@@ -26,12 +25,16 @@ from mesh.node.control import (
 from mesh.node.conversation import Conversation, Conversations
 from mesh.node.peers import Peers, Us
 from mesh.node.routing import UNROUTED
+from mesh.node.starting import CONTROL_MODE
 from mesh.node.submission import bind_unix
 from mesh.node.wire import SocketWire
 from tests.descriptors import DAY, NOW, text_of
 from tests.harness import Cable, Half, Patience, connect, half, until
+from tests.node.homes import Home, running
 
 BRAVO = "mix@bravo.test"
+DONE = {"ok": True}
+"""No count: a poll would be a curve of the load."""
 
 
 class Operator:
@@ -134,6 +137,34 @@ async def test_a_link_and_why_there_is_none(
         assert "carol.mesh" in answer["notes"][0]
 
 
+async def test_what_is_wrong_with_the_refuse_list(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    del autojump_clock, patience
+    alpha = Home(tmp_path, "alpha")
+    refuse = alpha.path / "refuse"
+    refuse.write_text("who@else.test\n")
+    alpha.set(refuse='"refuse"')
+
+    async def notes() -> list[str]:
+        stream = await trio.open_unix_socket(alpha.path / "state" / CONTROL_NAME)
+        await stream.send_all(encode_request(Request(Ask.STATUS)))
+        told = json.loads(await everything(stream))["notes"]
+        assert isinstance(told, list)
+        return told
+
+    async with running(alpha):
+        assert await notes() == []
+        refuse.write_text("nobody\n")
+        await trio.sleep(2)
+        [note] = await notes()
+        assert note.startswith(f"{refuse}:1: no address")
+        assert note.endswith("the last good list stays in force")
+        refuse.write_text("who@else.test\n")
+        await trio.sleep(2)
+        assert await notes() == []
+
+
 async def test_a_peer_that_dials_and_one_that_shakes_hands(
     tmp_path: Path, autojump_clock: MockClock, patience: Patience
 ) -> None:
@@ -203,7 +234,7 @@ async def test_retry_leads_back_and_drop_destroys(
         while ready:
             alpha.qmgr.defer(ready.popleft())
         assert alpha.qmgr.deferred == 5
-        assert await operator.ask(Ask.RETRY) == {"ok": True, "about": 8}
+        assert await operator.ask(Ask.RETRY) == DONE
         await until(lambda: len(ready) == 5)
         assert alpha.qmgr.deferred == 0
         for _ in range(2):
@@ -211,11 +242,11 @@ async def test_retry_leads_back_and_drop_destroys(
         alpha.submit(b"y\r\n", "gone@nowhere.test")
         await until(lambda: alpha.spool.waiting == 6)
         dropped = await operator.ask(Ask.DROP, what=What.UNROUTED)
-        assert dropped == {"ok": True, "about": 1}
+        assert dropped == DONE
         assert not alpha.qmgr.queue(UNROUTED).ready
         assert alpha.spool.waiting == 5
         dropped = await operator.ask(Ask.DROP, what=What.DEFERRED)
-        assert dropped == {"ok": True, "about": 2}
+        assert dropped == DONE
         assert alpha.spool.waiting == 3
         assert len(ready) == 3
 

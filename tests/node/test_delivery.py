@@ -420,6 +420,7 @@ async def test_who_is_quicker_than_the_disk_goes_first(
         with patience.slow_disk(alpha.spool):
             nursery.start_soon(lmtp_delivery(alpha, tmp_path / "lmtp.sock").run)
             await trio.sleep(1)
+            alpha.routes["later@alpha"] = "local:0"
             alpha.qmgr.release("local:0", elsewhere)
             await trio.sleep(1)
         await until(lambda: alpha.quiet)

@@ -4,6 +4,7 @@
 import errno
 import fcntl
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,20 @@ import trio
 from trio.testing import MockClock
 
 from mesh.cli import dropoff
+from mesh.core import drop as core_drop
 from mesh.core.drop import (
     MAIL_LEN_MIN,
     Mail,
     mail_name,
+    open_mail_untrusted,
     parse_key_untrusted,
     seal_mail,
     temp_name,
 )
 from mesh.core.reply import Reply
 from mesh.errors import CannotCreateError, IoError, MessageError, TryLaterError
+from mesh.node import drop as node_drop
+from mesh.node import qmgr
 from mesh.node.dropbox import DropBox
 from mesh.node.onetime import OneTimeKeys
 from tests.disk import NOBODY, forbidden_folder, full_disk
@@ -151,14 +156,14 @@ async def test_hostile_things_under_every_name(
     leave(tmp_path, 1)
     async with taking(tmp_path) as (alpha, drop):
         assert await waits(alpha, 1) == [b"1\r\n"]
-        await until(lambda: drop.junk == 5)
+        await until(lambda: drop.junk == 6)
         leave(tmp_path, 2, 3)
         started = trio.current_time()
         assert len(await waits(alpha, 3)) == 3
         assert trio.current_time() - started <= 2
         await until(lambda: not os.path.lexists(paths[0]))
         await trio.sleep(30)
-    assert paths[5].exists()  # perhaps a message, and too long for this node
+    assert not paths[5].exists()
     assert len(list(drop_folder.glob("other*"))) == 50
 
 
@@ -172,6 +177,64 @@ async def test_more_than_one_group(
     async with taking(tmp_path, max_message=4_000_000) as (alpha, _):
         assert len(await waits(alpha, 5)) == 5
         await until(lambda: not names(tmp_path, "mail"))
+
+
+async def test_a_limit_that_was_lowered_loses_nothing(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    del autojump_clock, patience
+    await stocked(tmp_path)
+    dropoff.drop(str(tmp_path / "drop"), mail(content=b"x" * 3_000_000))
+    async with taking(tmp_path, max_message=10_000) as (alpha, drop):
+        assert await waits(alpha, 1) == [b"x" * 3_000_000]
+        assert drop.junk == 0
+
+
+async def test_more_copies_than_the_queue_takes_hold_no_key(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No sender of ours makes such a file; the queue says 452 to it for ever."""
+    del autojump_clock, patience
+    await stocked(tmp_path)
+    for where in (("you@alpha.test", "me@other.test"), ("you@alpha.test",)):
+        dropoff.drop(str(tmp_path / "drop"), Mail("", where, b"x" * 20_000))
+    before = names(tmp_path, "mail")
+    for module in (core_drop, qmgr):
+        monkeypatch.setattr(module, "COPIES_MAX", 30_000)
+    async with taking(tmp_path) as (alpha, drop):
+        assert len(await waits(alpha, 1)) == 1
+        await until(lambda: not names(tmp_path, "mail"), 5)
+        assert drop.junk == 1
+        assert len(before) == 2
+        await until(lambda: len(names(tmp_path, "key")) == 8)
+
+
+async def test_messages_are_opened_in_a_thread_of_the_folder_s_own(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One at a time, and none of them on Trio's thread."""
+    del autojump_clock, patience
+    await stocked(tmp_path)
+    leave(tmp_path, 1, 2, 3)
+    limiter = trio.to_thread.current_default_thread_limiter()
+    seen: list[tuple[bool, float]] = []
+
+    def opening(*args: Any) -> Mail:
+        on_trio = threading.current_thread() is threading.main_thread()
+        seen.append((on_trio, limiter.borrowed_tokens))
+        return open_mail_untrusted(*args)
+
+    monkeypatch.setattr(node_drop, "open_mail_untrusted", opening)
+    async with taking(tmp_path) as (alpha, drop):
+        assert await waits(alpha, 3) == [b"1\r\n", b"2\r\n", b"3\r\n"]
+        assert drop.threads.total_tokens == 1
+    assert seen == [(False, 0)] * 3
 
 
 async def test_no_room_in_the_spool_leaves_it_lying(
@@ -216,6 +279,35 @@ async def test_a_lock_that_somebody_holds(
             file.close()
         await until(lambda: not names(tmp_path, "mail"), 15)
         assert await alpha.arrived() == [b"1\r\n"]
+
+
+async def test_no_lock_keeps_a_key_for_ever(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    del autojump_clock, patience
+    await stocked(tmp_path)
+    leave(tmp_path, 1)
+    keys = {p.name: p.read_bytes() for p in (tmp_path / "drop").glob("key.*")}
+    slots = (tmp_path / "drop.keys").read_bytes()
+    held = [(tmp_path / "drop" / name).open("rb") for name in keys]
+    for file in held:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    async with taking(tmp_path) as (alpha, _):
+        assert await waits(alpha, 1) == [b"1\r\n"]
+        await trio.sleep(50)
+        assert (tmp_path / "drop.keys").read_bytes() == slots
+        await until(lambda: not names(tmp_path, "mail"), 25)
+        await until(lambda: len(names(tmp_path, "key")) == 8)
+        after = {p.name: p.read_bytes() for p in (tmp_path / "drop").glob("key.*")}
+        assert sum(keys[name] != after[name] for name in keys) == 1
+        assert (tmp_path / "drop.keys").read_bytes() != slots
+        await trio.sleep(60)
+        assert await alpha.arrived() == [b"1\r\n"]
+        assert after == {
+            p.name: p.read_bytes() for p in (tmp_path / "drop").glob("key.*")
+        }
+    for file in held:
+        file.close()
 
 
 async def test_what_a_sender_left_half_written_goes(
@@ -288,7 +380,7 @@ async def test_a_folder_that_fails_is_tried_again(
         with monkeypatch.context() as patch:
             failed: list[int] = []
 
-            def fail(_: object, slot: int) -> bool:
+            def fail(_: object, slot: int, **__: bool) -> bool:
                 failed.append(slot)
                 raise OSError(errno.EMFILE, "Too many open files")
 
@@ -468,13 +560,12 @@ async def test_somebody_else_is_faster(
             (folder / temp_name(one.id)).touch()  # type: ignore[attr-defined]
         return seal(one, message, entropy)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(os, "link", linked_before)
-    monkeypatch.setattr(dropoff, "_fill", cleared)
-    monkeypatch.setattr(dropoff, "seal_mail", emptied)
-    leave(tmp_path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", linked_before)
+        patch.setattr(dropoff, "_fill", cleared)
+        patch.setattr(dropoff, "seal_mail", emptied)
+        leave(tmp_path, 1)
     assert sorted(once) == ["fill", "link", "seal", "temp"]
-    monkeypatch.undo()
-    few_slots(monkeypatch)
     sizes = [p.stat().st_size for p in folder.glob("mail.*")]
     assert sorted(sizes) == [0, MAIL_LEN_MIN]
     async with taking(tmp_path) as (alpha, _):

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The drop folder's files: hostile things under every name that the node looks at."""
 
+import errno
 import fcntl
 import os
 import socket
+import struct
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from mesh.core.drop import (
 )
 from mesh.errors import CannotCreateError, IoError
 from mesh.node.dropbox import DropBox, Found
-from tests.disk import NOBODY, forbidden_folder, full_disk
+from tests.disk import NOBODY, forbidden_folder, full_disk, unprivileged
 
 ONE = OneTime(b"i" * 16, b"p" * 32)
 KEY, MAIL, TEMP = key_name(7), mail_name(ONE.id), temp_name(ONE.id)
@@ -97,11 +100,7 @@ def test_what_lies_under_a_message_s_name(
     folder: Path, box: DropBox, what: str
 ) -> None:
     put(folder / MAIL, what)
-    expected = {
-        "nothing": Found.LATER,
-        "mail": Found.MAIL,
-        "huge": Found.LATER,
-    }
+    expected = {"nothing": Found.LATER, "mail": Found.MAIL}
     found, octets = box.read(ONE)
     assert found is expected.get(what, Found.JUNK)
     assert octets == (bytes(MAIL_LEN_MIN) if what == "mail" else b"")
@@ -122,6 +121,84 @@ def test_who_may_not_submit(folder: Path, box: DropBox) -> None:
         other = DropBox(folder, 4 * MAIL_LEN_MIN, uids)
         assert other.read(ONE)[0] is found
         other.close()
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder of the user that the tests become when they are root."""
+    with tempfile.TemporaryDirectory() as name:
+        if os.geteuid() == 0:
+            os.chown(name, NOBODY, NOBODY)
+        yield Path(name)
+
+
+def test_a_file_that_its_owner_keeps_from_us(shared: Path) -> None:
+    put(shared / MAIL, "mail")
+    for mode, found in (
+        (0o644, Found.MAIL),
+        (0o400, Found.JUNK),
+        (0o000, Found.JUNK),
+    ):
+        (shared / MAIL).chmod(mode)
+        with unprivileged():
+            box = DropBox(shared, 4 * MAIL_LEN_MIN, None)
+            if os.geteuid() == NOBODY or not mode:
+                assert box.read(ONE)[0] is found
+            box.close()
+
+
+def acl(*entries: tuple[int, int, int]) -> bytes:
+    """An access list as the kernel keeps it: (tag, permissions, whose)."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *e) for e in entries)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_a_file_that_a_list_keeps_from_us(shared: Path) -> None:
+    put(shared / MAIL, "mail")
+    (shared / MAIL).chmod(0o644)
+    none = 0xFFFFFFFF
+    entries = ((1, 6, none), (2, 0, NOBODY), (4, 4, none), (16, 4, none), (32, 4, none))
+    try:
+        os.setxattr(shared / MAIL, "system.posix_acl_access", acl(*entries))
+    except OSError:
+        pytest.skip("no access lists here")
+    assert (shared / MAIL).stat().st_mode & 0o777 == 0o644
+    with unprivileged():
+        box = DropBox(shared, 4 * MAIL_LEN_MIN, None)
+        assert box.read(ONE) == (Found.JUNK, b"")
+        box.close()
+
+
+def test_what_may_not_even_be_looked_at(
+    folder: Path, box: DropBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user's own file system, mounted on a folder under a message's name."""
+    put(folder / MAIL, "folder")
+
+    def refuse(*_: object, **__: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        for call in ("open", "lstat", "rename"):
+            patch.setattr(os, call, refuse)
+        assert box.look([(7, ONE)]) == ([7], [])
+        assert box.read(ONE) == (Found.JUNK, b"")
+        box.remove(ONE)
+
+
+def test_what_this_machine_keeps_from_us_stays(
+    folder: Path, box: DropBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(folder / MAIL, "mail")
+
+    def refuse(*_: object, **__: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    (folder / MAIL).chmod(0o644)
+    assert box.read(ONE) == (Found.LATER, b"")
+    (folder / MAIL).unlink()
+    assert box.read(ONE) == (Found.LATER, b"")
 
 
 def test_what_cannot_be_read_stays(
@@ -191,6 +268,7 @@ def test_a_locked_key_stays(folder: Path, box: DropBox) -> None:
     with (folder / KEY).open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert not box.withdraw(7)
+        assert not box.withdraw(7, by_force=False)
         box.remove_abandoned(7, ONE)
         assert (folder / KEY).exists()
         assert (folder / TEMP).exists()
@@ -199,6 +277,54 @@ def test_a_locked_key_stays(folder: Path, box: DropBox) -> None:
     assert not (folder / TEMP).exists()
     assert box.withdraw(7)
     box.remove_abandoned(7, ONE)
+
+
+def test_a_locked_key_goes_by_force(folder: Path, box: DropBox) -> None:
+    box.publish(7, ONE)
+    with (folder / KEY).open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert box.withdraw(7, by_force=True)
+        assert not (folder / KEY).exists()
+
+
+def test_a_key_that_cannot_be_taken_away_is_not_said_to_be(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a sender would seal to what is destroyed next."""
+    with unprivileged():
+        box = DropBox(shared, 4 * MAIL_LEN_MIN, None)
+        box.publish(7, ONE)
+    for mode in (0o644, 0o000):
+        (shared / KEY).chmod(mode)
+        shared.chmod(0o555)
+        with unprivileged(), pytest.raises(OSError, match="busy"):
+            box.withdraw(7)
+        assert (shared / KEY).exists()
+        shared.chmod(0o700)
+    with unprivileged():
+        assert box.withdraw(7)
+    assert not (shared / KEY).exists()
+    (shared / KEY).mkdir()
+
+    def refuse(*_: object, **__: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    for call in ("open", "lstat", "rename"):  # a user's file system, mounted on it
+        monkeypatch.setattr(os, call, refuse)
+    assert box.withdraw(7)
+    monkeypatch.undo()
+    box.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
+def test_a_stranger_s_key_that_we_may_not_read_holds_up_nothing(shared: Path) -> None:
+    (shared / KEY).write_bytes(pack_key(ONE))
+    (shared / KEY).chmod(0)
+    with unprivileged():
+        box = DropBox(shared, 4 * MAIL_LEN_MIN, None)
+        assert box.withdraw(7)
+        box.close()
+    assert not (shared / KEY).exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")

@@ -4,6 +4,7 @@
 import errno
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from mesh.core.cell import CELL_LEN, PADDING
+from mesh.core.handshake import PeerKeys
 from mesh.core.strand import hello_body
 from mesh.errors import CannotCreateError
 from mesh.node.counters import PeerCounters
@@ -182,6 +184,43 @@ async def test_a_peer_removed_while_its_proof_is_written_gets_no_link(
         await until(lambda: caller.far.closed)
         assert not bravo.half.exchange.peers
         assert caller.silent_for >= 60
+
+
+@pytest.mark.parametrize(
+    "other",
+    [replace(keys_of("alpha"), identity=keys_of("mallory").identity),
+     replace(keys_of("alpha"), name="zulu")],
+)  # fmt: skip
+async def test_a_link_key_that_is_anothers_by_then_gets_no_link(
+    tmp_path: Path, autojump_clock: MockClock, other: PeerKeys
+) -> None:
+    """Removed, and listed again under another name or key, while the disk worked."""
+    async with end(tmp_path, "bravo", "alpha") as bravo, trio.open_nursery() as nursery:
+        save = bravo.counters.save
+
+        def changing(statement: bytes) -> None:
+            save(statement)
+            bravo.gate.find_peer = lambda _: other
+
+        bravo.counters.save = changing  # type: ignore[method-assign]
+        caller, _ = await proven(nursery, bravo, "alpha")
+        await until(lambda: caller.far.closed)
+        assert not bravo.half.exchange.peers
+
+
+async def test_a_peer_whose_connection_broke_may_come_again_at_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with end(tmp_path, "bravo", "alpha") as bravo, trio.open_nursery() as nursery:
+        first = Caller(nursery, bravo)
+        first.wire.try_send(hand("alpha", "bravo").message_1())
+        await answered(first)
+        first.wire.close()
+        await trio.sleep(0.1)
+        again = Caller(nursery, bravo)
+        again.wire.try_send(hand("alpha", "bravo", 2).message_1())
+        await answered(again)
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_proof_that_cannot_be_written_counts_for_nothing(

@@ -2,6 +2,7 @@
 """Adding and removing peers: all or none, one at a time, no rollback."""
 
 import fcntl
+import os
 import stat
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from mesh.node.listing import add, remove
 from mesh.node.peers import Peers, Snapshot, Us
 from mesh.node.routing import Routing
 from tests.descriptors import DAY, NOW, signed, text_of
-from tests.disk import forbidden_folder, full_disk
+from tests.disk import NOBODY, forbidden_folder, full_disk
 
 US = Us("alpha", "main", {"mix@alpha.test": 0, "postmaster": 0})
 
@@ -264,7 +265,7 @@ import sys
 from pathlib import Path
 from mesh.node.listing import add
 from tests.descriptors import NOW, signed
-from tests.disk import forbidden_folder, full_disk
+from tests.disk import NOBODY, forbidden_folder, full_disk
 from tests.node.test_listing import US
 names = sys.argv[2].split(",")
 for _ in range(3):
@@ -334,6 +335,29 @@ def test_what_a_removed_peer_served_is_withheld_for_a_month(tmp_path: Path) -> N
     directory = snapshot(tmp_path).directory
     assert directory.is_withheld("mix@carol.test", NOW + 31 * DAY)
     assert directory.is_withheld("list@else.test", NOW + 30 * DAY)
+
+
+def test_what_cannot_be_read_of_the_removed_is_not_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "bravo.mesh").write_text(text_of("bravo"))
+    removed = tmp_path / ".removed"
+    removed.mkdir()
+    with pytest.raises(DescriptorError, match="removed: not a regular file"):
+        remove(tmp_path, "bravo", "alpha", NOW)
+    assert (tmp_path / "bravo.mesh").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_writes_the_nodes_user_can_read(tmp_path: Path) -> None:
+    os.chown(tmp_path, NOBODY, NOBODY)
+    offer(tmp_path, signed("bravo"), signed("carol"))
+    remove(tmp_path, "bravo", "alpha", NOW)
+    for name in ("carol.mesh", ".removed"):
+        found = (tmp_path / name).stat()
+        assert (found.st_uid, found.st_gid, found.st_mode) == (
+            NOBODY,
+            NOBODY,
+            stat.S_IFREG | 0o600,
+        )
 
 
 def test_a_watching_node_sees_what_is_withheld(tmp_path: Path) -> None:

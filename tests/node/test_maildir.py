@@ -58,6 +58,7 @@ def test_what_was_written_before_the_disk_was_full_counts(tmp_path: Path) -> Non
     with full_disk():
         assert deliver(tmp_path, letters) == 1
     assert names(tmp_path / "new") == [NAME]
+    assert not names(tmp_path / "tmp")
     repeated = [each._replace(repeated=True) for each in letters[1:]]
     assert deliver(tmp_path, repeated) == 2
     assert (tmp_path / "new" / OTHER).read_bytes() == b"more than ten octets\n"

@@ -2,8 +2,12 @@
 """MX look-ups against a real name server."""
 
 import socket
+import threading
+from ipaddress import ip_address
 
 import pytest
+import trio
+import trio.testing
 
 from mesh.core.reply import Reply
 from mesh.node.mx import (
@@ -11,13 +15,15 @@ from mesh.node.mx import (
     LOOP,
     NO_DNS,
     NO_DOMAIN,
+    NO_ROUTE,
     NULL_MX,
+    PRIVATE,
+    Fixed,
     Lookup,
     Place,
     is_own,
-    is_public,
 )
-from tests.node.outside import Zone, name_server
+from tests.node.outside import Zone, name_server, public_here
 
 ZONE: Zone = {
     ("two.test", "MX"): ["20 b.test.", "10 a.test.", "30 none.test."],
@@ -44,6 +50,25 @@ ZONE: Zone = {
     ("us.elsewhere.test", "A"): ["192.0.2.77"],
     ("first.test", "MX"): ["10 us.test.", "20 a.test."],
     ("dark.test", "MX"): ["10 broken.test."],
+    ("half.test", "MX"): ["10 broken.test.", "20 a.test."],
+    ("half4.test", "MX"): ["10 broken-aaaa.test."],
+    ("broken-aaaa.test", "A"): ["192.0.2.4"],
+    ("half6.test", "MX"): ["10 broken-a.test."],
+    ("broken-a.test", "AAAA"): ["2001:db8::4"],
+    ("liar.test", "MX"): ["10 no-aaaa.test."],
+    ("no-aaaa.test", "A"): ["192.0.2.5"],
+    ("dark-plain.test", "MX"): ["10 broken-a.lo.test.", "20 lo.test."],
+    ("us-dark.test", "MX"): ["10 broken-aaaa.us.test."],
+    ("broken-aaaa.us.test", "A"): ["198.51.100.1"],
+    ("us-nowhere.test", "MX"): ["10 nowhere.us.test."],
+    ("inside.test", "A"): ["10.0.0.1", "172.16.0.1", "192.168.0.1", "100.64.0.1"],
+    ("inside.test", "AAAA"): ["fd00::1", "fec0::1", "::ffff:10.0.0.1", "2002:a00:1::"],
+    ("disguised.test", "MX"): ["10 nat64.test.", "20 a.test."],
+    ("nat64.test", "AAAA"): ["64:ff9b::198.51.100.1"],
+    ("named-by-number.test", "MX"): ["10 nat.test.", "20 a.test."],
+    ("nat.test", "A"): ["192.0.2.88"],
+    ("split.test", "MX"): ["10 within.test.", "20 a.test."],
+    ("within.test", "AAAA"): ["fd00::7"],
     ("many.test", "MX"): [f"{n} a.test." for n in range(1, 20)],
 }
 A = [Place("a.test", "192.0.2.1", 2525), Place("a.test", "2001:db8::1", 2525)]
@@ -60,13 +85,24 @@ EXPECTED: dict[str, list[Place] | Reply] = {
     "none.test": NO_DOMAIN,
     "nowhere.test": NO_DOMAIN,
     "loop.test": A,
-    "only.test": LOOP,
+    "only.test": PRIVATE,
+    "inside.test": PRIVATE,
+    "disguised.test": LOOP,
+    "named-by-number.test": LOOP,
+    "split.test": LOOP,
     "backup.test": A,
     "named.test": B,
     "first.test": LOOP,
     "broken.test": NO_DNS,
     "dark.test": NO_DNS,
     "silent.test": NO_DNS,
+    "half.test": A,
+    "half4.test": [Place("broken-aaaa.test", "192.0.2.4", 2525)],
+    "half6.test": [Place("broken-a.test", "2001:db8::4", 2525)],
+    "liar.test": [Place("no-aaaa.test", "192.0.2.5", 2525)],
+    "dark-plain.test": NO_DNS,
+    "us-dark.test": LOOP,
+    "us-nowhere.test": LOOP,
     "x" * 64 + ".test": NO_DOMAIN,
     ".".join(["x" * 60] * 5): NO_DOMAIN,
     "a..b": NO_DOMAIN,
@@ -76,7 +112,16 @@ EXPECTED: dict[str, list[Place] | Reply] = {
     "[198.51.100.1]": LOOP,
     "[ipv6:::1]": LOOP,
     "[ipv6:fd00::7]": LOOP,
+    "[ipv6:fd00::8]": PRIVATE,
+    "[10.0.0.1]": PRIVATE,
+    "[ipv6:::ffff:198.51.100.1]": LOOP,
+    "[ipv6:::ffff:127.0.0.1]": PRIVATE,
+    "[ipv6:64:ff9b::c633:6401]": LOOP,
+    "[ipv6:64:ff9b::c000:202]": [Place("", "64:ff9b::c000:202", 2525)],
+    "[192.0.2.88]": LOOP,
     "[x:y]": NO_DOMAIN,
+    "[ipv6:fe80::1%lo]": NO_DOMAIN,
+    "[ipv6:2001:db8::9%lo]": NO_DOMAIN,
 }
 
 
@@ -84,11 +129,12 @@ EXPECTED: dict[str, list[Place] | Reply] = {
 async def test_where_a_domain_s_mail_goes(domain: str) -> None:
     async with name_server(ZONE) as server:
         lookup = Lookup(
-            own_hosts=["us.elsewhere.test"],
+            own_hosts=["us.elsewhere.test", "nowhere.us.test", "192.0.2.88"],
             name_servers=[server.address],
             port=2525,
             seconds=0.5,
-            own=lambda address: address in {"198.51.100.1", "fd00::7"},
+            own=lambda address: str(address) in {"198.51.100.1", "fd00::7"},
+            public=public_here,
         )
         assert await lookup.places(domain) == EXPECTED[domain]
 
@@ -97,7 +143,9 @@ async def test_equal_preferences_are_shuffled_and_addresses_are_bounded() -> Non
     zone = dict(ZONE)
     zone["equal.test", "MX"] = ["10 a.test.", "10 b.test."]
     async with name_server(zone) as server:
-        lookup = Lookup(name_servers=[server.address], own=lambda _: False)
+        lookup = Lookup(
+            name_servers=[server.address], own=lambda _: False, public=public_here
+        )
         orders = set()
         for _ in range(40):
             places = await lookup.places("equal.test")
@@ -128,22 +176,46 @@ async def test_the_system_s_name_servers_are_the_default(
 
 
 def test_the_kernel_knows_what_is_own() -> None:
-    assert is_own("127.0.0.1")
-    assert not is_own("192.0.2.1")
-    assert not is_own("2001:db8::1")
-    assert not is_own("255.255.255.255")
+    for own in ("127.0.0.1", "::ffff:7f00:1"):  # the kernel writes ::ffff:127.0.0.1
+        assert is_own(ip_address(own))
+    for other in ("192.0.2.1", "2001:db8::1", "255.255.255.255"):
+        assert not is_own(ip_address(other))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))
-        assert is_own(probe.getsockname()[0])
+        assert is_own(ip_address(probe.getsockname()[0]))
 
 
-@pytest.mark.parametrize(
-    "address", ["127.0.0.1", "0.1.2.3", "::ffff:127.0.0.1", "2002:7f00:1::", "fe80::1"]
-)
-def test_nobodys_mail_server_is_there(address: str) -> None:
-    assert not is_public(address)
+async def test_a_fixed_route_is_looked_up_as_the_machine_does_it() -> None:
+    fixed = Fixed()
+    assert await fixed.places("127.0.0.1:25") == [Place("127.0.0.1", "127.0.0.1", 25)]
+    assert await fixed.places("[::1]:26") == [Place("::1", "::1", 26)]
+    found = await fixed.places("localhost:27")
+    assert isinstance(found, list)
+    assert Place("localhost", "127.0.0.1", 27) in found
 
 
-@pytest.mark.parametrize("address", ["192.0.2.1", "10.0.0.1", "2001:db8::1", "fd00::1"])
-def test_somebodys_mail_server_may_be_there(address: str) -> None:
-    assert is_public(address)
+@pytest.mark.parametrize("host", ["_smtp.invalid", "x" * 63 + ".invalid"])
+async def test_a_fixed_route_without_an_address(host: str) -> None:
+    assert await Fixed().places(f"{host}:25") is NO_ROUTE
+
+
+async def test_a_slow_resolver_takes_threads_of_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    freed = threading.Event()
+
+    def slow(*_: object, **__: object) -> list[object]:
+        freed.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    fixed, others = Fixed(seconds=0.1), trio.to_thread.current_default_thread_limiter()
+    try:
+        async with trio.open_nursery() as nursery:
+            for _ in range(int(others.total_tokens)):
+                nursery.start_soon(fixed.places, "slow.invalid:25")
+            await trio.testing.wait_all_tasks_blocked()
+            assert others.borrowed_tokens == 0
+        assert await fixed.places("slow.invalid:25") is NO_ROUTE
+    finally:
+        freed.set()

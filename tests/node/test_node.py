@@ -236,6 +236,11 @@ async def test_a_start_that_fails_leaves_nothing(
     with pytest.raises(ConfigError):
         alpha.make()
     key.write_text(good)
+    folder = alpha.path / "peers.d"
+    folder.rename(alpha.path / "elsewhere")  # who is a peer, and not for port 25?
+    with pytest.raises(ConfigError, match=r"peers\.d: No such file"):
+        alpha.make()
+    folder.mkdir()
     async with running(alpha):
         assert await alpha.submit("mix@alpha.test") == [250, 250]
     send.close()

@@ -5,11 +5,13 @@ import errno
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from mesh.core.descriptor import END
 from mesh.core.directory import Conflict, Local, ToPeer
 from mesh.node.peers import FILE_MAX_LEN, PEERS_MAX, Peers, Us
 from tests.descriptors import DAY, NOW, signed, text_of
@@ -300,6 +302,31 @@ def test_one_name_with_two_keys_is_nobody(folder: Path) -> None:
     assert len(found.mistakes) == 2
 
 
+def test_one_name_with_two_keys_in_one_file_is_nobody(folder: Path) -> None:
+    text = text_of("carol") + text_of("carol", seed="mallory") + text_of("dave")
+    (folder / "more.mesh").write_text(text)
+    found = watch(folder).snapshot
+    assert list(found.by_name) == ["bravo", "dave"]
+    assert len(found.mistakes) == 2
+    assert all("more.mesh: carol: another" in line for line in found.mistakes)
+
+
+@pytest.mark.parametrize("mark", ["\x0c", "\x0b", "\x1c", "\x85", "\u2028", "\xa0"])
+def test_lines_end_where_the_parser_ends_them(folder: Path, mark: str) -> None:
+    """Else one END more than descriptors, or a word for another than was meant."""
+    word = "Serves-Confirmed: list@else.test\n"
+    (folder / "more.mesh").write_text(
+        f"{mark}{END}\n{mark}{word}"
+        + text_of("carol", serves=("list@else.test",))
+        + text_of("dave")
+        + f"{mark}{END}\n"
+    )
+    found = watch(folder).snapshot
+    assert found.mistakes == ()
+    assert list(found.by_name) == ["bravo", "carol", "dave"]
+    assert found.by_name["carol"].counted == ()
+
+
 def test_one_bad_among_many_and_what_was_before_stays(folder: Path) -> None:
     many = folder / "more.mesh"
     many.write_text(text_of("carol") + text_of("dave"))
@@ -309,3 +336,79 @@ def test_one_bad_among_many_and_what_was_before_stays(folder: Path) -> None:
     assert list(peers.snapshot.by_name) == ["bravo", "carol", "dave"]
     assert peers.snapshot.by_name["carol"].descriptor.serial == 7
     assert peers.snapshot.mistakes[0].startswith(f"{many}:")
+
+
+def test_what_was_removed_is_read_when_it_changed_and_stays_when_it_cannot_be(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed = folder / ".removed"
+    removed.write_text("2099-01-01 mix@else.test\n")
+    peers = watch(folder)
+    assert peers.snapshot.directory.is_withheld("mix@else.test", NOW)
+    with monkeypatch.context() as patch:  # a look each second costs one stat
+        patch.setattr("mesh.node.peers.read_withheld", None)
+        assert not peers.poll()
+    removed.unlink()
+    removed.mkdir()
+    assert [peers.poll(), peers.poll()] == [True, False]
+    assert peers.snapshot.directory.is_withheld("mix@else.test", NOW)
+    (line,) = peers.snapshot.mistakes
+    assert line.startswith(f"{removed}: not a regular file")
+    removed.rmdir()
+    assert peers.poll()
+    assert not peers.snapshot.directory.is_withheld("mix@else.test", NOW)
+    assert not peers.snapshot.mistakes
+
+
+def test_what_was_removed_and_may_not_be_read_is_told() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / ".removed").touch(mode=0)
+        Path(name).chmod(0o755)
+        with unprivileged():
+            (line,) = watch(Path(name)).snapshot.mistakes
+    assert line.startswith(f"{name}/.removed: Permission denied: make it readable")
+
+
+def test_what_was_removed_is_read_again_when_there_are_descriptors(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peers = watch(folder)
+    (folder / ".removed").write_text("2099-01-01 mix@else.test\n")
+
+    def none_left(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mesh.node.peers.os.open", none_left)
+        assert peers.poll()
+    assert peers.poll()
+    assert peers.snapshot.directory.is_withheld("mix@else.test", NOW)
+    assert not peers.poll()
+
+
+def test_a_file_that_is_taken_away_by_hand_leaves_nothing_to_port_25(
+    folder: Path,
+) -> None:
+    peers = watch(folder)
+    (folder / "bravo.mesh").unlink()
+    assert peers.poll()
+    directory = peers.snapshot.directory
+    assert directory.route("mix@bravo.test") is None
+    assert directory.is_withheld("mix@bravo.test", time.time() + 30 * DAY)
+    assert not directory.is_withheld("mix@bravo.test", time.time() + 32 * DAY)
+    (folder / "bravo.mesh").write_text(text_of("bravo"))
+    assert peers.poll()
+    assert peers.snapshot.directory.route("mix@bravo.test") == ToPeer("bravo")
+
+
+def test_who_does_not_count_is_not_reached_in_clear(folder: Path) -> None:
+    """A file that copies a peer's key sends nobody's mail out by port 25."""
+    stolen = signed("bravo").link_keys
+    (folder / "more.mesh").write_text(
+        text_of("dave") + text_of("aaron", link_keys=stolen)
+    )
+    directory = watch(folder).snapshot.directory
+    assert directory.route("mix@bravo.test") is None
+    assert directory.is_withheld("mix@bravo.test", NOW + 1000 * DAY)
+    (folder / "more.mesh").unlink()
+    assert watch(folder).snapshot.directory.route("mix@bravo.test") == ToPeer("bravo")

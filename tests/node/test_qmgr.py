@@ -15,7 +15,7 @@ from mesh.node import qmgr as qmgr_
 from mesh.node.qmgr import FULL, MANY, STORED
 from mesh.node.routing import UNROUTED
 from mesh.node.spool import Ref
-from tests.harness import Half, half, until
+from tests.harness import Half, Patience, half, until
 
 ROUTES = {"a@b": "bravo", "b@b": "bravo", "c@c": "charlie", "m@a": "local:0"}
 
@@ -195,6 +195,7 @@ async def test_released_records_keep_their_order(
         before = list(queue.ready)
         taken = [queue.ready.popleft(), queue.ready.popleft()]
         alpha.qmgr.release("bravo", taken)
+        await until(lambda: len(queue.ready) == 4)
         assert list(queue.ready) == before
 
 
@@ -230,3 +231,50 @@ async def test_a_record_that_does_not_open_leaves_every_list(
         await until(lambda: alpha.spool.corrupt)
         assert not alpha.qmgr.may_lie_there(ref)
         assert not alpha.spool.waiting
+
+
+async def test_peers_that_change_during_a_commit_are_not_missed(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    async with alpha_half(tmp_path) as alpha:
+        with patience.slow_disk(alpha.spool):
+            replies = alpha.submit(b"x\r\n", "a@b", "new@d")
+            alpha.routes |= {"new@d": "delta", "a@b": "charlie"}
+            alpha.qmgr.reroute(lambda _: True, changed=True)
+            assert not replies
+        await until(lambda: alpha.qmgr.queue("delta").ready)
+        await until(lambda: alpha.qmgr.queue("charlie").ready)
+        assert not alpha.qmgr.queue("bravo").ready
+        assert not alpha.qmgr.queue(UNROUTED).ready
+
+
+async def test_peers_that_change_during_a_sweep_are_not_missed(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(qmgr_, "SWEEP_SECONDS", 10.0)
+    async with alpha_half(tmp_path) as alpha:
+        alpha.submit(b"x\r\n", "new@d")
+        await until(lambda: alpha.qmgr.queue(UNROUTED).ready)
+        heads = alpha.spool.heads
+        held: list[trio.Event] = []
+
+        async def slow(refs: list[Ref]) -> object:
+            if not held:
+                held.append(trio.Event())
+                await held[0].wait()
+            return await heads(refs)
+
+        monkeypatch.setattr(alpha.spool, "heads", slow)
+        await until(lambda: held)
+        alpha.routes["new@d"] = "delta"
+        alpha.qmgr.reroute(lambda _: True, changed=True)
+        held[0].set()
+        await until(lambda: alpha.qmgr.queue("delta").ready)
+        # Nor does a sweep that finds nothing new keep anybody from their queue.
+        woken: list[bool] = []
+        alpha.qmgr.queue("delta").wake = lambda: woken.append(True)
+        await until(lambda: woken)
+        assert len(alpha.qmgr.queue("delta").ready) == 1

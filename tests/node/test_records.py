@@ -91,3 +91,30 @@ async def test_who_is_cancelled_puts_all_back_in_order(
         with trio.move_on_after(1):
             await waiting.take(4)
         assert list(ready) == before
+
+
+async def test_what_is_put_back_outside_is_still_in_a_queue(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with half(tmp_path, "alpha", {"who@x": "exit:x"}) as alpha:
+        ready = alpha.qmgr.queue("exit:x").ready
+        alpha.submit(b"x", "who@x")
+        await until(lambda: ready)
+        [ref] = ready
+        alpha.spool._hot.drop(ref)
+
+        async def slow(refs: list[Ref]) -> None:
+            assert alpha.qmgr.exits() == []  # a tick, while the disk is read
+            await trio.sleep_forever()
+
+        monkeypatch.setattr(alpha.spool, "read", slow)
+        with trio.move_on_after(1):
+            await Records(alpha.qmgr, alpha.qmgr.queue("exit:x")).take(4)
+        assert alpha.qmgr.exits() == ["exit:x"]
+        assert list(alpha.qmgr.queue("exit:x").ready) == [ref]
+        ready.clear()
+        assert alpha.qmgr.exits() == []
+        assert "exit:x" not in alpha.qmgr.queues

@@ -75,6 +75,27 @@ async def test_each_recipient_has_its_own_end(
         assert alpha.spool.waiting == 2
 
 
+async def test_what_is_left_is_whole_also_when_only_its_head_was_read(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    async with half(tmp_path, "alpha", ROUTES) as alpha:
+        for recipients in (("a@x", "b@x"), ("c@x", "a@x")):
+            alpha.submit(b"octets\r\n", *recipients, reverse_path=US)
+            ref, _ = await taken(alpha)
+            alpha.spool._hot.drop(ref)
+            [head] = await alpha.spool.heads([ref])
+            assert head is not None
+            assert not head.content
+            if "c@x" in recipients:  # nothing of it can be read any more
+                row, _ = alpha.spool._index.place(ref & 0xFFFFFFFF)
+                alpha.spool._groups.delete([row])
+            assert not alpha.qmgr.settle(ref, head, (NEVER, NO_ROOM))
+        _, rest, _ = await deferred(alpha)
+        assert (rest.recipients, rest.content) == (("b@x",), b"octets\r\n")
+        await until(lambda: alpha.spool.corrupt)
+        assert alpha.qmgr.bounced == 1
+
+
 async def arrived(alpha: Half, count: int) -> list[bytes]:
     await until(lambda: len(alpha.qmgr.queue("local:0").ready) >= count)
     return await alpha.arrived()
@@ -208,9 +229,9 @@ async def test_what_waits_for_no_link_is_given_up(
         ready = alpha.qmgr.queue(place).ready
         age.seconds = GIVE_UP_SECONDS - 1
         await alpha.qmgr._sweep()
-        assert not alpha.qmgr._attempts
+        assert not alpha.qmgr._waiting.attempts
         age.seconds = GIVE_UP_SECONDS
-        alpha.qmgr._attempts[ready[0]] = ATTEMPTS_MIN - 2
+        alpha.qmgr._waiting.attempts[ready[0]] = ATTEMPTS_MIN - 2
         await alpha.qmgr._sweep()
         assert len(ready) == 2
         await until(lambda: alpha.qmgr.bounced)
@@ -276,7 +297,7 @@ async def test_places_outside(
         alpha.qmgr.reroute(lambda _: True, changed=True)
         await until(lambda: len(alpha.qmgr.queue("b").ready) == 2)
         assert alpha.qmgr.exits() == []
-        assert "exit:x" not in alpha.qmgr._queues
+        assert "exit:x" not in alpha.qmgr.queues
 
 
 async def test_a_maildir_that_cannot_be_written_defers(

@@ -289,6 +289,38 @@ async def test_a_client_may_leave_at_any_time(
         assert await again.say(b"BDAT 2 LAST\r\n\r\n") == [250]
 
 
+async def test_a_session_that_ended_takes_nothing_more_in(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    """Its client has no reply and hands it over again: once would be twice."""
+    async with local(tmp_path) as here:
+        more = b"MAIL FROM:<>\r\nRCPT TO:<mix@alpha>\r\nBDAT 2 LAST\r\n\r\n"
+        async with trio.open_nursery() as serving:
+            with bind_unix(tmp_path / "other.sock") as sock:
+                serving.start_soon(here.submission.run, sock)
+                client = await here.connect(tmp_path / "other.sock")
+                with patience.slow_disk(here.alpha.spool):
+                    await client.stream.send_all(b"EHLO x\r\n" + more * 3)
+                    await until(lambda: here.submission.unanswered)
+                    serving.cancel_scope.cancel()
+                    await trio.sleep(1)
+        await until(lambda: here.alpha.spool.waiting)
+        await trio.sleep(5)
+        assert here.alpha.spool.waiting == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_user_of_any_number_is_known() -> None:
+    was = os.geteuid()
+    os.seteuid(4_000_000_000)
+    try:
+        near, far = socket.socketpair()
+    finally:
+        os.seteuid(was)
+    with near, far:
+        assert submission_._uid_of(near) == 4_000_000_000
+
+
 async def test_who_closes_its_sending_side_still_gets_replies(
     tmp_path: Path, autojump_clock: MockClock, patience: Patience
 ) -> None:

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""What waits, in memory: a queue a place, what is deferred, what is known of each record.
+
+    queues     place -> the records that may go there now, oldest first
+    deferred   a heap by the time of the next try
+    attempts   how often a record was tried; none yet: no entry
+    doubtful   records that may have been delivered without our knowing
+
+A record is in one list or with one worker, never in two.  A queue for a place outside
+is dropped when it is empty and nobody has in hand what may go back into it: a list that
+is no queue any more would hide its records until the next start.  Trio thread only.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from mesh.core.crypto import Entropy
+from mesh.core.retry import INSIDE, Patience, retry_delay
+from mesh.node.index import Ref
+from mesh.node.routing import EXIT
+
+NEVER: Final = float("inf")
+
+
+class Queue:
+    """What may go to one destination now."""
+
+    __slots__ = ("hands", "ready", "wake")
+
+    def __init__(self) -> None:
+        self.ready: deque[Ref] = deque()
+        self.wake: Callable[[], None] = lambda: None
+        """Called when something was added; set by the queue's one worker."""
+        self.hands = 0
+        """Who may put back what they have taken out, straight into `ready`."""
+
+
+class Waiting:
+    """The lists, and what is known of the records in them."""
+
+    def __init__(self, entropy: Entropy) -> None:
+        self.queues: dict[str, Queue] = {}
+        self.deferred: list[tuple[float, Ref]] = []
+        self.attempts: dict[Ref, int] = {}
+        self.doubtful: set[Ref] = set()
+        self._entropy = entropy
+
+    def queue(self, destination: str) -> Queue:
+        """Give the queue of a destination, made when first asked for."""
+        queue = self.queues.get(destination)
+        if queue is None:
+            queue = self.queues[destination] = Queue()
+        return queue
+
+    def enqueue(self, ref: Ref, destination: str) -> None:
+        """Put a record behind all others that go there."""
+        queue = self.queue(destination)
+        queue.ready.append(ref)
+        queue.wake()
+
+    def exits(self) -> list[str]:
+        """Name the places outside for which something waits; drop the empty ones."""
+        outside = {n: q for n, q in self.queues.items() if n.startswith(EXIT)}
+        for name, queue in outside.items():
+            if not (queue.ready or queue.hands):
+                del self.queues[name]
+        return [name for name, queue in outside.items() if queue.ready]
+
+    def defer(self, ref: Ref, patience: Patience = INSIDE) -> None:
+        """Count a try that failed; the next one is due after a while."""
+        attempts = self.attempts[ref] = self.attempts.get(ref, 0) + 1
+        due = trio.current_time() + retry_delay(attempts, self._entropy, patience)
+        heapq.heappush(self.deferred, (due, ref))
+
+    @property
+    def due(self) -> float:
+        """When the next of the deferred is to be tried."""
+        return self.deferred[0][0] if self.deferred else NEVER
+
+    def take_due(self, now: float) -> list[Ref]:
+        """Take what is to be tried by now."""
+        refs: list[Ref] = []
+        while self.deferred and self.due <= now:
+            refs.append(heapq.heappop(self.deferred)[1])
+        return refs
+
+    def inherit(self, part: Ref, ref: Ref) -> None:
+        """Note that what was tried, and what may lie there, is now this record."""
+        if ref in self.attempts:
+            self.attempts[part] = self.attempts[ref]
+        if ref in self.doubtful:
+            self.doubtful.add(part)
+
+    def forget(self, ref: Ref) -> None:
+        """Know nothing more of a record that is in no list."""
+        self.attempts.pop(ref, None)
+        self.doubtful.discard(ref)

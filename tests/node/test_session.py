@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""Sessions with real servers: aiosmtpd, TLS by trustme, and some that misbehave.
+
+Real time, since the servers have threads of their own; ticks are short.
+"""
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from mesh.core.smtp import Sender
+from mesh.node import session, visit
+from mesh.node.mx import Place
+from tests.harness import until
+from tests.node.exits import EHLO, US, WHO, exit_node, gone, here, stored
+from tests.node.outside import mail_server, scripted
+
+CONTENTS = [
+    b"From: x\r\n\r\n.\r\n..\r\n.dot\r\n",
+    b"\0\xff8-bit\r\n",
+    b"long " * 100 + b"\r\n",
+    b"no line end",
+    b"." * 500 + b"\r\n" + b"x\r\n" * 40_000,
+]
+
+
+@pytest.mark.parametrize("tls", [True, False])
+async def test_octets_leave_as_they_came_and_nothing_else(
+    tmp_path: Path, tls: bool
+) -> None:
+    with mail_server(tls=tls) as server:
+        async with exit_node(tmp_path, {"x.test": here(server.port)}) as (alpha, _):
+            for content in CONTENTS:
+                await stored(alpha, content, WHO, "too@x.test")
+            await gone(alpha)
+    whole = [c if c.endswith(b"\r\n") else c + b"\r\n" for c in CONTENTS]
+    assert sorted(letter.content for letter in server.letters) == sorted(whole)
+    for letter in server.letters:
+        assert letter.encrypted is tls
+        assert letter.helo == "alpha.test"
+        assert letter.reverse_path == US
+        assert letter.recipients == [WHO, "too@x.test"]
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "127.0.0.1", "::1", "x" * 64 + ".test", "\\255.test", ".x", "a..b", "é"],
+)
+async def test_a_host_that_is_no_name_is_not_named(tmp_path: Path, host: str) -> None:
+    with mail_server(tls=True) as server:
+        places = {"x.test": [Place(host, "127.0.0.1", server.port)]}
+        async with exit_node(tmp_path, places) as (alpha, _):
+            await stored(alpha, b"x\r\n", WHO)
+            await gone(alpha)
+    assert [letter.encrypted for letter in server.letters] == [True]
+
+
+BROKEN = {
+    "no greeting": (None, 1),
+    "refused": (b"554 go away\r\n", 1),
+    "garbage": (b"hello\r\n", 1),
+    "421 behind EHLO": (b"220 x\r\n" + EHLO + b"421 bye\r\n", 1),
+    "injected": (b"220 x\r\n250-x\r\n250 STARTTLS\r\n220 go\r\n250 x\r\n", 1),
+}
+
+
+@pytest.mark.parametrize("said", BROKEN)
+async def test_a_server_that_breaks_loses_nothing(tmp_path: Path, said: str) -> None:
+    script, count = BROKEN[said]
+    with scripted(script) as port:
+        async with exit_node(tmp_path, {"x.test": here(port)}) as (alpha, out):
+            await stored(alpha, b"x\r\n", WHO)
+            await until(lambda: len(alpha.qmgr._deferred) == count, 15)
+            await until(lambda: not out._turns.visited, 15)
+            [domain] = out._turns._domains.values()
+            assert domain.failures == 1
+            assert alpha.spool.waiting == 1
+
+
+async def test_a_handshake_that_fails_is_followed_by_clear(tmp_path: Path) -> None:
+    offer = b"220 x\r\n250-x\r\n250 STARTTLS\r\n"
+
+    with trio.socket.socket() as listener:
+        await listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        heard: list[bytes] = []
+
+        async def serve() -> None:
+            for reply in (b"220 go\r\n", b"250 x\r\n"):
+                connection, _ = await listener.accept()
+                with connection:
+                    await connection.send(offer[:7])
+                    heard.append(await connection.recv(1000))
+                    await connection.send(offer[7:])
+                    heard.append(await connection.recv(1000))
+                    await connection.send(reply)
+                    heard.append(await connection.recv(1000))
+                    await connection.send(b"no TLS at all\r\n")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            async with exit_node(tmp_path, {"x.test": here(port)}) as (alpha, _):
+                await stored(alpha, b"x\r\n", WHO)
+                await until(lambda: len(heard) == 6, 15)
+                await until(lambda: alpha.qmgr._deferred, 15)
+    assert heard[1] == b"STARTTLS\r\n"
+    assert heard[2].startswith(b"\x16\x03")
+    assert heard[4].startswith(b"MAIL FROM:")
+
+
+@pytest.mark.parametrize(
+    ("limit", "script"),
+    [
+        ("CONNECT_SECONDS", b""),
+        ("REPLY_SECONDS", b"220 x\r\n"),
+        ("TLS_SECONDS", b"220 x\r\n250-x\r\n250 STARTTLS\r\n220 go\r\n"),
+        ("PROGRESS_SECONDS", b"220 x\r\n"),
+        ("VISIT_SECONDS", b"220 x\r\n"),
+    ],
+)
+async def test_who_says_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, script: bytes
+) -> None:
+    module = session if hasattr(session, limit) else visit
+    monkeypatch.setattr(module, limit, 0.0 if limit == "CONNECT_SECONDS" else 0.3)
+    if limit == "TLS_SECONDS":
+        monkeypatch.setattr(Sender, "receive_data", _line_by_line)
+    with scripted(script, None) as port:
+        async with exit_node(tmp_path, {"x.test": here(port)}) as (alpha, out):
+            await stored(alpha, b"x\r\n", WHO)
+            domains = out._turns._domains
+            await until(lambda: any(d.failures for d in domains.values()), 15)
+            assert alpha.spool.waiting == alpha.qmgr.deferred == 1
+
+
+def _line_by_line(sender: Sender, data: bytes) -> None:
+    """What a server that waits for each command would have sent."""
+    for line in data.splitlines(keepends=True):
+        sender._reader.receive_data(line)
+        while (reply := sender._reader.next_reply()) is not None:
+            sender._receive_reply_untrusted(reply)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""Lists in memory: what is due, what is known, which places there are."""
+
+import trio
+from trio.testing import MockClock
+
+from mesh.core.retry import OUTSIDE
+from mesh.node.index import Ref
+from mesh.node.waiting import NEVER, Waiting
+from tests.harness import FixedEntropy
+
+ONE, TWO, THREE = Ref(1), Ref(2), Ref(3)
+
+
+def test_a_queue_is_made_once_and_wakes_its_worker() -> None:
+    waiting = Waiting(FixedEntropy())
+    woken: list[int] = []
+    queue = waiting.queue("bravo")
+    queue.wake = lambda: woken.append(len(queue.ready))
+    for ref in (ONE, TWO):
+        waiting.enqueue(ref, "bravo")
+    assert waiting.queue("bravo") is queue
+    assert list(queue.ready) == [ONE, TWO]
+    assert woken == [1, 2]
+
+
+def test_places_outside_are_there_while_something_waits() -> None:
+    waiting = Waiting(FixedEntropy())
+    for place in ("exit:x", "exit:", "bravo", "local:0", "?"):
+        waiting.enqueue(ONE, place)
+    assert waiting.exits() == ["exit:x", "exit:"]
+    for queue in waiting.queues.values():
+        queue.ready.clear()
+    assert waiting.exits() == []
+    assert set(waiting.queues) == {"bravo", "local:0", "?"}
+
+
+async def test_each_try_waits_longer(autojump_clock: MockClock) -> None:
+    del autojump_clock
+    waiting = Waiting(FixedEntropy())
+    assert waiting.due == NEVER
+    assert waiting.take_due(NEVER) == []
+    waiting.defer(ONE, OUTSIDE)
+    waiting.defer(TWO)
+    assert waiting.due <= trio.current_time() + 1.25 * 5
+    assert waiting.take_due(waiting.due - 1) == []
+    assert waiting.take_due(waiting.due) == [TWO]
+    waiting.defer(TWO)
+    assert waiting.due > trio.current_time() + 0.75 * 10
+    assert waiting.take_due(NEVER) == [TWO, ONE]
+    assert waiting.attempts == {ONE: 1, TWO: 2}
+
+
+def test_what_is_known_of_a_record_goes_on_to_its_part() -> None:
+    waiting = Waiting(FixedEntropy())
+    waiting.attempts[ONE] = 7
+    waiting.doubtful.add(ONE)
+    waiting.inherit(TWO, ONE)
+    waiting.forget(ONE)
+    assert waiting.attempts == {TWO: 7}
+    assert waiting.doubtful == {TWO}
+    waiting.inherit(THREE, ONE)  # nothing is known of it
+    assert THREE not in waiting.attempts
+    assert THREE not in waiting.doubtful
