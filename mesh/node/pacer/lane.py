@@ -12,6 +12,8 @@
 A link that ends sends a given number of cells more, the sealed one among them, then a
 cell that says so, and nothing after it (FIN); a link that was replaced goes on
 reading until the other side has ended as well, so that what is on its way arrives.
+When the other side ends first, the cells of half a second still leave, in which the
+main process may say that it has more: at high rates it is later than the cells.
 
 Invariant: there is no step here that mail makes or leaves out, and no instant at which
 anything is done but those that the clock drew.  The body's content is never looked at.
@@ -31,6 +33,9 @@ DEAD_PERIODS: Final = 8
 DEAD_SECONDS: Final = 10.0
 """A peer that sent nothing for 8 T + 10 s is dead: Erlang-4 gaps add up to 8 T once in
 10**15, and 10 s cover a stall of its host."""
+
+GRACE_SECONDS: Final = 0.5
+"""A main process that is busy has taken up what it heard by then."""
 
 CLOSED: Final = 1
 SILENT: Final = 2
@@ -81,6 +86,8 @@ class Lane:
         self._rest = b""
         self._partial = b""
         self._left: int | None = None  # cells before the last one; None: no end yet
+        self._grace = int(GRACE_SECONDS / period_of(klass))
+        self._in_grace = False
         self._linger = False
         self._linger_until = math.inf
         self._linger_seconds = LINGER_PERIODS * period_of(klass) + self._patience
@@ -99,7 +106,8 @@ class Lane:
 
         `linger`: hear the other side out before the connection is closed.
         """
-        if self._left is None:
+        if self._left is None or self._in_grace:
+            self._in_grace = False
             self._left = max(cells, 1) - 1
             self._linger = linger
 
@@ -147,13 +155,21 @@ class Lane:
                 break
             if not data:
                 self._heard_end = True
-                return CLOSED if self._left is None else 0
+                return self._begin_grace()
             room -= len(data)
             self._heard = now
             if ended := self._open(data):
                 return ended
         late = now > self._heard + self._patience and not self._heard_end
         return SILENT if late else 0
+
+    def _begin_grace(self) -> int:
+        if self._left is None:
+            if not self._grace:
+                return CLOSED
+            self._left = self._grace
+            self._in_grace = True
+        return 0
 
     def _open(self, data: bytes) -> int:
         if self._partial:

@@ -35,7 +35,9 @@ def test_it_can_open_connect_start_and_remove_nothing_any_more() -> None:
         [sys.executable, "-c", TRIES, str(os.getpid())],
         capture_output=True, check=True, text=True,
     )  # fmt: skip
-    refused = [f"{name} {errno.EPERM}" for name in ["open", "socket", "fork", "exec", "kill"]]
+    refused = [
+        f"{name} {errno.EPERM}" for name in ["open", "socket", "fork", "exec", "kill"]
+    ]
     assert run.stdout.splitlines() == ["filter True", *refused]
 
 
