@@ -2,7 +2,7 @@
 """node.toml: everything that an operator may set, checked at once.
 
     table         keys (defaults: the models below)
-    [node]        name network listen address state peers postmaster
+    [node]        name network listen address state peers postmaster directory
     [local]       socket smtp drop message_bytes
     [[remailer]]  address deliver user                 one table a remailer
     [link]        clock cells_per_second
@@ -13,7 +13,6 @@ Paths in it are relative to the file.  Names, endpoints and addresses come out i
 their canonical form (core/names.py).  `load` reports every mistake in one
 ConfigError, a line each: `file:line: key: what is wrong, what to do`.  A value that
 a later version brings is a mistake too, and its line says so: nothing is ignored.
-
 Nothing here looks beyond the file but to ask whether a `user` exists.
 """
 
@@ -107,6 +106,7 @@ _Endpoint = Annotated[str, AfterValidator(normalize_endpoint)]
 _Endpoints = Annotated[tuple[_Endpoint, ...], BeforeValidator(_as_tuple)]
 _OptionalEndpoint = Annotated[str, AfterValidator(optional_endpoint)]
 _Path = Annotated[Path, BeforeValidator(_resolve)]
+_OptionalPath = Annotated[Path | None, BeforeValidator(_optional_path)]
 _Address = Annotated[str, AfterValidator(normalize_address)]
 
 
@@ -126,6 +126,7 @@ class Node(_Model):
     state: _Path = Path("state")
     peers: _Path = Path("peers.d")
     postmaster: Annotated[str, AfterValidator(optional_mailbox)] = ""
+    directory: _OptionalPath = None
 
     @model_validator(mode="before")
     @classmethod
@@ -175,7 +176,7 @@ class Delivery(_Model):
     exit: bool = True
     smarthost: _OptionalEndpoint = ""
     routes: dict[_Host, _Endpoint] = Field(default_factory=dict)
-    refuse: Annotated[Path | None, BeforeValidator(_optional_path)] = None
+    refuse: _OptionalPath = None
 
 
 class Pool(_Model):
@@ -362,14 +363,24 @@ def _contradictions(data: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
         seen.add(address)
     if len(seen) > SERVES_MAX:
         yield ("remailer",), f"more than {SERVES_MAX} addresses: run a second node"
-    node = data["node"]
-    postmaster = node.get("postmaster") if isinstance(node, dict) else None
+    tables = (data[name] for name in ("local", "node"))
+    local, node = (table if isinstance(table, dict) else {} for table in tables)
+    if local.get("smtp") and _all_are_named(data["remailer"]):
+        what = "a port cannot tell who speaks: leave a remailer's `user` empty, or smtp"
+        yield ("local", "smtp"), what
+    postmaster = node.get("postmaster")
     if isinstance(postmaster, str) and postmaster.lower().startswith("postmaster@"):
         yield (
             ("node", "postmaster"),
             "is a postmaster itself, and the two could send to each other for ever: "
             "name somebody's own address",
         )
+
+
+def _all_are_named(remailers: object) -> bool:
+    return isinstance(remailers, list) and all(
+        isinstance(table, dict) and table.get("user") for table in remailers
+    )
 
 
 def _raw_addresses(remailers: object) -> Iterator[tuple[Place, str]]:

@@ -14,6 +14,9 @@
         ConfigError           78   node.toml or a key file is wrong
         DirectoryError        65   something signed does not hold
             DescriptorError        a descriptor
+            OlderError             a directory below the one in force
+            ExpiredError           a directory past its time
+            ForkError              two directories of one version: evidence
         ProtocolError              abstract
             LocalProtocolError 70  our own bug; never caught
             RemoteProtocolError    the other side is wrong; drop it
@@ -107,6 +110,18 @@ class DirectoryError(MeshError):
 
 class DescriptorError(DirectoryError):
     """A descriptor is malformed, unsigned, expired, or contradicts another."""
+
+
+class OlderError(DirectoryError):
+    """A directory that was signed, of a version below the one in force."""
+
+
+class ExpiredError(DirectoryError):
+    """A directory whose time has passed: the signers must sign the next."""
+
+
+class ForkError(DirectoryError):
+    """The signers signed two directories of one version: evidence, to be shown."""
 
 
 class ProtocolError(MeshError):

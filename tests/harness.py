@@ -26,6 +26,7 @@ from mesh.core.crypto import Key, hash256
 from mesh.core.handshake import PeerKeys, Session
 from mesh.core.reply import Reply
 from mesh.node.exchange import Exchange
+from mesh.node.gossip import Gossiping
 from mesh.node.qmgr import QueueManager
 from mesh.node.spool import Spool
 from mesh.node.wire import SOCKET_BUFFER
@@ -280,6 +281,7 @@ async def half(
     routes: dict[str, str],
     *,
     identity: bytes | None = None,
+    gossip: Gossiping | None = None,
 ) -> AsyncIterator[Half]:
     """Run half a node; it ends in order, what waits stays in `folder`."""
     entropy = FixedEntropy(name)
@@ -293,6 +295,7 @@ async def half(
         qmgr=qmgr,
         max_message=20_971_520,
         entropy=entropy,
+        gossip=gossip,
     )
     qmgr.recover()
     async with trio.open_nursery() as outer:

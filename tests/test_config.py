@@ -111,6 +111,17 @@ def test_the_refuse_list_is_relative_to_the_file() -> None:
     assert parse(LEAST + '[delivery]\nrefuse = ""\n', PATH).delivery.refuse is None
 
 
+def test_the_watched_directory_is_relative_to_the_file() -> None:
+    assert parse(LEAST, PATH).node.directory is None
+    assert parse(LEAST + 'directory = ""\n', PATH).node.directory is None
+    config = parse(LEAST + 'directory = "directory.mesh"\n', PATH)
+    assert config.node.directory == BASE / "directory.mesh"
+    assert mistakes(LEAST + "directory = 1") == [
+        '3: node.directory: must be text: write it in quotes, "..."'
+    ]
+    assert "is no path" in mistakes(LEAST + 'directory = "a\\u0000b"')[0]
+
+
 def test_listen_follows_the_address() -> None:
     config = parse(LEAST + 'address = "[::1]:9"\n', PATH)
     assert config.node.listen == ("0.0.0.0:9", "[::]:9")
@@ -238,6 +249,29 @@ routes = { "a b" = "x:1", "c.net" = "y" }
 kind = "tmied"
 tick_seconds = inf
 """
+
+REMAILER = '[[remailer]]\naddress = "{0}@b.net"\ndeliver = "maildir:M"\nuser = "{1}"\n'
+PORT = LEAST + '[local]\nsmtp = ["127.0.0.1:2525"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        (PORT, False),
+        (PORT + REMAILER.format("x", "root"), False),
+        (PORT + REMAILER.format("x", "root") + REMAILER.format("y", ""), True),
+        (PORT + REMAILER.format("x", ""), True),
+        (PORT.replace('"127.0.0.1:2525"', "") + REMAILER.format("x", "root"), True),
+    ],
+)
+def test_a_port_is_for_somebody(text: str, holds: bool) -> None:
+    if holds:
+        assert parse(text, PATH).remailer
+    else:
+        assert mistakes(text) == [
+            "4: local.smtp: a port cannot tell who speaks: "
+            "leave a remailer's `user` empty, or smtp"
+        ]
 
 
 def test_all_mistakes_at_once() -> None:

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mesh.core.clock import Clock
-from mesh.core.directory import ToPeer
-from mesh.node.peers import Peers, Us
+from mesh.core.directory import ToPeer, Us
+from mesh.node.peers import Peers
 
 FOLDER = Path(__file__).parent.parent / "peers.d"
 DAY = datetime(2026, 12, 1, tzinfo=UTC).timestamp()

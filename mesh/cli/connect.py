@@ -4,7 +4,8 @@
     swaks --pipe "mesh connect bravo" --to mix@bravo.example --data letter
 
 Octets go as they come, no faster than the link carries them; from a terminal a line's
-LF becomes CR LF.  Exit code 0 when the last reply was QUIT's 221.
+LF becomes CR LF, and to one a control character goes by its code (plain.py).  Exit code
+0 when the last reply was QUIT's 221.
 """
 
 import os
@@ -16,6 +17,7 @@ import click
 
 from mesh.cli.asking import about_peer, asked
 from mesh.cli.options import config_option, load_config
+from mesh.cli.plain import plain_octets
 from mesh.core.control import Ask
 from mesh.errors import UnavailableError
 
@@ -49,6 +51,7 @@ class _Pump:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._is_terminal = os.isatty(STDIN)
+        self._is_shown = os.isatty(STDOUT)
         self._out = b""
         self._listening = True
         self._last = b""
@@ -93,6 +96,8 @@ class _Pump:
             return False
         begun = b"" if self._last.endswith(b"\n") else self._last
         self._last = (begun + octets).splitlines(keepends=True)[-1]
+        if self._is_shown:
+            octets = plain_octets(octets)
         while octets:
             octets = octets[os.write(STDOUT, octets) :]
         return True

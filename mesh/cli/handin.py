@@ -5,6 +5,11 @@
         node up    -> its local socket (submit.py); exit by its reply
         node down  -> its drop folder, sealed and fsynced (dropoff.py); exit 0
 
+More recipients than the node takes at once, or too many for so long a message, are not
+handed over in parts, of which it might refuse the second: it is asked about all, and then
+the message goes to the drop folder even while it runs, all or none.  Only where that is
+not to be had it goes in parts; once some are taken, a refusal is 75 and says so.
+
     code   when
       0    on the node's disk, or in its drop folder's
      64    the command line is wrong, or names no recipient
@@ -34,7 +39,14 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from mesh.cli.flags import Flags, parse_flags
-from mesh.cli.submit import RECIPIENTS_MAX, NodeDownError, connect, submit
+from mesh.cli.submit import (
+    COPIES_MAX,
+    RECIPIENTS_MAX,
+    NodeDownError,
+    check,
+    connect,
+    submit,
+)
 from mesh.core.content import from_lf, is_lawful
 from mesh.errors import (
     ConfigError,
@@ -138,16 +150,55 @@ def hand_over(
     places: Places, sender: str, recipients: Sequence[str], content: bytes
 ) -> None:
     """Give it to the node, or to its drop folder when it is down."""
-    for at in range(0, len(recipients), RECIPIENTS_MAX):
-        part = recipients[at : at + RECIPIENTS_MAX]
-        try:
-            submit(places.socket, sender, part, content)
-        except NodeDownError:
-            from mesh.cli.dropoff import drop
-            from mesh.core.drop import Mail, divide
+    count = len(recipients)
+    if count > RECIPIENTS_MAX or (count > 1 and count * len(content) > COPIES_MAX):
+        _hand_over_many(places, sender, recipients, content)
+        return
+    try:
+        submit(places.socket, sender, recipients, content)
+    except NodeDownError:
+        _drop(places, sender, recipients, content)
 
-            for few in divide(part, len(content)):
-                drop(places.drop, Mail(sender, few, content))
+
+def _hand_over_many(
+    places: Places, sender: str, recipients: Sequence[str], content: bytes
+) -> None:
+    """Give what one transaction does not hold, to all recipients or to none."""
+    try:
+        check(places.socket, sender, recipients, len(content))
+    except NodeDownError:
+        _drop(places, sender, recipients, content)
+        return
+    try:
+        _drop(places, sender, recipients, content)
+    except TryLaterError:
+        _submit_parts(places, sender, recipients, content)
+
+
+def _drop(
+    places: Places, sender: str, recipients: Sequence[str], content: bytes
+) -> None:
+    from mesh.cli.dropoff import drop
+    from mesh.core.drop import Mail, divide
+
+    parts = divide(recipients, len(content))
+    drop(places.drop, [Mail(sender, part, content) for part in parts])
+
+
+def _submit_parts(
+    places: Places, sender: str, recipients: Sequence[str], content: bytes
+) -> None:
+    """Hand over in parts; a refusal of one of them comes too late for the others."""
+    most = max(1, min(RECIPIENTS_MAX, COPIES_MAX // max(1, len(content))))
+    for at in range(0, len(recipients), most):
+        try:
+            submit(places.socket, sender, recipients[at : at + most], content)
+        except (MeshError, NodeDownError) as error:
+            if not at and isinstance(error, MeshError):
+                raise
+            raise TryLaterError(
+                f"taken for {at} of {len(recipients)} recipients, not for the others"
+            ) from error
 
 
 def check_address(text: str) -> str:
@@ -292,7 +343,9 @@ def _write(octets: bytes) -> None:
 
 
 def _say(line: str) -> None:
+    from mesh.cli.plain import plain
+
     try:
-        os.write(2, f"mesh: {line}\n".encode("utf-8", "backslashreplace"))
+        os.write(2, f"mesh: {plain(line)}\n".encode("utf-8", "backslashreplace"))
     except OSError:
         return

@@ -28,6 +28,7 @@ import click
 
 import mesh
 from mesh.cli.options import config_option
+from mesh.cli.plain import plain
 from mesh.errors import CannotCreateError, MeshError, NotPermittedError
 from mesh.mistakes import suggest
 
@@ -36,12 +37,15 @@ VERBS: Final = {
     "init": "Make a node: its folder, keys and commented node.toml.",
     "export": "Print this node's signed descriptor, to give to peers.",
     "peers": "List, add and remove the nodes to have links with.",
+    "directory": "Make, sign, check and adopt the shared directory of nodes.",
     "run": "Run the node in the foreground.",
     "status": "Say whether the node is well and its links are up.",
     "queue": "Show what waits; try it now, or drop it.",
     "ping": "Ask a peer for a sign of life through the link.",
     "connect": "Speak to a peer by hand, on a stream of the link.",
     "sendmail": "Hand over a message on standard input, as sendmail does.",
+    "rotate": "Change this node's link key; its peers need do nothing.",
+    "withdraw": "Announce the hour at which this node leaves the mesh.",
     "help": "Read the handbook, or about one verb.",
 }
 """In the order in which a new operator meets them."""
@@ -204,9 +208,8 @@ def _place(error: BaseException) -> str:
 
 
 def _say(line: str) -> None:
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     with suppress(OSError):
-        click.echo(f"mesh: {shown}", err=True)
+        click.echo(f"mesh: {plain(line)}", err=True)
 
 
 def _forget_stdout() -> None:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`mesh peers [list | add FILE... | remove NAME]`: whom this node has links with."""
 
-import json
 import sys
 import time
 from collections.abc import Collection, Sequence
@@ -10,13 +9,21 @@ from typing import TYPE_CHECKING
 import click
 
 from mesh.cli.options import config_option, load_config
-from mesh.errors import DescriptorError, MeshError, NoInputError, NotPermittedError
+from mesh.cli.plain import plain, plain_json
+from mesh.errors import (
+    ConfigError,
+    DescriptorError,
+    MeshError,
+    NoInputError,
+    NotPermittedError,
+)
 
 if TYPE_CHECKING:
     from mesh.config import Config
     from mesh.core.descriptor import Descriptor
-    from mesh.core.directory import Listed
-    from mesh.node.peers import Snapshot, Us
+    from mesh.core.directory import Listed, Us
+    from mesh.node.peers import Snapshot
+    from mesh.node.registry import Registry
 
 
 @click.group("peers", invoke_without_command=True)
@@ -83,24 +90,47 @@ def add_(serves: tuple[str, ...], files: tuple[str, ...]) -> None:
 @config_option
 @click.argument("name")
 def remove_(name: str) -> None:
-    """Remove a peer: its links end at once."""
+    """Remove a peer: its links end at once.
+
+    One whom the shared directory lists is distrusted from then on, until you add him.
+    """
     from mesh.node.listing import remove
 
     config = load_config()
-    remove(config.peers_dir, name, config.node.name, time.time())
+    shared = {one.descriptor.name: one for one in _registry(config).shared.listed}
+    remove(config.peers_dir, name, config.node.name, time.time(), shared.get(name))
     click.echo(f"{name}: removed")
+    if name in shared:
+        click.echo(
+            f"mesh: {name}: the shared directory goes on listing it: it is distrusted "
+            "here until `mesh peers add`",
+            err=True,
+        )
 
 
 def _us(config: "Config") -> "Us":
-    from mesh.node.peers import Us
+    from mesh.core.crypto import signing_public
+    from mesh.core.directory import Us
+    from mesh.node.keys import load_identity
 
-    return Us(config.node.name, config.node.network, config.own_addresses())
+    try:
+        identity = signing_public(load_identity(config.state_dir))
+    except ConfigError:  # no key yet, or a bad one: this verb needs none
+        identity = b""
+    node = config.node
+    return Us(node.name, node.network, config.own_addresses(), identity)
+
+
+def _registry(config: "Config") -> "Registry":
+    from mesh.node.registry import Registry
+
+    return Registry.open(config.state_dir, _us(config), time.time())
 
 
 def _snapshot(config: "Config", us: "Us") -> "Snapshot":
     from mesh.node.peers import Peers
 
-    peers = Peers(config.peers_dir, us)
+    peers = Peers(config.peers_dir, us, _registry(config))
     peers.poll()
     return peers.snapshot
 
@@ -190,16 +220,26 @@ def _list(as_json: bool) -> int:
     config = load_config()
     snapshot = _snapshot(config, _us(config))
     now = time.time()
-    peers = [_facts(listed, now) for listed in snapshot.by_name.values()]
+    peers = [_facts(listed, now, snapshot) for listed in snapshot.by_name.values()]
+    distrusted = sorted(snapshot.distrusted)
     if as_json:
-        shown = {"schema": 1, "peers": peers, "mistakes": list(snapshot.mistakes)}
-        click.echo(json.dumps(shown, indent=2))
+        shown = {
+            "schema": 1,
+            "peers": peers,
+            "mistakes": list(snapshot.mistakes),
+            "distrusted": distrusted,
+        }
+        click.echo(plain_json(shown))
     elif not peers:
         click.echo("no peers yet: mesh peers add FILE")
     else:
         click.echo("\n".join(map(_block, peers)))
+    for name in distrusted:
+        click.echo(
+            f"mesh: {name}: listed by the shared directory, distrusted here", err=True
+        )
     for mistake in snapshot.mistakes:
-        click.echo(f"mesh: {mistake}", err=True)
+        click.echo(f"mesh: {plain(mistake)}", err=True)
     return DescriptorError.exit_code if snapshot.mistakes else 0
 
 
@@ -209,7 +249,7 @@ def _fingerprint(descriptor: "Descriptor") -> str:
     return fingerprint(descriptor.identity)
 
 
-def _facts(listed: "Listed", now: float) -> dict[str, object]:
+def _facts(listed: "Listed", now: float, snapshot: "Snapshot") -> dict[str, object]:
     from mesh.core.clock import rate_of
     from mesh.core.descriptor import date
 
@@ -227,6 +267,14 @@ def _facts(listed: "Listed", now: float) -> dict[str, object]:
         "valid_from": date(descriptor.not_before),
         "valid_until": date(descriptor.not_after),
         "days_left": max(0, int((descriptor.not_after - now) // 86_400)),
+        "listed_by": [
+            who
+            for who, names in (
+                ("hand", snapshot.by_hand),
+                ("directory", snapshot.by_signers),
+            )
+            if descriptor.name in names
+        ],
         "valid": descriptor.valid_at(now),
     }
 
@@ -237,7 +285,7 @@ def _block(facts: dict[str, object]) -> str:
     for key, value in list(facts.items())[1:-1]:
         text = ", ".join(value) if isinstance(value, list) else value
         if text != "":
-            lines.append(f"  {key.replace('_', ' '):<17} {text}")
+            lines.append(plain(f"  {key.replace('_', ' '):<17} {text}"))
     if not facts["valid"]:
         lines.append("  NOT VALID NOW: ask for a fresh `mesh export`, or set the clock")
     return "\n".join(lines)

@@ -4,7 +4,6 @@
 How much was led back or dropped is not told: counts change every ten minutes only.
 """
 
-import json
 import sys
 from typing import Final
 
@@ -12,6 +11,7 @@ import click
 
 from mesh.cli.asking import ask
 from mesh.cli.options import config_option, load_config
+from mesh.cli.plain import plain, plain_json
 from mesh.core.control import Ask, Request, What
 from mesh.errors import UsageError
 
@@ -37,11 +37,11 @@ def command(ctx: click.Context, as_json: bool) -> None:
         return
     queue = ask(load_config(), Request(Ask.QUEUE))["queue"]
     if as_json:
-        click.echo(json.dumps(queue, indent=2))
+        click.echo(plain_json(queue))
         return
     for name, words in _WORDS.items():
         if queue[name] or name in ("waiting", "deferred"):
-            click.echo(f"{queue[name]:>9}  {words}")
+            click.echo(plain(f"{queue[name]:>9}  {words}"))
 
 
 @command.command("retry")

@@ -7,7 +7,6 @@ degraded    75    a link is down, or a record is damaged; or the node starts
 down        69    no link is up, or the node does not run
 """
 
-import json
 from bisect import bisect_right
 from collections.abc import Mapping
 from itertools import accumulate
@@ -17,6 +16,7 @@ import click
 
 from mesh.cli.asking import ask
 from mesh.cli.options import config_option, load_config
+from mesh.cli.plain import plain, plain_json
 from mesh.core.control import SCHEMA, Ask, Request
 from mesh.errors import TryLaterError, UnavailableError
 
@@ -42,15 +42,15 @@ def command(as_json: bool) -> int:
     except (UnavailableError, TryLaterError) as error:
         if as_json:
             told = _untold(config.node.name, error.exit_code)
-            click.echo(json.dumps(told, indent=2))
+            click.echo(plain_json(told))
         raise
     status = answer["status"]
     if as_json:
-        click.echo(json.dumps(status, indent=2))
+        click.echo(plain_json(status))
     else:
-        click.echo("\n".join(_screen(status)))
+        click.echo("\n".join(map(plain, _screen(status))))
     for note in answer["notes"]:
-        click.echo(f"mesh: {note}", err=True)
+        click.echo(f"mesh: {plain(note)}", err=True)
     return EXIT_CODES[status["state"]]
 
 
@@ -64,6 +64,8 @@ def _untold(name: str, code: int) -> dict[str, Any]:
         "state": state,
         "links": [],
         "queue": queue,
+        "directory": None,
+        "notices": [],
     }
 
 
@@ -72,12 +74,20 @@ def _screen(status: Mapping[str, Any]) -> list[str]:
     up = sum(link["up"] for link in links)
     lines = [f"{status['name']}: {status['state']}, {up} of {len(links)} links up"]
     width = max((len(link["peer"]) for link in links), default=0)
-    shown = _fitting([_line(link, width) for link in links])
+    directory = status["directory"]
+    shown = _fitting(
+        [plain(_line(link, width)) for link in links], ROWS - 1 if directory else ROWS
+    )
     lines += shown
     if not links:
         lines.append("  no peers yet: mesh peers add FILE")
     if len(links) > len(shown):
         lines.append(f"  and {len(links) - len(shown)} more: mesh status --json")
+    if directory:
+        lines.append(
+            f"directory: version {directory['version']}, {directory['nodes']} nodes, "
+            f"{directory['days_left']} days left"
+        )
     queue = status["queue"]
     lines.append(
         f"queue: about {queue['waiting']} waiting, about {queue['deferred']} deferred"
@@ -90,12 +100,12 @@ def _screen(status: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _fitting(lines: list[str]) -> list[str]:
+def _fitting(lines: list[str], most: int) -> list[str]:
     """Give the first of them that fit, as a terminal folds them; one row is kept."""
     rows = list(accumulate(-(-len(line) // COLUMNS) for line in lines))
-    if rows and rows[-1] <= ROWS:
+    if rows and rows[-1] <= most:
         return lines
-    return lines[: bisect_right(rows, ROWS - 1)]
+    return lines[: bisect_right(rows, most - 1)]
 
 
 def _line(link: Mapping[str, Any], width: int) -> str:

@@ -11,8 +11,11 @@
     5yz to MAIL or BDAT          MessageError           65
 
 A refused recipient refuses the message for all of its transaction: the node says so
-again at BDAT.  A connection that breaks before the last reply leaves open whether the
-message was stored; then it goes to the drop folder, because twice is better than never.
+again at BDAT.  More recipients than a transaction takes are asked for with `check`
+before anything is handed over: MAIL, each RCPT and RSET, some at a time.
+
+A connection that breaks before the last reply leaves open whether the message was
+stored; then it goes to the drop folder, because twice is better than never.
 
 `_socket` is what `socket` wraps in enums and selectors: 4 ms of 60, once a message.
 """
@@ -36,6 +39,8 @@ REPLY_SECONDS: Final = 600
 """For one reply, RFC 5321 4.5.3.2.6: under load the node's come late, never as 4yz."""
 RECIPIENTS_MAX: Final = 100
 """Recipients of one transaction: what the node takes (RFC 5321 4.5.3.1.8)."""
+COPIES_MAX: Final = 67_108_864
+"""Octets that one message may become, a copy a recipient: the queue's bound."""
 READ_MAX: Final = 65_536
 
 
@@ -76,27 +81,52 @@ def _limit() -> bytes:
 def submit(path: str, sender: str, recipients: Sequence[str], content: bytes) -> None:
     """Hand over one message, in one transaction; returns when it is on the node's disk.
 
-    NodeDownError, or the error that its reply became.
+    NodeDownError, or the error that its reply became: nothing was taken.
     """
     sock = connect(path)
     try:
         replies = _replies(sock)
         _judge(next(replies), NotPermittedError)
-        _send(sock, b"EHLO localhost\r\n" + _transaction(sender, recipients, content))
+        envelope = _envelope(sender, recipients, len(content))
+        words = f"EHLO localhost\r\n{envelope}BDAT {len(content)} LAST\r\n"
+        _send(sock, words.encode("ascii") + content)
         _judge(next(replies), MessageError)
-        _judge(next(replies), MessageError)
-        for _ in recipients:
-            _judge(next(replies), UnknownNameError)
+        _judge_envelope(replies, recipients)
         _judge(next(replies), MessageError)
     finally:
         sock.close()
 
 
-def _transaction(sender: str, recipients: Sequence[str], content: bytes) -> bytes:
-    lines = [f"MAIL FROM:<{sender}> SIZE={len(content)}"]
+def check(path: str, sender: str, recipients: Sequence[str], length: int) -> None:
+    """Ask whether the node would take a message of so many octets for all of these.
+
+    NodeDownError, or the error that a reply became.
+    """
+    sock = connect(path)
+    try:
+        replies = _replies(sock)
+        _judge(next(replies), NotPermittedError)
+        _send(sock, b"EHLO localhost\r\n")
+        _judge(next(replies), MessageError)
+        for at in range(0, len(recipients), RECIPIENTS_MAX):
+            part = recipients[at : at + RECIPIENTS_MAX]
+            _send(sock, f"{_envelope(sender, part, length)}RSET\r\n".encode("ascii"))
+            _judge_envelope(replies, part)
+            _judge(next(replies), MessageError)
+    finally:
+        sock.close()
+
+
+def _envelope(sender: str, recipients: Sequence[str], length: int) -> str:
+    lines = [f"MAIL FROM:<{sender}> SIZE={length}"]
     lines += [f"RCPT TO:<{recipient}>" for recipient in recipients]
-    lines += [f"BDAT {len(content)} LAST", ""]
-    return "\r\n".join(lines).encode("ascii") + content
+    return "\r\n".join([*lines, ""])
+
+
+def _judge_envelope(replies: Iterator[tuple[int, str]], names: Sequence[str]) -> None:
+    _judge(next(replies), MessageError)
+    for _ in names:
+        _judge(next(replies), UnknownNameError)
 
 
 def _send(sock: Socket, octets: bytes) -> None:

@@ -29,6 +29,7 @@ address = $address  # what peers dial; "": this node dials only
 state = "state"
 peers = "peers.d"
 postmaster = ""  # where postmaster@ goes; empty: the first remailer
+directory = ""  # a file: the shared directory, taken from there when a new one is signed
 
 [local]
 socket = "local.sock"  # remailers hand mail over here: SMTP or LMTP

@@ -12,9 +12,9 @@ A segment inside a body:
     offset  length  field
          0       1  kind     0 no more segments; 1 commands and message octets of my
                              stream; 2 replies on your stream; 3 credit for your
-                             stream; 5 the link moves to another connection; 6 the
-                             connection closes (4: gossip)
-         1       2  stream   0 .. 31; 0 for kinds 5, 6
+                             stream; 4 gossip (frames.py); 5 the link moves to another
+                             connection (strand.py); 6 the connection closes
+         1       2  stream   0 .. 31; 0 for kinds 4 to 6
          3       2  length   of what follows: 1 or more; 4 for credit, 9 or 16 for a move,
                              0 for a close
          5  length  octets   for credit: how many more octets may come, u32
@@ -42,9 +42,9 @@ HEADER_LEN: Final = HEADER.size
 CREDIT: Final = struct.Struct(">I")
 STREAMS_MAX: Final = 32
 """Streams a direction: what one link may have in flight, and its memory, are bounded."""
-SEGMENTS_MAX: Final = 3 * STREAMS_MAX + 1
-"""Segments a body: commands, replies and credit of each stream, and a close.  Hundreds
-of one octet each would take milliseconds, in which no other link's cell leaves."""
+SEGMENTS_MAX: Final = 3 * STREAMS_MAX + 2
+"""Segments a body: commands, replies and credit of each stream, gossip and a close.
+Hundreds of one octet each would take milliseconds, in which no other link's cell leaves."""
 PADDING: Final = bytes(BODY_LEN)
 CLOSE_BODY: Final = HEADER.pack(6, 0, 0).ljust(BODY_LEN, b"\0")
 """The body of a link's last cell: kind 6 and nothing else."""
@@ -57,6 +57,7 @@ class Kind(enum.IntEnum):
     COMMANDS = 1
     REPLIES = 2
     CREDIT = 3
+    GOSSIP = 4
     MOVE = 5
     CLOSE = 6
 
@@ -73,9 +74,12 @@ _LENGTHS: Final = {
     Kind.COMMANDS: range(1, BODY_LEN - HEADER_LEN + 1),
     Kind.REPLIES: range(1, BODY_LEN - HEADER_LEN + 1),
     Kind.CREDIT: range(CREDIT.size, CREDIT.size + 1),
+    Kind.GOSSIP: range(1, BODY_LEN - HEADER_LEN + 1),
     Kind.MOVE: range(9, 17, 7),  # strand.py's two forms
     Kind.CLOSE: range(1),
 }
+_OF_THE_LINK: Final = (Kind.GOSSIP, Kind.CLOSE)
+"""What belongs to no stream."""
 
 
 class BodyWriter:
@@ -122,7 +126,8 @@ def parse_untrusted(body: bytes) -> list[Segment]:
             break
         at += HEADER_LEN
         allowed = _LENGTHS.get(kind)
-        if allowed is None or stream >= STREAMS_MAX:
+        streams = 1 if kind in _OF_THE_LINK else STREAMS_MAX
+        if allowed is None or stream >= streams:
             raise CellError("a segment of no known kind or stream")
         if length not in allowed or at + length > BODY_LEN:
             raise CellError("a segment of impossible length")

@@ -23,7 +23,7 @@ same: RemoteProtocolError for what is no request or no answer.
 
 import enum
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -203,16 +203,30 @@ def state_of(links: Sequence[LinkFacts], corrupt: int) -> str:
     return "ok" if all(up) and not corrupt else "degraded"
 
 
-def status(name: str, links: Sequence[LinkFacts], queue: QueueFacts) -> dict[str, Any]:
-    """Build the object that `mesh status --json` prints."""
+def status(
+    name: str,
+    links: Sequence[LinkFacts],
+    queue: QueueFacts,
+    gone: Collection[str] = (),
+    directory: Mapping[str, object] | None = None,
+    notices: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Build the object that `mesh status --json` prints.
+
+    `directory` is the one in force (overview.py), `notices` what else an operator should
+    know, a line each.  Of several, no link is missing to a peer that has `gone` at the hour it published.
+    """
+    wanted = [link for link in links if link.peer not in gone] or links
     return {
         "schema": SCHEMA,
         "name": name,
-        "state": state_of(links, queue.corrupt),
+        "state": state_of(wanted, queue.corrupt),
         "links": [asdict(link) for link in links],
         "queue": {
             "waiting": rough(queue.waiting),
             "deferred": rough(queue.deferred),
             "corrupt": queue.corrupt,
         },
+        "directory": directory,
+        "notices": list(notices),
     }

@@ -3,7 +3,7 @@
 
 The statement is one canonical msgpack array (core/encoding.py):
 
-    0  form        int      1
+    0  form        int      1, or 2 with the last field
     1  name        str      names.py
     2  network     str      nodes of one network only
     3  identity    bin 32   Ed25519 public key
@@ -17,36 +17,40 @@ The statement is one canonical msgpack array (core/encoding.py):
    11  serial      int      grows with every new statement
    12  not before  int      UNIX seconds
    13  not after   int      UNIX seconds
+   14  leaves      int      UNIX seconds of the hour at which the node leaves; form 2 only
 
     box = Ed25519(identity, "mesh/1 descriptor" 00 array) || array
 
-In armour the same is there to be read, then the box in base64, 64 columns a line:
-
-    -----BEGIN MESH DESCRIPTOR-----
-    Name: alpha
-    ...
-    Valid-Until: 2027-11-22 00:00:00Z
-
-    base64
-    -----END MESH DESCRIPTOR-----
+In armour (armour.py) the same is there to be read, then the box in base64.
 
 Invariant: a statement has one armour.  What is parsed is written again and must be
-the text, line for line, so a header cannot say what is not signed.  Only white space
-at the ends of a line is free, CR too, because mail changes it; text around is skipped.
+the text, line for line, so a header cannot say what is not signed.
+
+A node that says nothing of leaving writes form 1, octet for octet what a mesh that
+does not know form 2 reads.
 
 Nothing here knows the time: whether a descriptor holds now is the caller's question
 to `valid_at`; whom it may speak for is directory.py's.
 """
 
 import base64
-import binascii
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final
 
+from mesh.core.armour import (
+    TIME_MAX,
+    blocks_untrusted,
+    wrap,
+)
+from mesh.core.armour import (
+    date as date,
+)
+from mesh.core.armour import (
+    fingerprint as fingerprint,
+)
 from mesh.core.clock import CLASS_MAX, Clock, rate_of
 from mesh.core.crypto import (
     PUBLIC_LEN,
@@ -66,6 +70,9 @@ from mesh.core.names import (
 from mesh.errors import CryptoError, DescriptorError, EncodingError
 
 FORM: Final = 1
+FORM_LEAVING: Final = 2
+HOUR_SECONDS: Final = 3600
+"""A node leaves at a full hour, which says nothing of its mail."""
 LINK_KEYS_MAX: Final = 2
 """Keys: the one in force and, while it rotates, the one before."""
 ADDRESSES_MAX: Final = 8
@@ -77,27 +84,24 @@ INSECURE_MAX: Final = 8
 INSECURE_LEN_MAX: Final = 64
 """Octets of one reason: a line on a terminal."""
 SERIAL_MAX: Final = (1 << 63) - 1
-TIME_MAX: Final = 253_402_300_799
-"""UNIX seconds: the end of year 9999, past which no date can be printed."""
 STATEMENT_MAX_LEN: Final = 40_960
 """Octets: SERVES_MAX addresses of 254, and as much again of the rest as can be."""
+BOX_MAX_LEN: Final = SIGNATURE_LEN + STATEMENT_MAX_LEN
 TEXT_MAX_LEN: Final = 4_194_304
 """Characters given to the parser: some 1,000 common descriptors in one file."""
 
 BEGIN: Final = "-----BEGIN MESH DESCRIPTOR-----"
 END: Final = "-----END MESH DESCRIPTOR-----"
-COLUMNS: Final = 64
-"""Characters of base64 a line (RFC 7468): mail never wraps them."""
-
 _LABEL: Final = b"mesh/1 descriptor\x00"
-_FINGERPRINT_LEN: Final = 20
-"""Octets: 160 bits, 2**159 keys tried before another has it; 32 letters to read out."""
 _PRINTABLE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Descriptor:
-    """One statement; `signature` is empty until signed and no part of equality."""
+    """One statement; `signature` is empty until signed and no part of equality.
+
+    `leaves` is 0 for a node that stays.
+    """
 
     name: str
     network: str
@@ -112,18 +116,34 @@ class Descriptor:
     serial: int
     not_before: int
     not_after: int
+    leaves: int = 0
     signature: bytes = field(default=b"", compare=False, repr=False)
+    _octets: bytes = field(default=b"", init=False, compare=False, repr=False)
 
     def valid_at(self, now: float) -> bool:
         """Whether it holds at this UNIX time, both ends included."""
         return self.not_before <= now <= self.not_after
 
+    def has_left(self, now: float) -> bool:
+        """Whether its published hour of leaving has come."""
+        return 0 < self.leaves <= now
 
-def fingerprint(identity: bytes) -> str:
-    """Eight groups of four letters and digits, to be read over the telephone."""
-    digest = hash256(b"mesh/1 fingerprint\x00", identity)[:_FINGERPRINT_LEN]
-    text = base64.b32encode(digest).decode()
-    return " ".join(text[at : at + 4] for at in range(0, len(text), 4))
+    @property
+    def statement(self) -> bytes:
+        """The array that is signed; written once, because thousands are compared."""
+        if not self._octets:
+            object.__setattr__(self, "_octets", _statement(self))
+        return self._octets
+
+    @property
+    def box(self) -> bytes:
+        """Signature and statement, as the armour has them in base64."""
+        return self.signature + self.statement
+
+    @property
+    def digest(self) -> bytes:
+        """What a roster of signers names it by: 32 octets, whoever signed it how."""
+        return hash256(_LABEL, self.statement)
 
 
 def create(descriptor: Descriptor, key: Key) -> str:
@@ -135,13 +155,12 @@ def create(descriptor: Descriptor, key: Key) -> str:
     mistake = _first_mistake(whole)
     if mistake:
         raise DescriptorError(f"this node's descriptor: {mistake}")
-    return armour(replace(whole, signature=sign(key, _LABEL + _statement(whole))))
+    return armour(replace(whole, signature=sign(key, _LABEL + whole.statement)))
 
 
 def armour(descriptor: Descriptor) -> str:
     """The one text of a signed descriptor; LF, with one at the end."""
-    box = base64.b64encode(descriptor.signature + _statement(descriptor)).decode()
-    lines = [box[at : at + COLUMNS] for at in range(0, len(box), COLUMNS)]
+    lines = wrap(descriptor.box)
     return "\n".join([BEGIN, *_headers(descriptor), "", *lines, END, ""])
 
 
@@ -154,7 +173,7 @@ def parse_untrusted(text: str, where: str = "descriptor") -> list[Descriptor]:
     if len(text) > TEXT_MAX_LEN:
         raise DescriptorError(f"{where}:1: more than 4 MiB: this is no descriptor")
     found = []
-    for number, block in _blocks_untrusted(text, where):
+    for number, block in blocks_untrusted(text, where, BEGIN, END):
         try:
             found.append(_parse_block_untrusted(block))
         except DescriptorError as error:
@@ -166,45 +185,14 @@ def parse_untrusted(text: str, where: str = "descriptor") -> list[Descriptor]:
     return found
 
 
-def _blocks_untrusted(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
-    """Cut a text at its BEGIN and END lines, which are part of what is yielded."""
-    block: list[str] | None = None
-    start = 0
-    for number, raw in enumerate(text.split("\n"), 1):
-        line = raw.strip(" \t\r")
-        if (line == BEGIN) != (block is None) and line in (BEGIN, END):
-            raise DescriptorError(
-                f"{where}:{number}: BEGIN and END do not pair: ask for the whole text"
-            )
-        if line == BEGIN:
-            start, block = number, []
-        if block is not None:
-            block.append(line)
-        if line == END and block is not None:
-            yield start, block
-            block = None
-    if block is not None:
-        raise DescriptorError(f"{where}:{start}: cut off: ask for the whole text")
-
-
 def _parse_block_untrusted(lines: list[str]) -> Descriptor:
     """One armour, BEGIN to END."""
     blank = lines.index("") if "" in lines else len(lines)
     try:
         box = base64.b64decode("".join(lines[blank + 1 : -1]), validate=True)
-        statement = decode_untrusted(box[SIGNATURE_LEN:], max_len=STATEMENT_MAX_LEN)
-    except (ValueError, binascii.Error, EncodingError) as error:
+    except ValueError as error:
         raise DescriptorError("damaged: ask for a fresh copy") from error
-    descriptor = _from_fields_untrusted(statement, box[:SIGNATURE_LEN])
-    try:
-        verify(descriptor.identity, _LABEL + box[SIGNATURE_LEN:], descriptor.signature)
-    except CryptoError as error:
-        raise DescriptorError(
-            "the signature does not hold: ask for a fresh copy"
-        ) from error
-    mistake = _first_mistake(descriptor)
-    if mistake:
-        raise DescriptorError(f"{mistake}: its node must export it again")
+    descriptor = from_box_untrusted(box)
     if armour(descriptor).split("\n")[:-1] != lines:
         raise DescriptorError(
             "the readable lines are not what is signed: ask for a fresh copy"
@@ -212,7 +200,33 @@ def _parse_block_untrusted(lines: list[str]) -> Descriptor:
     return descriptor
 
 
-# The statement as an array: the order here is the order on the wire.
+def from_box_untrusted(box: bytes) -> Descriptor:
+    """Read a signature and the statement behind it, without armour.
+
+    Raises DescriptorError: damaged, not canonical, not signed by the identity that it
+    names, or against a rule of the table.
+    """
+    octets = box[SIGNATURE_LEN:]
+    try:
+        statement = decode_untrusted(octets, max_len=STATEMENT_MAX_LEN)
+    except EncodingError as error:
+        raise DescriptorError("damaged: ask for a fresh copy") from error
+    descriptor = _from_fields_untrusted(statement, box[:SIGNATURE_LEN])
+    try:
+        verify(descriptor.identity, _LABEL + octets, descriptor.signature)
+    except CryptoError as error:
+        raise DescriptorError(
+            "the signature does not hold: ask for a fresh copy"
+        ) from error
+    mistake = _first_mistake(descriptor)
+    if mistake:
+        raise DescriptorError(f"{mistake}: its node must export it again")
+    object.__setattr__(descriptor, "_octets", octets)  # it has one spelling
+    return descriptor
+
+
+# The statement as an array: the order here is the order on the wire.  Form 1 has all
+# but the last.
 _SHAPE: Final[Sequence[tuple[str, type, type | None]]] = (
     ("name", str, None),
     ("network", str, None),
@@ -227,22 +241,29 @@ _SHAPE: Final[Sequence[tuple[str, type, type | None]]] = (
     ("serial", int, None),
     ("not_before", int, None),
     ("not_after", int, None),
+    ("leaves", int, None),
 )
+_SHAPES: Final = {FORM: _SHAPE[:-1], FORM_LEAVING: _SHAPE}
 
 
 def _statement(descriptor: Descriptor) -> bytes:
     values = [getattr(descriptor, name) for name, _, _ in _SHAPE]
-    return encode([FORM, *(int(v) if isinstance(v, Clock) else v for v in values)])
+    fields = [int(v) if isinstance(v, Clock) else v for v in values]
+    return encode(
+        [FORM_LEAVING, *fields] if descriptor.leaves else [FORM, *fields[:-1]]
+    )
 
 
 def _from_fields_untrusted(statement: object, signature: bytes) -> Descriptor:
     """Check the types and nothing else."""
-    if not isinstance(statement, list) or not _is_form(statement[:1]):
+    form = statement[0] if isinstance(statement, list) and statement else None
+    if not isinstance(statement, list) or type(form) is not int or form not in _SHAPES:
         raise DescriptorError("of a form that this mesh does not read: upgrade it")
-    if len(statement) != len(_SHAPE) + 1:
+    shape = _SHAPES[form]
+    if len(statement) != len(shape) + 1:
         raise DescriptorError("damaged: ask for a fresh copy")
     fields: dict[str, Any] = {}
-    for (name, kind, of), value in zip(_SHAPE, statement[1:], strict=True):
+    for (name, kind, of), value in zip(shape, statement[1:], strict=True):
         items = value if isinstance(value, list) else []
         if type(value) is not kind or any(type(item) is not of for item in items):
             raise DescriptorError("damaged: ask for a fresh copy")
@@ -253,11 +274,9 @@ def _from_fields_untrusted(statement: object, signature: bytes) -> Descriptor:
         raise DescriptorError(
             "names a clock that is not known: upgrade mesh"
         ) from error
+    if fields.get("leaves") == 0:  # form 1 says so already
+        raise DescriptorError("damaged: ask for a fresh copy")
     return Descriptor(**fields, signature=signature)
-
-
-def _is_form(first: list[object]) -> bool:
-    return [type(form) for form in first] == [int] and first == [FORM]
 
 
 def _first_mistake(descriptor: Descriptor) -> str | None:
@@ -332,6 +351,10 @@ _RULES: Final[Sequence[tuple[str, Callable[[Descriptor], bool]]]] = (
         "its validity is no span of time",
         lambda d: 0 <= d.not_before < d.not_after <= TIME_MAX,
     ),
+    (
+        "it does not leave at a full hour",
+        lambda d: 0 <= d.leaves <= TIME_MAX and d.leaves % HOUR_SECONDS == 0,
+    ),
 )
 
 
@@ -350,9 +373,5 @@ def _headers(descriptor: Descriptor) -> list[str]:
         f"Serial: {d.serial}",
         f"Valid-From: {date(d.not_before)}",
         f"Valid-Until: {date(d.not_after)}",
+        *([f"Leaves: {date(d.leaves)}"] if d.leaves else []),
     ]
-
-
-def date(seconds: int) -> str:
-    """Write UNIX seconds as a date and time of UTC."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}Z"

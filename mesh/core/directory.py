@@ -3,8 +3,13 @@
 
 A peer's claim to an address counts when
 
-    the address lies at the host of an endpoint in its own descriptor, or
-    the operator typed the pair (`confirmed`).
+    the address lies at a host that the peer speaks for (`hosts`), or
+    the operator typed the pair, or the shared directory's signers did (`confirmed`).
+
+A peer speaks for the hosts of the endpoints in its own descriptor, where somebody looked
+at that very descriptor: the operator, or the signers.  A node renews its descriptor
+alone, and a lying one could put anybody's host into it: so a renewed descriptor speaks
+for the hosts of the one that was looked at, and for no others.
 
 Other claims are as if not made, so a peer cannot block an address by naming it.  Our
 own addresses are the operator's word.  A lookup is two table look-ups:
@@ -23,7 +28,7 @@ Our own remailers are one owner here: among them the exact address wins.
 Expired peers still own their addresses: their mail waits rather than leaks elsewhere.
 What a removed peer served is withheld for a while: nobody serves it, and it must not
 leave the mesh either, in clear and to whoever answers there.
-Nothing here reads a clock or a file; the shared directory's signatures come later.
+Nothing here reads a clock or a file; who may sign a directory is trusted.py's.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,7 +36,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from mesh.core.descriptor import Descriptor
-from mesh.core.names import domain_of, is_at_host
+from mesh.core.names import domain_of, is_at_host, mail_domain
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,20 @@ class Conflict:
 
 Route: TypeAlias = Local | ToPeer | Conflict
 
+
+@dataclass(frozen=True)
+class Us:
+    """What of this node no other's descriptor may contradict.
+
+    `serves` has the remailer of each address; `identity` is empty where nobody asks.
+    """
+
+    name: str
+    network: str
+    serves: Mapping[str, int]
+    identity: bytes = b""
+
+
 _CONFLICT: Final = Conflict()
 _OURS: Final = ""
 _NOTHING: Final[Mapping[str, int]] = {}
@@ -62,10 +81,14 @@ _NOTHING: Final[Mapping[str, int]] = {}
 
 @dataclass(frozen=True)
 class Listed:
-    """A descriptor and what the operator confirmed of its addresses."""
+    """A descriptor, and what others confirmed of its addresses and hosts.
+
+    `hosts` are written as in endpoints; None: those of the descriptor's own endpoints.
+    """
 
     descriptor: Descriptor
     confirmed: frozenset[str] = frozenset()
+    hosts: frozenset[str] | None = None
 
     @property
     def counted(self) -> tuple[str, ...]:
@@ -78,12 +101,26 @@ class Listed:
         return tuple(a for a in self.descriptor.serves if not self._counts(a))
 
     def _counts(self, address: str) -> bool:
-        return address in self.confirmed or speaks_for(self.descriptor, address)
+        if address in self.confirmed:
+            return True
+        if self.hosts is None:
+            return speaks_for(self.descriptor, address)
+        return any(domain_of(address) == mail_domain(host) for host in self.hosts)
 
 
 def speaks_for(descriptor: Descriptor, address: str) -> bool:
     """Whether the address lies at the descriptor's own host."""
     return any(is_at_host(address, endpoint) for endpoint in descriptor.addresses)
+
+
+def keys_of(descriptor: Descriptor) -> tuple[bytes, ...]:
+    """Give all public keys that must be one node's alone."""
+    return (descriptor.identity, *descriptor.link_keys)
+
+
+def hosts_of(descriptor: Descriptor) -> frozenset[str]:
+    """Give the hosts of its endpoints, written as there."""
+    return frozenset(each.rpartition(":")[0] for each in descriptor.addresses)
 
 
 class Directory:

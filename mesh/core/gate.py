@@ -24,9 +24,14 @@ that is, with a secret that nobody knows in place of DH(S_I, S_R): c2 does not o
 So the time that a refusal takes does not say whose neighbour we are.  DH(S_I, S_R) is
 kept for each listed key and is never computed for a stranger.
 
+While our own link key changes, two are in force (`rekey`): a hello under either is
+answered.  A peer's counters are kept for each of its link keys, and a new one starts
+afresh; its other limits are the peer's, whichever key it uses.
+
 Invariant: without DH(S_I, S_R) nobody gets an octet; without ID_I nobody a session.
 Not prevented: whoever stole a peer's link key can keep that peer's own hellos out,
-with the limits or with a counter far ahead, until the peer changes its link key.
+with the limits or with a counter far ahead, until the peer has changed its link key
+and the old one is no longer listed.
 """
 
 from collections.abc import Callable, Sequence
@@ -135,8 +140,6 @@ class Gate:
 
         `find_peer` gives the listed, unexpired peer that has this link key.
         """
-        if not 1 <= len(statics) <= STATICS_MAX:
-            raise LocalProtocolError("a node has one link key, or two at a change")
         public = signing_public(identity)
         self.network = network
         self.identity = identity
@@ -146,13 +149,29 @@ class Gate:
         self.kem = kem
         self.entropy = entropy
         self._counters = counters
-        self._doors = [
-            _Door(key, link_key, hello_key(network, public, link_key))
-            for key, link_key in [(key, x25519_public(key)) for key in statics]
-        ]
+        self._doors: list[_Door] = []
         self._decoy = entropy.key()
         self._secrets: dict[tuple[bytes, bytes], Key] = {}
         self._records: dict[bytes, _Record] = {}
+        self.rekey(statics)
+
+    def rekey(self, statics: Sequence[Key]) -> None:
+        """Answer under these link keys of ours from now on, newest first.
+
+        What follows from one that is no longer among them is wiped; the caller wipes
+        the key itself.  A handshake that it let in goes on.
+        """
+        if not 1 <= len(statics) <= STATICS_MAX:
+            raise LocalProtocolError("a node has one link key, or two at a change")
+        publics = [x25519_public(key) for key in statics]
+        for door in self._doors:
+            door.hello.wipe()
+        for pair in [pair for pair in self._secrets if pair[1] not in publics]:
+            self._secrets.pop(pair).wipe()
+        self._doors = [
+            _Door(key, public, hello_key(self.network, self.identity_public, public))
+            for key, public in zip(statics, publics, strict=True)
+        ]
 
     def receive_message_1_untrusted(self, wire: Octets, now: float) -> "Responder":
         """Check message 1 at `now` (seconds) and prepare message 2.

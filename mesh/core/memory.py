@@ -54,7 +54,10 @@ def wipe_buffer(place: memoryview) -> None:
 
 
 class _Slab:
-    """All slots for keys; grows by one locked region when it is used up."""
+    """All slots for keys; grows by one locked region when it is used up.
+
+    Any thread may take and give back: each list call is one step to the others.
+    """
 
     def __init__(self) -> None:
         self._regions: list[Any] = []
@@ -62,11 +65,13 @@ class _Slab:
         self._zero: Any = lib.sodium_memzero
 
     def take(self) -> Any:
-        if not self._free:
-            region = new_locked(SLAB_LEN)
+        while True:
+            try:
+                return self._free.pop()
+            except IndexError:
+                region = new_locked(SLAB_LEN)
             self._regions.append(region)
-            self._free = [region + at for at in range(0, SLAB_LEN, SLOT_LEN)]
-        return self._free.pop()
+            self._free.extend([region + at for at in range(0, SLAB_LEN, SLOT_LEN)])
 
     def give_back(self, slot: Any, length: int = SLOT_LEN) -> None:
         self._zero(slot, length)

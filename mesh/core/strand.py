@@ -35,6 +35,7 @@ from typing import Final, NamedTuple
 
 from mesh.core.cell import PADDING, BodyWriter, Kind, parse_untrusted
 from mesh.core.link import Link
+from mesh.core.streams import Tally
 from mesh.errors import CellError
 
 HELD_MAX: Final = 128
@@ -181,12 +182,13 @@ class Strand:
         if self.link is None:
             raise AssertionError("no link to move")
         self.successor = successor
-        self._moved = _segment(_MOVED.pack(*self.link.said))
+        said = self.link.said
+        self._moved = _segment(_MOVED.pack(said.commands, said.replies))
 
     def _receive_moved_untrusted(self, octets: memoryview) -> None:
         if self.link is None or self.heard_out:
             raise CellError("words on a connection that has none to say")
-        if _MOVED.unpack(octets) != self.link.heard:
+        if Tally(*_MOVED.unpack(octets)) != self.link.heard:
             raise CellError("octets were lost between two connections")
         self.heard_out = True
         if self.successor:

@@ -16,7 +16,7 @@ address, an id or a size.  `ping` is a dialogue of its own with one NOOP in it.
 
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 import trio
@@ -35,7 +35,7 @@ from mesh.core.control import (
     parse_request_untrusted,
     status,
 )
-from mesh.core.descriptor import Descriptor
+from mesh.core.descriptor import Descriptor, date
 from mesh.core.reply import SHUTTING_DOWN, Reply
 from mesh.errors import (
     RemoteProtocolError,
@@ -86,16 +86,24 @@ class Control:
         peers: Peers,
         exchange: Exchange,
         qmgr: QueueManager,
-        mistakes: Callable[[], Sequence[str]] = tuple,
         unix_time: Callable[[], float] = time.time,
+        notices: Callable[[], list[str]] = list,
+        directory: Callable[[], dict[str, object] | None] = lambda: None,
+        has_left: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`mistakes` tells, live, what is wrong with files beside peers.d."""
+        """Give it all that it tells.
+
+        `notices` are the node's own lines, live, `directory` what is in force, in brief,
+        `has_left` says whether the node has left.
+        """
         self._name, self._clock, self._klass = name, clock, klass
         self._peers = peers
         self._exchange = exchange
         self._qmgr = qmgr
-        self._mistakes = mistakes
         self._unix_time = unix_time
+        self._notices = notices
+        self._directory = directory
+        self._has_left = has_left
         self._places = trio.CapacityLimiter(SESSIONS_MAX)
         self._queue = QueueFacts()
 
@@ -154,10 +162,7 @@ class Control:
 
     def _tell(self, request: Request) -> dict[str, Any]:
         if request.ask is Ask.STATUS:
-            listed = self._peers.snapshot.by_name.values()
-            links = [self._link(one.descriptor) for one in listed]
-            notes = [*self._peers.snapshot.mistakes, *self._mistakes()]
-            return {"status": status(self._name, links, self._queue), "notes": notes}
+            return self._tell_status()
         if request.ask is Ask.QUEUE:
             return {"queue": {"schema": SCHEMA, **self._queue.rounded()}}
         if request.ask is Ask.RETRY:
@@ -165,6 +170,22 @@ class Control:
         else:
             self._drop(request.what)
         return {}
+
+    def _tell_status(self) -> dict[str, Any]:
+        now = self._unix_time()
+        listed = [one.descriptor for one in self._peers.snapshot.by_name.values()]
+        gone = {descriptor.name for descriptor in listed if descriptor.has_left(now)}
+        links = [self._link(descriptor) for descriptor in listed]
+        notes = [*self._notices(), *self._peers.snapshot.mistakes]
+        notes += [
+            f"{d.name} {'left' if d.name in gone else 'leaves'} the mesh at "
+            f"{date(d.leaves)}"
+            for d in listed
+            if d.leaves
+        ]
+        directory = self._directory()
+        told = status(self._name, links, self._queue, gone, directory, notes)
+        return {"status": told, "notes": notes}
 
     def _drop(self, what: What | None) -> None:
         if what is What.DEFERRED:
@@ -202,16 +223,26 @@ class Control:
 
     def _reason(self, descriptor: Descriptor, peer: Peer | None) -> str:
         """Say in a few words why there is no link, and what may help."""
-        now = self._unix_time()
-        if now > descriptor.not_after:
-            return "expired descriptor: ask its operator for a fresh `mesh export`"
-        if now < descriptor.not_before:
-            return "its descriptor is not valid yet: compare the clocks"
+        if none_wanted := self._why_none(descriptor):
+            return none_wanted
         if peer and peer.ports:
             return peer.reason or "handshaking"
         if not descriptor.addresses:
             return "it dials us: is our address right, and our port open?"
         return (peer and peer.reason) or "dialling"
+
+    def _why_none(self, descriptor: Descriptor) -> str:
+        """Say why there shall be no link now; "" where there shall be one."""
+        now = self._unix_time()
+        if self._has_left():
+            return "this node has left the mesh"
+        if descriptor.has_left(now):
+            return f"left the mesh: `mesh peers remove {descriptor.name}` in due time"
+        if now > descriptor.not_after:
+            return "expired descriptor: ask its operator for a fresh `mesh export`"
+        if now < descriptor.not_before:
+            return "its descriptor is not valid yet: compare the clocks"
+        return ""
 
     # ping, connect
 

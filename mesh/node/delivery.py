@@ -8,7 +8,8 @@
 Delivered means forgotten: the record's key is overwritten once the Maildir is on the
 disk, or the LMTP server has said 250.  A 5yz bounces, anything else defers the record;
 a connection that ends gives its records back.  The remailer is an untrusted peer: whatever it
-says, this node goes on.
+says, this node goes on.  Where a server does not answer, each failed connection is
+an attempt for all that waits: after ATTEMPTS_MIN what is old is given up.
 
 `end` begins nothing new; what is under way may finish while it is `busy`, so that an
 end in order repeats nothing.  A Maildir on a disk that hangs does not keep the node.
@@ -26,7 +27,7 @@ from mesh.core.content import to_lf
 from mesh.core.crypto import Entropy
 from mesh.core.record import Record
 from mesh.core.reply import Reply
-from mesh.core.retry import retry_delay
+from mesh.core.retry import is_given_up, retry_delay
 from mesh.core.smtp import Finished, Outgoing, Sender, SenderClosed, SenderDialect
 from mesh.node.maildir import Letter, deliver
 from mesh.node.parking import Parking
@@ -44,6 +45,8 @@ SHARE: Final = 4
 connection, with its commands sent ahead, wakes both sides less often."""
 READ_MAX: Final = 65_536
 NOT_WRITTEN: Final = Reply(451, "4.2.0 its Maildir cannot be written")
+NO_SERVER: Final = Reply(550, "5.4.1 its LMTP server does not answer")
+"""When it is given up: a failure for good."""
 IDLE_SECONDS: Final = 60.0
 """A connection without work is ended after this long."""
 REPLY_SECONDS: Final = 600.0
@@ -127,7 +130,8 @@ class LmtpDelivery:
         self._connections: list[_Connection] = []
         self._parking = Parking()
         self.failures = 0
-        """Connections, one after another, on which nothing was answered for."""
+        """Times, one after another, that connections brought no answer: what was made
+        side by side and ends at once counts once."""
         self.ending = False
 
     def end(self) -> None:
@@ -148,6 +152,7 @@ class LmtpDelivery:
                     await self._parking.park()
                     continue
                 if self.failures:
+                    await self._give_up_old()
                     await trio.sleep(retry_delay(self.failures, self._entropy))
                 wire = await _connect(self._address)
                 if wire is None:
@@ -155,7 +160,7 @@ class LmtpDelivery:
                     continue
                 connection = _Connection(self, wire)
                 self._connections.append(connection)
-                nursery.start_soon(self._work, connection)
+                nursery.start_soon(self._work, connection, self.failures)
 
     def take(self) -> tuple[Ref, Record] | None:
         """Give the next record if it is in memory; if not, have it read."""
@@ -180,6 +185,24 @@ class LmtpDelivery:
             self._fetched += await self._records.take(COLD_MAX)
             self._wake()
 
+    async def _give_up_old(self) -> None:
+        """Let go of what has waited too long: the oldest are about the first."""
+        ready, spool = self.queue.ready, self.qmgr.spool
+        if not self._connections:  # a server that was there a moment ago
+            ready.extendleft(ref for ref, _ in reversed(self._fetched))
+            self._fetched.clear()
+        kept: list[Ref] = []
+        while ready and not kept:
+            refs = [ready.popleft() for _ in range(min(GROUP_MAX, len(ready)))]
+            for ref, head in zip(refs, await spool.heads(refs), strict=True):
+                if head is None:
+                    self.qmgr.unreadable(ref)
+                elif is_given_up(self.failures, spool.running_seconds - head.accepted):
+                    self.qmgr.settle(ref, head, [NO_SERVER] * len(head.recipients))
+                else:
+                    kept.append(ref)
+        ready.extendleft(reversed(kept))
+
     @property
     def _wants_another(self) -> bool:
         open_ = len(self._connections)
@@ -188,12 +211,12 @@ class LmtpDelivery:
         waiting = len(self.queue.ready) + len(self._fetched)
         return open_ < CONNECTIONS_MAX and waiting > open_ * SHARE
 
-    async def _work(self, connection: "_Connection") -> None:
+    async def _work(self, connection: "_Connection", failures: int) -> None:
         try:
             await connection.run()
         finally:
             self._connections.remove(connection)
-            if not connection.useful:
+            if not connection.useful and self.failures == failures:
                 self.failures += 1
             self.qmgr.release(self.destination, connection.flying)
 

@@ -5,13 +5,16 @@
     no link    the smaller ID dials after 0.2 to 1 s, the other after 2 to 4 s
     failed     again after a drawn, doubling wait, at most 30 s; a link that ended
                before a cell of the other side came has failed too
+    two keys   while our link key changes: the older one first, which every peer knows;
+               after each silence the other one
 
+A peer's keys and addresses are asked for at each dial, so they may change meanwhile.
 No dial is ever caused by mail: this task knows none.
 """
 
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
@@ -55,7 +58,7 @@ class Dialer:
         *,
         network: str,
         identity: Key,
-        static: Key,
+        statics: Callable[[], Sequence[Key]],
         counter: OwnCounter,
         clock: Clock,
         klass: int,
@@ -63,8 +66,9 @@ class Dialer:
         exchange: Exchange,
         entropy: Entropy,
     ) -> None:
+        """`statics` gives our link keys of now, one or two, newest first."""
         self._network = network
-        self._identity, self._static = identity, static
+        self._identity, self._statics = identity, statics
         self._counter = counter
         self._clock, self._klass = clock, klass
         self._kem = kem
@@ -72,24 +76,30 @@ class Dialer:
         self._entropy = entropy
 
     async def keep(
-        self, keys: PeerKeys, addresses: Callable[[], tuple[str, ...]]
+        self, keys: Callable[[], PeerKeys], addresses: Callable[[], tuple[str, ...]]
     ) -> None:
-        """Keep one peer linked until cancelled; `addresses` are asked at each dial.
+        """Keep one peer linked until cancelled; its name and identity do not change.
 
         With no address the peer dials us and this only waits.
         """
-        peer = self._exchange.peer(keys.name, keys.identity)
-        redial = Redial(smaller=we_are_smaller(self._exchange.identity, keys.identity))
+        first = keys()
+        peer = self._exchange.peer(first.name, first.identity)
+        redial = Redial(smaller=we_are_smaller(self._exchange.identity, first.identity))
+        silences = 0
         async with trio.open_nursery() as nursery:
             while not self._exchange.closing:
                 while not (peer.linked or self._exchange.closing):
-                    await nursery.start(self._dial, peer, keys, addresses())
+                    if await nursery.start(
+                        self._dial, peer, keys(), addresses(), silences
+                    ):
+                        silences += 1
                     if not peer.linked:
                         wait = redial.after_failure(self._entropy)
                         await _wait_for_link(peer, wait)
                 came_up = await self._while_linked(nursery, peer, keys, addresses)
                 if came_up:
                     redial.link_up()
+                    silences = 0
                     wait = redial.after_loss(self._entropy)
                 else:
                     wait = redial.after_failure(self._entropy)
@@ -99,7 +109,7 @@ class Dialer:
         self,
         nursery: trio.Nursery,
         peer: Peer,
-        keys: PeerKeys,
+        keys: Callable[[], PeerKeys],
         addresses: Callable[[], tuple[str, ...]],
     ) -> bool:
         """Wait until the last link has ended, and replace it when it is due to be.
@@ -107,6 +117,7 @@ class Dialer:
         The other connection is made first.  Returns whether one came up.
         """
         came_up = False
+        dials = -1  # with two keys of our own each is tried in turn
         redial = Redial(smaller=True)
         not_before = -math.inf
         while peer.linked:
@@ -114,7 +125,9 @@ class Dialer:
             with trio.CancelScope(deadline=max(peer.due, not_before)) as waiting:
                 await peer.changed.park()
             if waiting.cancelled_caught and not self._exchange.closing:
-                await nursery.start(self._dial, peer, keys, addresses())
+                await nursery.start(
+                    self._dial, peer, keys(), addresses(), dials := dials + 1
+                )
                 not_before = trio.current_time() + redial.after_failure(self._entropy)
         return came_up
 
@@ -123,10 +136,12 @@ class Dialer:
         peer: Peer,
         keys: PeerKeys,
         addresses: tuple[str, ...],
-        task_status: trio.TaskStatus[None],
+        silences: int,
+        task_status: trio.TaskStatus[bool | None],
     ) -> None:
         """Dial once; `started` when the handshake has succeeded or failed.
 
+        It says True when somebody was reached and gave no answer that holds.
         A failed connection is kept, read and thrown away as a listener's is.
         """
         with trio.CancelScope() as scope:
@@ -140,9 +155,9 @@ class Dialer:
             scope.deadline = now + silence_duration(self._entropy)
             session = None
             try:
-                session = await self._handshake(wire, peer, keys)
+                session = await self._handshake(wire, peer, keys, silences)
                 if session is None:
-                    task_status.started()
+                    task_status.started(True)
                     while await receive(wire):
                         pass
             finally:
@@ -153,18 +168,20 @@ class Dialer:
                 await self._exchange.run_link(session, wire, task_status)
 
     async def _handshake(
-        self, wire: Wire, peer: Peer, keys: PeerKeys
+        self, wire: Wire, peer: Peer, keys: PeerKeys, silences: int
     ) -> Session | None:
+        ours = self._statics()[::-1]  # of this instant: what went is wiped
         initiator = Initiator(
             network=self._network,
             identity=self._identity,
-            static=self._static,
+            static=ours[silences % len(ours)],
             peer=keys,
             counter=self._counter.next(),
             clock=self._clock,
             klass=self._klass,
             kem=self._kem,
             entropy=self._entropy,
+            directory=self._exchange.directory,
         )
         try:
             wire.try_send(initiator.message_1())

@@ -16,11 +16,13 @@ import trio
 
 from mesh.core.chance import uniform
 from mesh.core.crypto import Entropy
-from mesh.core.handshake import Session
+from mesh.core.handshake import NO_DIRECTORY, Session
 from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
 from mesh.errors import LocalProtocolError
+from mesh.node.gossip import Gossiping
+from mesh.node.inside import Port
 from mesh.node.pacing import BROKEN, CLOSED, SILENT, STALLED, Pacer, carry
-from mesh.node.peer import Peer, Port, without_route
+from mesh.node.peer import Peer, without_route
 from mesh.node.qmgr import QueueManager
 from mesh.node.routing import LOCAL, REFUSED
 from mesh.node.wire import Wire
@@ -48,11 +50,13 @@ class Exchange:
         max_message: int,
         entropy: Entropy,
         refuses: Callable[[str], bool] = lambda _: False,
+        gossip: Gossiping | None = None,
         pacer: Pacer | None = None,
     ) -> None:
         """`refuses` says who wants no mail from this node; `pacer`: pacing.py."""
         self._pacer = pacer
         self._refuses = refuses
+        self._gossip = gossip
         self.name = name
         self.identity = identity
         self.qmgr = qmgr
@@ -81,8 +85,15 @@ class Exchange:
         """Serve the peers' reading from the disk, for ever."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            if self._gossip:
+                nursery.start_soon(self._gossip.run)
             task_status.started()
             await trio.sleep_forever()
+
+    @property
+    def directory(self) -> tuple[int, bytes]:
+        """Which directory we have, to be told in a handshake."""
+        return self._gossip.head if self._gossip else NO_DIRECTORY
 
     def peer(self, name: str, identity: bytes) -> Peer:
         """Give the peer of this name, made when first asked for."""
@@ -98,6 +109,7 @@ class Exchange:
                 refusal=self.accepts,
                 our_name=self.name,
                 max_message=self._max_message,
+                gossip=self._gossip,
             )
             self._nursery.start_soon(peer.fetch_forever)
         return peer

@@ -1,12 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""Keeping links as peers.d says: who comes is dialled, who leaves is cut off at once.
+"""Keeping links as descriptors say: who comes is dialled, who is removed is cut off.
 
-`adopt` takes up a change as a whole: links of removed peers end, new ones are dialled,
-stray mail is routed anew.  Links give their mail back a moment after they end; so what
+    a listed peer                         its link
+    new                                   dialled
+    removed, or of another identity       ends at once
+    of other link keys, addresses, terms  stays: the next handshake goes by the new ones
+    expired, or its hour of leaving came  says in its next cell that it ends; none is made
+    renewed after that                    dialled
+
+and when our own hour has come, all say so.  Whoever has expired or left stays listed: its
+mail waits and comes back after its days, rather than leave in clear.
+
+`adopt` takes up a change: each second, and at once when the registry has another
+directory.  Whoever was removed is looked for first, and nobody gets in meanwhile, for the
+table that is asked has changed by then.  Reading is a thread's work, and what then
+is done for thousands of peers is done some at a time, so that no cell waits for it.
+Stray mail is routed anew too: links give theirs back a moment after they end; so what
 waits for a place that is gone is looked for each time.
 """
 
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
 
 import trio
 
@@ -19,6 +35,19 @@ from mesh.node.peers import Peers
 from mesh.node.qmgr import QueueManager
 from mesh.node.routing import LOCAL
 
+LOOK_SECONDS: Final = 1.0
+"""Between two looks at peers.d: a change counts within 2 s."""
+STRETCH: Final = 64
+"""Peers seen to between two turns of the loop: some 2 ms."""
+
+
+@dataclass
+class _Kept:
+    """One dialling task: whom, by the keys of now."""
+
+    keys: PeerKeys
+    scope: trio.CancelScope
+
 
 class Keeping:
     """One dialling task a listed peer."""
@@ -30,53 +59,115 @@ class Keeping:
         dialer: Dialer,
         exchange: Exchange,
         qmgr: QueueManager,
+        *,
+        has_left: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`has_left` says whether our own hour of leaving has come."""
         self._peers = peers
         self._gate = gate
         self._dialer = dialer
         self._exchange = exchange
         self._qmgr = qmgr
+        self._has_left = has_left
         self._adopted = False
-        self._kept: dict[str, tuple[PeerKeys, trio.CancelScope]] = {}
+        self._kept: dict[str, _Kept] = {}
+        self._news = trio.Event()
+        self._turn = trio.Lock()
 
-    def adopt(self, nursery: trio.Nursery) -> None:
-        """Take up what peers.d says now."""
-        changed = self._peers.poll()
+    def wake(self) -> None:
+        """Look now; on the Trio thread."""
+        self._news.set()
+
+    async def run(self, nursery: trio.Nursery) -> None:
+        """Look each second, and when woken; what is kept lives in the nursery."""
+        while True:
+            with trio.move_on_after(LOOK_SECONDS):
+                await self._news.wait()
+            self._news = trio.Event()
+            await self.adopt(nursery)
+
+    async def adopt(self, nursery: trio.Nursery) -> None:
+        """Take up what the descriptors say now."""
+        async with self._turn:
+            await self._adopt(nursery)
+
+    async def _adopt(self, nursery: trio.Nursery) -> None:
+        changed = await trio.to_thread.run_sync(self._peers.poll)
         by_name = self._peers.snapshot.by_name
         if changed or not self._adopted:
             self._adopted = True
-            listed = {name: keys_of(peer) for name, peer in by_name.items()}
-            self._adopt_peers(nursery, listed)
+            await self._adopt_peers(nursery, by_name)
+        self._end_what_is_over()
         self._qmgr.reroute(
             lambda place: place.startswith(LOCAL) or place in by_name,
             changed=changed,
         )
 
-    def _adopt_peers(self, nursery: trio.Nursery, listed: dict[str, PeerKeys]) -> None:
-        for name, (keys, scope) in list(self._kept.items()):
-            if listed.get(name) != keys:
-                scope.cancel()
-                del self._kept[name]
-                for link_key in keys.link_keys:
-                    self._gate.forget(link_key)
-                if name in self._exchange.peers:
-                    self._exchange.peers[name].close_links()
-        for name, keys in listed.items():
-            if name not in self._kept:
-                scope = trio.CancelScope()
-                self._kept[name] = keys, scope
-                nursery.start_soon(self._keep, keys, scope)
+    async def _adopt_peers(
+        self, nursery: trio.Nursery, by_name: Mapping[str, Listed]
+    ) -> None:
+        for count, (name, kept) in enumerate(list(self._kept.items()), 1):
+            listed = by_name.get(name)
+            self._review(name, kept, None if listed is None else keys_of(listed))
+            if count % STRETCH == 0:
+                await trio.lowlevel.checkpoint()
+        new = [name for name in by_name if name not in self._kept]
+        for count, name in enumerate(new, 1):
+            keys = keys_of(by_name[name])
+            kept = self._kept[name] = _Kept(keys, trio.CancelScope())
+            nursery.start_soon(self._keep, kept)
+            if count % STRETCH == 0:
+                await trio.lowlevel.checkpoint()
 
-    async def _keep(self, keys: PeerKeys, scope: trio.CancelScope) -> None:
-        with scope:
-            await self._dialer.keep(keys, lambda: self.endpoints(keys.name))
+    def _review(self, name: str, kept: _Kept, keys: PeerKeys | None) -> None:
+        """Go on with one that is kept, by its keys of now, or let go of it."""
+        if keys is not None and keys.identity != kept.keys.identity:
+            keys = None
+        for link_key in kept.keys.link_keys:
+            if keys is None or link_key not in keys.link_keys:
+                self._gate.forget(link_key)
+        if keys is not None:
+            kept.keys = keys
+            return
+        kept.scope.cancel()
+        del self._kept[name]
+        if name in self._exchange.peers:
+            self._exchange.peers[name].close_links()
+
+    async def _keep(self, kept: _Kept) -> None:
+        with kept.scope:
+            await self._dialer.keep(
+                lambda: kept.keys, lambda: self.endpoints(kept.keys.name)
+            )
+
+    def _end_what_is_over(self) -> None:
+        """Let links say that they end where the peer's time, or ours, has come."""
+        for name, peer in self._exchange.peers.items():
+            if peer.ports and not self._may_link(name):
+                for port in peer.ports:
+                    port.close()
+
+    def _may_link(self, name: str) -> bool:
+        listed = self._peers.snapshot.by_name.get(name)
+        return bool(listed and is_here(listed, time.time()) and not self._has_left())
+
+    def find(self, link_key: bytes) -> PeerKeys | None:
+        """Give the peer of a link key, if it may have a link now."""
+        listed = self._peers.snapshot.by_link_key.get(link_key)
+        if listed is None or not self._may_link(listed.descriptor.name):
+            return None
+        return keys_of(listed)
 
     def endpoints(self, name: str) -> tuple[str, ...]:
-        """Give what a peer may be dialled at now; nothing when it has expired."""
+        """Give what a peer may be dialled at now; nothing when it may not."""
         listed = self._peers.snapshot.by_name.get(name)
-        if listed is None or not listed.descriptor.valid_at(time.time()):
-            return ()
-        return listed.descriptor.addresses
+        return listed.descriptor.addresses if listed and self._may_link(name) else ()
+
+
+def is_here(listed: Listed, now: float) -> bool:
+    """Say whether its descriptor holds and its hour of leaving has not come."""
+    descriptor = listed.descriptor
+    return descriptor.valid_at(now) and not descriptor.has_left(now)
 
 
 def keys_of(listed: Listed) -> PeerKeys:

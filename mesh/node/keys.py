@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The node's own keys on disk: three files of one readable line, 0600.
+"""The node's own keys on disk: files of one readable line, 0600.
 
-    state/identity.key   Ed25519 seed       the node itself: back it up
-    state/link.key       X25519 private key the gate; a new one may take its place
-    state/spool.key      32 octets          what is in the spool opens under it
+    state/identity.key     Ed25519 seed       the node itself: back it up
+    state/link.key         X25519 private key the gate; rotation.py makes a new one
+    state/link-before.key  the last one of these, while peers learn of the new one
+    state/spool.key        32 octets          what is in the spool opens under it
+    state/descriptor.lock  held (flock) while any of our keys, or what we say, changes
 
     mesh identity key 1 <base64 of key[32] and BLAKE2b-256(line's words, key)[:4]>
 
@@ -11,6 +13,9 @@ The check octets find a slip in a line typed from paper and a file that was cut 
 A file appears whole or not at all, and is never written over: a key that is there
 already is kept (a restored backup).  Each mistake is a ConfigError with the file's
 name and what to do; the octets of a key are in no message.
+
+Identity and spool key never change here.  Another identity is another node: who signs
+a directory says who takes its place.
 """
 
 import base64
@@ -21,11 +26,14 @@ from pathlib import Path
 from typing import Final
 
 from mesh.core.crypto import KEY_LEN, Entropy, Key, hash256, signing_key
-from mesh.errors import CannotCreateError, ConfigError, IoError
+from mesh.errors import CannotCreateError, ConfigError, IoError, NotPermittedError
 
 IDENTITY: Final = "identity"
 LINK: Final = "link"
 SPOOL: Final = "spool"
+LINK_BEFORE: Final = "link-before"
+LOCK_NAME: Final = "descriptor.lock"
+"""Whoever changes our keys, or what we say of ourselves, holds this file's lock."""
 KINDS: Final = (IDENTITY, LINK, SPOOL)
 
 # Octets: enough to find any slip of one or two letters, 1 in 2**32 of others.
@@ -47,7 +55,7 @@ def create_missing(state: Path, entropy: Entropy) -> list[str]:
             _load(path, kind)
             kept.append(kind)
         else:
-            _create(path, _line(kind, entropy.key()))
+            _create(path, line_of(kind, entropy.key()))
     return kept
 
 
@@ -57,8 +65,17 @@ def load_identity(state: Path) -> Key:
 
 
 def load_link_keys(state: Path) -> list[Key]:
-    """Give our X25519 keys, newest first; ConfigError."""
-    return [_load(key_path(state, LINK), LINK)]
+    """Give our X25519 keys, one or two, newest first; ConfigError.
+
+    A caller that does not hold the lock may see one where there are two.
+    """
+    keys = [_load(key_path(state, LINK), LINK)]
+    before = key_path(state, LINK_BEFORE)
+    if os.path.lexists(before):
+        keys.append(_load(before, LINK))
+        if keys[0] == keys[1]:  # a change of keys that was cut off (rotation.py)
+            keys.pop().wipe()
+    return keys
 
 
 def load_spool_key(state: Path) -> Key:
@@ -66,12 +83,22 @@ def load_spool_key(state: Path) -> Key:
     return _load(key_path(state, SPOOL), SPOOL)
 
 
+def check_owner(state: Path) -> None:
+    """Raise NotPermittedError for whoever would leave files that the node cannot read.
+
+    A state directory that is not there is somebody else's error.
+    """
+    if state.exists() and state.stat().st_uid != os.geteuid():
+        raise NotPermittedError(f"{state}: another user's: be the node's own user")
+
+
 def key_path(state: Path, kind: str) -> Path:
     """Where a kind of key lies."""
     return state / f"{kind}.key"
 
 
-def _line(kind: str, key: Key) -> bytes:
+def line_of(kind: str, key: Key) -> bytes:
+    """Write the line of a key's file."""
     secret = key.unsafe_bytes()
     return _words(kind) + base64.b64encode(secret + _check(kind, secret)) + b"\n"
 

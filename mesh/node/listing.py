@@ -4,45 +4,48 @@
     peers.d/.lock            held (flock) while a command changes the folder
     peers.d/.NAME.mesh.new   written and synced, before it takes its name; as all here
                              it is given to the owner of the folder, the node's user
-    peers.d/.removed         what removed peers served (peers.py), written before they go
+    peers.d/.removed         what removed peers served (removed.py), written before they go
+    peers.d/.distrusted      whom the shared directory goes on listing, written likewise
 
 `add` checks all descriptors, each against those before it, and writes all aside before
 the first takes its name.  A crash between two renames leaves some added, each whole.
 The node may run or not: it watches the folder (peers.py).
 
 `remove` of a node that stands in a file with others gives each of the others a file of
-its own first.
+its own first.  Whom the shared directory lists is distrusted here from then on, until he
+is added by hand.
 
 A claim to an address that we or another peer serve is refused even where it would not
 count, since no honest peer makes it.  A name belongs to one identity until it is removed.
 """
 
-import fcntl
-import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from mesh.core.descriptor import Descriptor, fingerprint
-from mesh.core.directory import Directory, Listed
+from mesh.core.directory import Directory, Listed, Us, keys_of
 from mesh.core.names import check_name
 from mesh.errors import CannotCreateError, DescriptorError, IoError, NoInputError
 from mesh.node.keys import sync_directory
 from mesh.node.peers import (
-    REMOVED_NAME,
     SUFFIX,
-    WITHHELD_SECONDS,
     Peers,
-    Us,
     check_is_other,
     format_file,
-    keys_of,
     path_of,
     read_file_untrusted,
-    read_withheld,
 )
+from mesh.node.removed import (
+    DISTRUSTED_NAME,
+    REMOVED_NAME,
+    day,
+    read_distrusted,
+    withhold,
+    write_distrusted,
+)
+from mesh.node.whole import locked, replace_all
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,25 @@ def add(
         if mistakes:
             raise DescriptorError("\n".join(mistakes))
         _write(folder, [o.listed for o in added.values() if o.change != "unchanged"])
+        try:
+            _trust(folder, (one.listed.descriptor for one in added.values()))
+        except OSError as error:
+            raise IoError(f"{folder}: {error.strerror}") from error
     return list(added.values())
 
 
-def remove(folder: Path, name: str, own: str = "", now: float = 0.0) -> None:
+def remove(
+    folder: Path,
+    name: str,
+    own: str = "",
+    now: float = 0.0,
+    shared: Listed | None = None,
+) -> None:
     """Take a peer off the list; NoInputError when it is not on it.
 
-    `own` is this node's name, which in a file with others stands for nobody.  What the
-    peer served is withheld from port 25 for WITHHELD_SECONDS from `now` on.
+    `own` is this node's name, which in a file with others stands for nobody, `shared`
+    the peer as the shared directory lists it.  What the peer served is withheld from
+    port 25 for a month from `now` on.
     """
     try:
         path = path_of(folder, check_name(name))
@@ -98,41 +112,50 @@ def remove(folder: Path, name: str, own: str = "", now: float = 0.0) -> None:
         raise NoInputError(str(error)) from error
     with _locked(folder):
         try:
-            shared = list(_shared(folder, name))
-            if not (shared or path.is_symlink() or path.exists()):
+            files = list(_among_others(folder, name))
+            if not (files or shared or path.is_symlink() or path.exists()):
                 raise NoInputError(
                     f"{path}: not there: `mesh peers list` shows who is listed"
                 )
             with suppress(DescriptorError, OSError):
-                shared.append((path, read_file_untrusted(path)))
-            listed = (one for _, found in shared for one in found)
+                files.append((path, read_file_untrusted(path)))
+            listed = [one for _, found in files for one in found]
             served = [
                 address
-                for one in listed
+                for one in (*listed, *([shared] if shared else ()))
                 if one.descriptor.name == name
                 for address in one.counted
             ]
-            _withhold(folder, served, now)
-            _write(folder, _latest(folder, shared, {name, own}))
-            for each in (*(file for file, _ in shared), path):
+            withhold(folder / REMOVED_NAME, served, now)
+            if shared:
+                _distrust(folder, shared.descriptor)
+            _write(folder, _latest(folder, files, {name, own}))
+            for each in (*(file for file, _ in files), path):
                 each.unlink(missing_ok=True)
             sync_directory(folder)
         except OSError as error:
             raise IoError(f"{error.filename or path}: {error.strerror}") from error
 
 
-def _withhold(folder: Path, addresses: Sequence[str], now: float) -> None:
-    """Write down what must not leave by port 25, and forget what may again."""
-    withheld = {a: until for a, until in read_withheld(folder).items() if until > now}
-    withheld |= dict.fromkeys(addresses, int(now) + WITHHELD_SECONDS)
-    lines = [f"{_day(until)} {address}\n" for address, until in withheld.items()]
-    aside = folder / f"{REMOVED_NAME}.new"
-    aside.unlink(missing_ok=True)
-    _write_aside(aside, "".join(sorted(lines)))
-    aside.replace(folder / REMOVED_NAME)
+def _distrust(folder: Path, descriptor: Descriptor) -> None:
+    """Write down that the shared directory's word does not count for this one."""
+    path = folder / DISTRUSTED_NAME
+    distrusted = read_distrusted(path)
+    write_distrusted(path, distrusted | {descriptor.identity: descriptor.name})
 
 
-def _shared(folder: Path, name: str) -> Iterator[tuple[Path, list[Listed]]]:
+def _trust(folder: Path, descriptors: Iterable[Descriptor]) -> None:
+    """Forget it of these."""
+    path = folder / DISTRUSTED_NAME
+    distrusted = read_distrusted(path)
+    again = {descriptor.identity for descriptor in descriptors} & distrusted.keys()
+    if again:
+        write_distrusted(
+            path, {who: n for who, n in distrusted.items() if who not in again}
+        )
+
+
+def _among_others(folder: Path, name: str) -> Iterator[tuple[Path, list[Listed]]]:
     """Good files that list this node among others."""
     for file in sorted(folder.glob(f"[!.]*{SUFFIX}")):
         with suppress(DescriptorError, OSError):
@@ -190,9 +213,9 @@ def _objections(
         yield str(error)
         return
     if now > descriptor.not_after:
-        yield f"expired {_day(descriptor.not_after)}: ask for a fresh `mesh export`"
+        yield f"expired {day(descriptor.not_after)}: ask for a fresh `mesh export`"
     if now < descriptor.not_before:
-        yield f"valid from {_day(descriptor.not_before)} only: compare the clocks"
+        yield f"valid from {day(descriptor.not_before)} only: compare the clocks"
     old = known.get(descriptor.name)
     if old:
         yield from _contradictions(old.descriptor, descriptor)
@@ -220,57 +243,26 @@ def _contradictions(old: Descriptor, new: Descriptor) -> Iterator[str]:
         yield f"two statements with serial {new.serial}: ask for a fresh `mesh export`"
 
 
-def _day(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
-
-
-def _write_aside(aside: Path, text: str) -> None:
-    """Write a new file, durably, which the folder's owner can read: root may be us."""
-    with aside.open("x", encoding="ascii") as file:
-        os.fchmod(file.fileno(), 0o600)
-        folder = aside.parent.stat()
-        if folder.st_uid != os.geteuid():
-            with suppress(PermissionError):
-                os.fchown(file.fileno(), folder.st_uid, folder.st_gid)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One command at a time; the kernel frees the lock of one that was killed."""
+    """One command at a time."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise CannotCreateError(f"{folder}: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder / ".lock"):
         yield
-    finally:
-        os.close(lock)
 
 
 def _write(folder: Path, changed: Sequence[Listed]) -> None:
     """Write all aside, then give all their names."""
-    pairs = []
+    files = {
+        path_of(folder, listed.descriptor.name): format_file(listed).encode()
+        for listed in changed
+    }
     try:
-        for listed in changed:
-            path = path_of(folder, listed.descriptor.name)
-            aside = path.with_name(f".{path.name}.new")
-            pairs.append((aside, path))
-            aside.unlink(missing_ok=True)
-            _write_aside(aside, format_file(listed))
-        for aside, path in pairs:
-            aside.replace(path)
-        if pairs:
-            sync_directory(folder)
+        replace_all(files)
     except (IsADirectoryError, PermissionError) as error:
         raise CannotCreateError(f"{folder}: {error.strerror}") from error
     except OSError as error:
         raise IoError(f"{folder}: {error.strerror}") from error
-    finally:
-        for aside, _ in pairs:
-            with suppress(OSError):
-                aside.unlink()

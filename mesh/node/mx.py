@@ -11,42 +11,42 @@
 
 CNAMEs are followed.  Of a host's addresses those are left out at which no mail server of
 somebody else can be (core/ip.py: private, loopback, and the like), and this machine's
-own; else a stranger's zone could send us to a port of this machine or of its network.
+own, also those outside that our own name has there (behind a NAT); else a stranger's
+zone could send us to a port of this machine or of its network.
 A host that is this machine also ends the list, with all of its preference and behind it
 (RFC 5321 5.1: no loops).  A fixed route may name what a zone may not; its name, if it
 is one, is looked up as the machine does it, which blocks: in threads of a number of
 their own, so that a slow resolver keeps nothing else of the node waiting.
-
-dnspython takes 140 ms to import: a worker thread does it on the first look-up.
 """
 
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import trio
 
+from mesh.core.crypto import Entropy
+from mesh.core.dns import Answer, Kind
 from mesh.core.ip import Address, is_public, parse, within
 from mesh.core.names import parse_endpoint
 from mesh.core.reply import Reply
-
-if TYPE_CHECKING:
-    from dns.asyncresolver import Resolver
+from mesh.node.resolver import NoAnswerError, Resolver
 
 SMTP_PORT: Final = 25
-LOOKUP_SECONDS: Final = 30.0
-"""For one question and all its tries."""
+FIXED_SECONDS: Final = 30.0
+"""For the name of a fixed route: as long as the C library tries three servers."""
 HOSTS_MAX: Final = 10
 """Mail servers looked at: RFC 5321 5.1 asks for two at least."""
 ADDRESSES_MAX: Final = 10
 """Addresses that are tried in one visit."""
+KIND_MAX: Final = 4
+"""Of one host and kind: who has many leaves room for IPv6, and for the next host."""
+OWN_SECONDS: Final = 600.0
+"""Between two looks for our own addresses outside."""
 THREADS_MAX: Final = 4
 """Names of fixed routes looked up at once: an operator has few of them."""
-UDP_MAX: Final = 1232
-"""Octets of an answer that no network fragments (DNS flag day 2020)."""
 
 NULL_MX: Final = Reply(556, "5.1.10 the domain takes no mail")
 NO_DOMAIN: Final = Reply(550, "5.1.2 no such domain, or no mail server for it")
@@ -79,7 +79,7 @@ def is_own(address: Address) -> bool:
 class Fixed:
     """Places that the operator names."""
 
-    def __init__(self, seconds: float = LOOKUP_SECONDS) -> None:
+    def __init__(self, seconds: float = FIXED_SECONDS) -> None:
         self._seconds = seconds
         self._threads = trio.CapacityLimiter(THREADS_MAX)
 
@@ -109,37 +109,47 @@ def _addresses_of(host: str) -> list[str]:
 
 
 class Lookup:
-    """Looks up mail servers; `name_servers` (address, port) in the place of the system's."""
+    """Looks up mail servers."""
 
     def __init__(
         self,
+        resolver: Resolver,
+        entropy: Entropy,
         *,
         own_hosts: Sequence[str] = (),
-        name_servers: Sequence[tuple[str, int]] = (),
         port: int = SMTP_PORT,
-        seconds: float = LOOKUP_SECONDS,
         own: Callable[[Address], bool] = is_own,
         public: Callable[[Address], bool] = is_public,
     ) -> None:
         """`own_hosts`: names and addresses under which this node is known outside."""
+        self._resolver = resolver
+        self._entropy = entropy
         self._own_hosts = frozenset(own_hosts)
-        self._name_servers = name_servers
+        self._own_addresses: frozenset[Address] = frozenset()
+        self._learned = float("-inf")
+        self._learning = trio.Lock()
         self._port = port
-        self._seconds = seconds
         self._own = own
         self._public = public
-        self._dns: ModuleType | None = None
 
     async def places(self, domain: str) -> list[Place] | Reply:
         """Give the places to try for a domain, in order; a Reply: there are none."""
+        await self._learn_own()
         if domain.startswith("["):
             return self._literal(domain)
         try:
-            return await self._look_up(domain)
-        except _NoDomainError:
+            answer = await self._resolver.ask(domain, Kind.MX)
+        except ValueError:
             return NO_DOMAIN
-        except _NoAnswerError:
+        except NoAnswerError:
             return NO_DNS
+        if not answer.exists:
+            return NO_DOMAIN
+        if answer.exchanges and not any(host != "" for _, host in answer.exchanges):
+            return NULL_MX
+        return await self._look_up(
+            self._in_order(answer.exchanges or [(0, answer.name)])
+        )
 
     def _literal(self, domain: str) -> list[Place] | Reply:
         text = domain[1:-1]
@@ -152,19 +162,28 @@ class Lookup:
             [Place("", str(address), self._port)] if self._public(address) else PRIVATE
         )
 
-    async def _look_up(self, domain: str) -> list[Place] | Reply:
-        hosts = await self._exchanges(domain)
-        if [host for _, host in hosts] == [""]:
-            return NULL_MX
+    def _in_order(
+        self, exchanges: Sequence[tuple[int, str | None]]
+    ) -> list[tuple[int, str]]:
+        """Sort by preference, shuffling what is equal; each host once, nobody never."""
+        draws = sorted(
+            (preference, self._entropy.octets(4), host)
+            for preference, host in exchanges
+            if host
+        )
+        first = {host: preference for preference, _, host in reversed(draws)}
+        return [(first[host], host) for host in dict.fromkeys(h for *_, h in draws)]
+
+    async def _look_up(self, hosts: Sequence[tuple[int, str]]) -> list[Place] | Reply:
         places: list[Place] = []
         found = dark = False
         end = None
         for preference, host in hosts[:HOSTS_MAX]:
             if end is not None and preference >= end:
                 break
-            addresses, is_whole = await self._addresses(host)
+            names, addresses, is_whole = await self._addresses(host)
             found = found or bool(addresses)
-            if host in self._own_hosts or any(map(self._is_own, addresses)):
+            if names & self._own_hosts or any(map(self._is_own, addresses)):
                 end = preference
                 places = [place for place in places if self._before(place, hosts, end)]
                 continue
@@ -185,97 +204,48 @@ class Lookup:
         inner = within(address)
         if inner is not None and self._is_own(inner):
             return True
-        return str(address) in self._own_hosts or (
-            not address.is_loopback and self._own(address)
+        return (
+            str(address) in self._own_hosts
+            or address in self._own_addresses
+            or (not address.is_loopback and self._own(address))
         )
+
+    async def _learn_own(self) -> None:
+        """Look up where our names are outside: behind a NAT the kernel cannot say."""
+        async with self._learning:
+            now = trio.current_time()
+            if now < self._learned + OWN_SECONDS:
+                return
+            self._learned = now
+            own: list[Address] = []
+            for host in self._own_hosts:
+                if "." in host and parse(host) is None:
+                    own += (await self._addresses(host))[1]
+            self._own_addresses = frozenset(own) or self._own_addresses
 
     @staticmethod
     def _before(place: Place, hosts: Sequence[tuple[int, str]], end: int) -> bool:
         return any(host == place.host and level < end for level, host in hosts)
 
-    async def _exchanges(self, domain: str) -> list[tuple[int, str]]:
-        """Give (preference, host) in the order to try; a host "" is the null MX."""
-        answer = await self._resolve(domain, "MX")
-        if answer is None:
-            return [(0, domain)]
-        order = answer.processing_order()
-        return [(each.preference, _text(each.exchange)) for each in order]
-
-    async def _addresses(self, host: str) -> tuple[list[Address], bool]:
-        """Give a host's addresses, and whether that is all of them.
+    async def _addresses(self, host: str) -> tuple[set[str], list[Address], bool]:
+        """Give a host's names and addresses, and whether that is all of them.
 
         IPv4 first: more servers trust our name there.  A kind that gets no answer takes
         nothing from the other; nor does one that "does not exist" (RFC 4074 4.2).
         """
-        found: list[Address] = []
-        is_whole = True
-        for kind in ("A", "AAAA"):
-            try:
-                answer = await self._resolve(host, kind)
-            except _NoDomainError:
-                continue
-            except _NoAnswerError:
-                is_whole = False
-                continue
-            found += [ip_address(each.address) for each in answer or ()]
-        return found, is_whole
+        answers: dict[Kind, Answer] = {}
 
-    async def _resolve(self, name: str, kind: str) -> Any:
-        """Ask one question: records, or None when the name has none of this kind."""
-        dns = self._dns
-        if dns is None:
-            dns = self._dns = await trio.to_thread.run_sync(_import_dns)
-        try:
-            answer = await self._resolver(dns).resolve(
-                dns.name.from_text(name + "."),
-                kind,
-                raise_on_no_answer=False,
-                search=False,
-                lifetime=self._seconds,
-                backend=dns.asyncbackend.get_backend("trio"),
-            )
-        except dns.resolver.NXDOMAIN:
-            raise _NoDomainError from None
-        except (dns.name.LabelTooLong, dns.name.EmptyLabel, dns.name.NameTooLong):
-            raise _NoDomainError from None
-        except (dns.exception.DNSException, OSError, ValueError):
-            # ValueError: a resolv.conf that is half written, or wrong.
-            raise _NoAnswerError from None
-        return answer.rrset
+        async def ask(kind: Kind) -> None:
+            with suppress(NoAnswerError):
+                answers[kind] = await self._resolver.ask(host, kind)
 
-    def _resolver(self, dns: ModuleType) -> "Resolver":
-        """Make a resolver; the system's settings are read anew, they may change."""
-        resolver: Resolver = dns.asyncresolver.Resolver(
-            configure=not self._name_servers
+        kinds = (Kind.A, Kind.AAAA)
+        async with trio.open_nursery() as nursery:
+            for kind in kinds:
+                nursery.start_soon(ask, kind)
+        known = [answers[kind] for kind in kinds if kind in answers]
+        return (
+            {host, *(answer.name for answer in known)},
+            [address for each in known for address in each.addresses[:KIND_MAX]],
+            len(known) == len(kinds),
         )
-        if self._name_servers:
-            resolver.nameservers = [
-                dns.nameserver.Do53Nameserver(*server) for server in self._name_servers
-            ]
-        resolver.use_edns(0, 0, UDP_MAX)
-        return resolver
-
-
-class _NoDomainError(Exception):
-    """The name does not exist, or has no address."""
-
-
-class _NoAnswerError(Exception):
-    """Nobody can say now."""
-
-
-def _text(name: Any) -> str:
-    return (
-        str(name.to_text(omit_final_dot=True)).lower() if name.labels != (b"",) else ""
-    )
-
-
-def _import_dns() -> ModuleType:
-    import dns.asyncbackend
-    import dns.asyncresolver
-    import dns.exception
-    import dns.name
-    import dns.nameserver
-    import dns.resolver
-
-    return dns

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The node: composes all parts, starts them in order, ends them in order.
 
-    start   lock the state -> control socket: "starting" -> keys -> spool (recover)
-            -> peers -> bind the port -> links, deliveries, drop folder
+    start   lock the state -> control socket: "starting" -> keys -> directory, peers
+            -> spool (recover) -> bind the port -> links, deliveries, drop folder
             -> control socket: all answers -> *last* the local socket -> READY=1
-    peers   peers.d is looked at each second; a change is adopted as a whole: removed
-            peers' links end at once, new ones are dialled, stray mail is routed anew
+    peers   peers.d and the shared directory are looked at each second; a change is
+            adopted as a whole: removed peers' links end at once, new ones are dialled,
+            stray mail is routed anew
+    itself  renewal.py watches our own keys and descriptor; at the hour that it has
+            published a node makes no links and takes no mail, and delivers what it has
     signals SIGHUP looks at peers.d now, any other ends
     end     no new sessions -> every link says in its next cell that it ends (whatever
             waits: the count of cells does not depend on it), and what remailers are
@@ -21,7 +24,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +41,7 @@ from mesh.core.crypto import (
     keyed_hash,
     signing_public,
 )
+from mesh.core.directory import Us
 from mesh.core.gate import Gate
 from mesh.core.handshake import PeerKeys
 from mesh.errors import ConfigError
@@ -48,13 +52,16 @@ from mesh.node.delivery import LmtpDelivery, MaildirDelivery
 from mesh.node.dialer import Dialer
 from mesh.node.drop import Drop
 from mesh.node.exchange import Exchange
-from mesh.node.keeping import Keeping, keys_of
+from mesh.node.gossip import Gossiping
+from mesh.node.keeping import Keeping
 from mesh.node.listener import Listener, bind
 from mesh.node.outbound import Outbound
 from mesh.node.pacing import Pacer
-from mesh.node.peers import Peers, Us
+from mesh.node.peers import Peers
 from mesh.node.pipe import PipeDelivery
 from mesh.node.qmgr import QueueManager
+from mesh.node.registry import Registry
+from mesh.node.renewal import Renewal
 from mesh.node.routing import Routing, host_of
 from mesh.node.service import lock_state, notify
 from mesh.node.spool import Spool
@@ -62,8 +69,6 @@ from mesh.node.starting import Starting
 from mesh.node.submission import Submission, allowed_uids, bind_unix
 from mesh.values import LmtpSocket, Maildir, Pipe, Target
 
-PEERS_SECONDS: Final = 1.0
-"""Between two looks at peers.d: a change counts within 2 s."""
 STOP_SECONDS: Final = 6.0
 """For the last cells; with ANSWER_SECONDS 8 of the 10 that the contract gives."""
 ANSWER_SECONDS: Final = 2.0
@@ -94,17 +99,18 @@ class Node:
         config, entropy = self._config, self._entropy
         state = config.state_dir
         identity = key_files.load_identity(state)
-        statics = key_files.load_link_keys(state)
+        self._renewal = Renewal(config, lambda: self._spool.running_seconds)
         spool_key = key_files.load_spool_key(state)
         self._names = derive_key(spool_key, b"mesh/1 maildir names")
         self._uids = allowed_uids([remailer.user for remailer in config.remailer])
         own = OwnCounter(state / "counter", time.time_ns())
         counters = PeerCounters(state / "counters")
-        us = Us(config.node.name, config.node.network, config.own_addresses())
-        self._peers = Peers(config.peers_dir, us)
-        _check_readable(config.peers_dir)
-        self._peers.poll()
-        self._routing = Routing(config, lambda: self._peers.snapshot.directory)
+        self._open_peers(signing_public(identity))
+        self._routing = Routing(
+            config,
+            lambda: self._peers.snapshot.directory,
+            has_left=self._renewal.has_left,
+        )
         self._spool = Spool.open(state / "spool", spool_key, entropy)
         self._qmgr = QueueManager(
             self._spool,
@@ -122,8 +128,9 @@ class Node:
             entropy=entropy,
             refuses=self._routing.refuses,
             pacer=self._pacer,
+            gossip=Gossiping(self._registry, signing_public(identity)),
         )
-        self._open_links(identity, statics, own, counters)
+        self._open_links(identity, own, counters)
         self._submission = Submission(
             name=config.node.name,
             qmgr=self._qmgr,
@@ -141,8 +148,20 @@ class Node:
             uids=self._uids,
         )
 
+    def _open_peers(self, identity: bytes) -> None:
+        """Read who the others are."""
+        config = self._config
+        us = Us(config.node.name, config.node.network, config.own_addresses(), identity)
+        self._registry = Registry.open(
+            config.state_dir, us, time.time(), config.node.directory
+        )
+        self._tell_registry()
+        self._peers = Peers(config.peers_dir, us, self._registry)
+        _check_readable(config.peers_dir)
+        self._peers.poll()
+
     def _open_links(
-        self, identity: Key, statics: list[Key], own: OwnCounter, counters: PeerCounters
+        self, identity: Key, own: OwnCounter, counters: PeerCounters
     ) -> None:
         """Make what answers peers and what dials them."""
         config, entropy = self._config, self._entropy
@@ -150,7 +169,7 @@ class Node:
         self._gate = Gate(
             network=config.node.network,
             identity=identity,
-            statics=statics,
+            statics=self._renewal.keys,
             find_peer=self._find_peer,
             counters=counters.last,
             kem=kem,
@@ -162,7 +181,7 @@ class Node:
         self._dialer = Dialer(
             network=config.node.network,
             identity=identity,
-            static=statics[0],
+            statics=lambda: self._renewal.keys,
             counter=own,
             kem=kem,
             exchange=self._exchange,
@@ -171,14 +190,24 @@ class Node:
             klass=config.link.klass,
         )
         self._keeping = Keeping(
-            self._peers, self._gate, self._dialer, self._exchange, self._qmgr
+            self._peers,
+            self._gate,
+            self._dialer,
+            self._exchange,
+            self._qmgr,
+            has_left=self._renewal.has_left,
         )
 
-    # what the parts ask
-
     def _find_peer(self, link_key: bytes) -> PeerKeys | None:
-        listed = self._peers.snapshot.find(link_key, time.time())
-        return None if listed is None else keys_of(listed)
+        return self._keeping.find(link_key)
+
+    def _tell_registry(self) -> None:
+        if self._renewal.said is not None:
+            self._registry.tell_own(self._renewal.said)
+
+    def _notices(self) -> list[str]:
+        """Give what the operator should know, a line each."""
+        return [*self._renewal.notices, *self._registry.notices(time.time())]
 
     # life
 
@@ -229,16 +258,26 @@ class Node:
                 self._config, self._qmgr, self._routing, self._entropy
             )
             nursery.start_soon(outbound.run)
-        self._keeping.adopt(nursery)
+        await self._keeping.adopt(nursery)
         nursery.start_soon(self._drop.run)
         nursery.start_soon(self._watch, nursery)
         nursery.start_soon(self._routing.watch)
 
     async def _watch(self, nursery: trio.Nursery) -> None:
-        """Look each second at what the operator may change in peers.d."""
-        while True:
-            await trio.sleep(PEERS_SECONDS)
-            self._keeping.adopt(nursery)
+        """Take up what the operator, and others, may change while the node runs."""
+        token = trio.lowlevel.current_trio_token()
+
+        def wake() -> None:  # from whichever thread made the change
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(self._keeping.wake, idempotent=True)
+
+        def adopt_ourselves() -> None:
+            self._gate.rekey(self._renewal.keys)
+            nursery.start_soon(trio.to_thread.run_sync, self._tell_registry)
+
+        self._registry.on_change.append(wake)
+        nursery.start_soon(self._keeping.run, nursery)
+        await self._renewal.run(adopt_ourselves)
 
     def _control(self) -> Control:
         """Make what answers the operator's commands."""
@@ -249,7 +288,9 @@ class Node:
             peers=self._peers,
             exchange=self._exchange,
             qmgr=self._qmgr,
-            mistakes=lambda: self._routing.mistakes,
+            notices=lambda: [*self._routing.mistakes, *self._notices()],
+            directory=lambda: self._registry.brief(time.time()),
+            has_left=self._renewal.has_left,
         )
 
     async def _serve(
@@ -277,7 +318,7 @@ class Node:
             async for number in signals:
                 if number != signal.SIGHUP:
                     break
-                self._keeping.adopt(nursery)
+                self._keeping.wake()
             notify("STOPPING=1")
             _close(doors)
             path.unlink(missing_ok=True)

@@ -4,16 +4,16 @@
     tick     the domains with mail whose turn it is: a visit each      core/turns.py
     visit    the mail that was ready at the tick                       visit.py
              the places of the domain (mx.py; a fixed route; the smarthost), in order,
-             until one greets us: then one session                     session.py
+             until one answers: then one session                       session.py
 
     what came of it              the messages                      the domain
     a reply to a message         settled by it (qmgr.py)           -
-    nobody greets, no DNS        all that wait: deferred           rests as long
+    nobody answers, no DNS       all that wait: deferred           rests as long
     no such domain, null MX      all that wait: bounced            -
     a session that breaks        those under way: deferred         rests
-                                 before any reply to a message:
-                                 all that wait: deferred           rests
-    too slow, cut off            the same                          rests
+    before it answers            the same, and the next place      -
+    too slow, cut off            those under way: deferred; all
+                                 that wait, if nobody answered     rests
     no room in its network       none was tried                    waits its turn
 
 Lookups, connections and retries begin on the pool's ticks only, and carry nothing that
@@ -33,6 +33,7 @@ from mesh.core.reply import Reply
 from mesh.core.turns import Turns
 from mesh.node.mx import Fixed, Lookup, Place
 from mesh.node.qmgr import QueueManager
+from mesh.node.resolver import Resolver
 from mesh.node.routing import EXIT, Routing, host_of
 from mesh.node.session import Manner, Outcome, connect_and_send, opportunistic
 from mesh.node.visit import Visit
@@ -85,7 +86,7 @@ class Outbound:
         own = [host, host.strip("[]").removeprefix("ipv6:")]
         return cls(
             qmgr=qmgr,
-            places=Lookup(own_hosts=own).places,
+            places=Lookup(Resolver(entropy), entropy, own_hosts=own).places,
             ticks=Ticks(config.pool.tick_seconds, entropy),
             entropy=entropy,
             helo=host,
@@ -135,6 +136,7 @@ class Outbound:
         places = await self._places_of(visit.destination.removeprefix(EXIT))
         if isinstance(places, Reply):
             return places
+        reply = UNREACHED
         for place in places:
             address = parse(place.address)
             network = network_of(address) if address else place.address
@@ -146,8 +148,10 @@ class Outbound:
             if outcome is Outcome.DONE:
                 return DONE
             if outcome is Outcome.BROKEN:
-                return CUT_OFF
-        return UNREACHED
+                reply = CUT_OFF
+                if visit.answered:
+                    break
+        return reply
 
     async def _session(self, place: Place, visit: Visit, *, tls: bool) -> Outcome:
         return await connect_and_send(

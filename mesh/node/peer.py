@@ -23,169 +23,26 @@ import trio
 from mesh.core.clock import period_of
 from mesh.core.dialogue import MessageReceived
 from mesh.core.election import SILENT_PERIODS, SILENT_SECONDS, we_are_smaller
+from mesh.core.gossip import MUTE
 from mesh.core.handshake import Session
-from mesh.core.link import Done, Link, Received
+from mesh.core.link import Link, Received
 from mesh.core.record import ID_LEN, NO_ID, Record
 from mesh.core.reply import NO_ROOM, OK, Reply
 from mesh.core.smtp import Finished, Outgoing
-from mesh.core.strand import Ident, Strand
-from mesh.errors import RemoteProtocolError
-from mesh.node.conversation import Conversation, Conversations
+from mesh.core.strand import Ident
+from mesh.node.conversation import Conversation
+from mesh.node.gossip import Gossiping
 from mesh.node.ids import PER_PEER_MAX
+from mesh.node.inside import Inside, Port
 from mesh.node.parking import Parking
-from mesh.node.port import Ending
 from mesh.node.qmgr import Queue, QueueManager
 from mesh.node.rivals import best_of
 from mesh.node.spool import Ref
 
 FLYING_MAX: Final = 8_388_608
 """Octets of messages on their way to one peer; one larger message goes alone."""
-LAST_CELLS: Final = 2
-"""Cells before the last one of a node that ends: so many, whatever waits."""
-REPLACED_CELLS: Final = 64
-"""Cells before the last one of a connection that was replaced: so many, whatever is
-on its way; more than a ring holds, so that all that was put there has left."""
 FETCH_MAX: Final = 8
 """Records read from the disk at once for one peer."""
-
-
-class Inside:
-    """A link's life: its streams, what is on its way on them, who speaks on them.
-
-    It is carried by one port, and by another when the connection is replaced.
-    """
-
-    def __init__(self, peer: "Peer", link: Link, port: "Port") -> None:
-        self.peer, self.link, self.port = peer, link, port
-        self.flying: dict[Ref, Record] = {}
-        self.people = Conversations(link, lambda: self.port.on_data())
-        self.alive = True
-        self._attending = False
-
-    def answer(self, stream: int, reply: Reply) -> None:
-        """Answer a message, and take up what was sent ahead of the answer.
-
-        Called by commits too, where the peer's mistake must end nothing but its link.
-        """
-        try:
-            self.link.answer(stream, reply)
-            self.attend()
-        except RemoteProtocolError:
-            self.port.scope.cancel()
-        self.port.on_data()
-
-    def attend(self) -> None:
-        """Draw the consequences of what has been heard."""
-        if self._attending or not self.alive:
-            return  # an answer at once: the loop below goes on with what it brought
-        self._attending = True
-        try:
-            while (event := self.link.next_event()) is not None:
-                if isinstance(event, Received):
-                    self.peer.take(self, event)
-                elif isinstance(event, Finished):
-                    self.peer.finished(self, event)
-                elif isinstance(event, Done):
-                    self.peer.ids_done(event.ids)
-                else:
-                    self.people.hear(event)
-        finally:
-            self._attending = False
-
-
-class Port:
-    """One connection as its carrier sees it, and the peer that it belongs to."""
-
-    def __init__(self, peer: "Peer", session: Session, due: float) -> None:
-        """`due`: when the connection is to be replaced."""
-        self.peer, self.session, self.due = peer, session, due
-        self.strand = Strand(peer.ident(session), self._begin)
-        self.inside: Inside | None = None
-        self.scope = trio.CancelScope()
-        self.heard = trio.current_time()
-        self.came_up = 0
-        self.retired = False
-        """Another connection is the better one: this one ends."""
-        self._agreed = False
-        self._closing = False
-        self.on_data: Callable[[], None] = lambda: None
-
-    def _begin(self) -> Link:
-        link = self.peer.new_link()
-        self.inside = Inside(self.peer, link, self)
-        return link
-
-    @property
-    def up(self) -> bool:
-        """Its link's words can be said: both ends have agreed which link it is."""
-        return self.inside is not None
-
-    @property
-    def can_offer(self) -> bool:
-        """Mail may be given to this connection's link."""
-        carried = self.inside is not None and self.inside.port is self
-        free = carried and not (self.retired or self._closing)
-        return free and self.inside is not None and self.inside.link.can_offer
-
-    @property
-    def has_data(self) -> bool:
-        """The next body would not be padding."""
-        return self.strand.has_data
-
-    @property
-    def ending(self) -> Ending | None:
-        """How the connection ends, once either side has said so."""
-        if self._closing or self.strand.peer_closed:
-            return Ending(LAST_CELLS)
-        if self.strand.awaited or not self.retired:
-            return None  # its last words come when the other side has agreed
-        return Ending(REPLACED_CELLS, linger=True)
-
-    @property
-    def finished(self) -> bool:
-        """Both sides have said here what they had to: a `greedy` carrier ends."""
-        if self.strand.peer_closed or (self.inside and self.inside.link.finished):
-            return True
-        if self.strand.successor is None:
-            return self.retired and not self.strand.awaited
-        return self.strand.heard_out and not self.strand.has_data
-
-    def next_body(self) -> bytes:
-        """Return the next body to seal."""
-        return self.strand.next_body()
-
-    def receive_body(self, body: bytes) -> None:
-        """Take a body that opened."""
-        if not self.strand.up:
-            self.strand.up = True
-            self.peer.came_up(self)
-        self.strand.receive_body(body)
-        if not self._agreed and self.strand.link is not None:
-            self._agreed = True
-            self.peer.agreed(self, self.strand.link)
-
-    def received(self) -> None:
-        """Draw the consequences of all bodies of one read."""
-        self.heard = trio.current_time()
-        if self.inside is not None:
-            self.inside.attend()
-        self.peer.fill()
-        if self.has_data:
-            self.on_data()
-
-    def retire(self) -> None:
-        """End this connection; what its link says goes by another."""
-        self.retired = True
-        self.on_data()
-
-    def close(self) -> None:
-        """Take no more messages, and end; the node does."""
-        self._closing = True
-        if self.inside is None:
-            self.scope.cancel()
-        else:
-            self.inside.link.close()
-        self.on_data()
 
 
 class Peer:
@@ -201,9 +58,11 @@ class Peer:
         refusal: Callable[[str, str], Reply | None],
         our_name: str,
         max_message: int,
+        gossip: Gossiping | None,
     ) -> None:
         """`refusal` says why this peer (by name) may not hand over for a path."""
         self._our_name, self._max_message = our_name, max_message
+        self._gossip = gossip
         self.name = name
         self.identity = identity
         self._our_identity = our_identity
@@ -259,14 +118,17 @@ class Peer:
         smaller = we_are_smaller(self._our_identity, self.identity)
         return Ident(session.we_initiated == smaller, session.counter)
 
-    def new_link(self) -> Link:
-        """Begin a link's streams."""
-        return Link(
+    def begin(self, port: Port) -> Inside:
+        """Begin a link's streams and its gossip."""
+        talk = self._gossip.begin(port.session) if self._gossip else None
+        link = Link(
             name=self._our_name,
             peer=self.name,
             accepts=self.accepts,
             max_message=self._max_message,
+            gossip=talk.core if talk else MUTE,
         )
+        return Inside(self, link, port, talk)
 
     def came_up(self, port: Port) -> None:
         """Keep the one link that both ends name; close the others."""
@@ -314,8 +176,7 @@ class Peer:
             return
         back = []
         if inside is not None:
-            inside.alive = False
-            inside.people.lost()
+            inside.end()
             self._done += inside.link.untold()
             flying = inside.flying
             self._flying_octets -= sum(len(r.content) for r in flying.values())

@@ -5,8 +5,7 @@
                         -----BEGIN MESH DESCRIPTOR-----
                         ...                            the descriptor of NAME
     peers.d/ANY.mesh    two or more of these, each with the lines before it
-    peers.d/.removed    YYYY-MM-DD ADDRESS    what a removed peer served, and until
-                                              when it may not leave by port 25
+    peers.d/.removed, .distrusted             who was taken off (removed.py)
 
 Other names are ignored.  A file counts when it is a regular file (no link, no FIFO) of
 bounded size with good descriptors only, of our network and not our own, and a single
@@ -17,28 +16,31 @@ is passed over: a file of all nodes is good for each.
 The same node in two files: the greater serial counts, and of one serial NAME.mesh.  Two
 nodes with one key, or one name with two keys: neither counts, for either may lie.
 
+With a registry (registry.py) the snapshot has its nodes too, joined as core/sources.py
+says: what stands in peers.d wins.
+
 Withheld from port 25, because a peer is or was lately to get it and not in clear:
 
     in .removed                   until its day; unreadable: what was known of it
     of a peer that vanished       31 days, or until this process ends: somebody took the
                                   file away by hand
     of those that do not count    until one of them does
+    taken off by the signers      31 days (registry.py)
 
-`poll` costs one stat a file, and reads only what changed.  listing.py changes the folder.
+`poll` costs one stat a file, and reads only what changed; but what changed may be ten
+thousand descriptors, so with a registry it is a thread's work.  Readers take `snapshot`,
+which never changes.  listing.py changes the folder.
 
 Nothing here talks to a peer, and a descriptor that expired stays listed: whoever uses
 one asks `find`, which looks at the time.
 """
 
-import errno
 import os
-import stat
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -49,9 +51,20 @@ from mesh.core.descriptor import (
     armour,
     parse_untrusted,
 )
-from mesh.core.directory import Directory, Listed
-from mesh.core.names import normalize_address
+from mesh.core.directory import Directory, Listed, Us, keys_of
+from mesh.core.sources import Blend, Shared, blend
 from mesh.errors import DescriptorError
+from mesh.node.registry import Registry
+from mesh.node.removed import (
+    DISTRUSTED_NAME,
+    PASSING,
+    REMOVED_NAME,
+    WITHHELD_SECONDS,
+    Note,
+    read_distrusted,
+    read_withheld,
+)
+from mesh.node.whole import look_of, read_regular_untrusted
 
 SUFFIX: Final = ".mesh"
 FILE_MAX_LEN: Final = 4_194_304
@@ -59,38 +72,28 @@ FILE_MAX_LEN: Final = 4_194_304
 PEERS_MAX: Final = 4096
 """Files: four times the links that a node is built for."""
 
-REMOVED_NAME: Final = ".removed"
-REMOVED_MAX_LEN: Final = 1_048_576
-"""Octets of that file: some 20,000 addresses."""
-WITHHELD_SECONDS: Final = 31 * 86_400
-"""A removed peer's mail never leaves in clear for 30 whole days: time to notice."""
 _UNDECIDED: Final = 2**62
 """UNIX time that does not come."""
-
-_PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Too many open files is no property of the one that could not be read."""
 
 _CONFIRMED: Final = "Serves-Confirmed: "
 _Stamp: TypeAlias = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Us:
-    """What of this node a peer's descriptor may not contradict."""
-
-    name: str
-    network: str
-    serves: Mapping[str, int]
-
-
-@dataclass(frozen=True)
 class Snapshot:
-    """All peers at one time; `mistakes` has a line for each file that does not count."""
+    """All peers at one time; `mistakes` has a line for each file that does not count.
+
+    `by_hand` and `by_signers` are the names of those that peers.d lists, and the
+    shared directory; `distrusted` of those that the directory lists to no effect.
+    """
 
     directory: Directory
     by_name: Mapping[str, Listed] = field(default_factory=dict)
     by_link_key: Mapping[bytes, Listed] = field(default_factory=dict)
     mistakes: tuple[str, ...] = ()
+    by_hand: frozenset[str] = frozenset()
+    by_signers: frozenset[str] = frozenset()
+    distrusted: frozenset[str] = frozenset()
 
     def find(self, link_key: bytes, now: float) -> Listed | None:
         """Give the peer of a link key whose descriptor holds at this UNIX time."""
@@ -110,14 +113,24 @@ class _Entry:
 class Peers:
     """The folder, watched; call `poll` every second or so, from one thread."""
 
-    def __init__(self, folder: Path, us: Us) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        us: Us,
+        registry: Registry | None = None,
+        unix_time: Callable[[], float] = lambda: time.time(),
+    ) -> None:
         self._folder = folder
         self._us = us
+        self._registry = registry
+        self._unix_time = unix_time
         self._entries: dict[str, _Entry] = {}
         self._trouble: str | None = None
-        self._removed = _Entry(())
         self._withheld: dict[str, int] = {}
+        self._removed = Note(folder / REMOVED_NAME, read_withheld)
+        self._distrusted = Note(folder / DISTRUSTED_NAME, read_distrusted)
         self._left: dict[str, int] = {}
+        self._shared = Shared()
         self.snapshot = self._gather()
 
     def poll(self) -> bool:
@@ -134,12 +147,21 @@ class Peers:
         except OSError as error:
             self._trouble = f"{self._folder}: {error.strerror}: put the folder back"
         changed = stamps is not None and (
-            self._read_changed(stamps) | self._read_removed()
+            self._read_changed(stamps) | self._removed.poll() | self._distrusted.poll()
         )
+        changed = self._look_beside() or changed
         if changed or trouble != self._trouble:
             self._adopt()
             return True
         return False
+
+    def _look_beside(self) -> bool:
+        """Look at the shared directory."""
+        if self._registry is None:
+            return False
+        self._registry.poll(self._unix_time())
+        before, self._shared = self._shared, self._registry.shared
+        return before is not self._shared
 
     def _adopt(self) -> None:
         """Take up what is there; who vanished leaves nothing to port 25."""
@@ -147,31 +169,10 @@ class Peers:
         self.snapshot = self._gather()
         gone = before.keys() - self.snapshot.by_name.keys()
         if gone:
-            until = int(time.time()) + WITHHELD_SECONDS
+            until = int(self._unix_time()) + WITHHELD_SECONDS
             for name in gone:
                 self._left |= dict.fromkeys(before[name].counted, until)
             self.snapshot = self._gather()
-
-    def _read_removed(self) -> bool:
-        """Read what removed peers served, if it changed; unreadable: the last stays."""
-        path = self._folder / REMOVED_NAME
-        stamp: _Stamp = ()
-        with suppress(OSError):
-            stamp = _look(path.lstat())
-        if stamp == self._removed.stamp:
-            return False
-        self._removed = _Entry(stamp)
-        try:
-            self._withheld = read_withheld(self._folder)
-        except (OSError, DescriptorError) as error:
-            why = f"{path}: {error.strerror}" if isinstance(error, OSError) else error
-            self._removed.mistake = (
-                f"{why}: make it readable, or what removed peers served may leave by "
-                "port 25"
-            )
-            if isinstance(error, OSError) and error.errno in _PASSING:
-                self._removed.stamp = (0,)  # the next poll reads it
-        return True
 
     def _read_changed(self, stamps: dict[str, _Stamp]) -> bool:
         gone = self._entries.keys() - stamps.keys()
@@ -203,11 +204,12 @@ class Peers:
         except OSError as error:
             mistake = f"{path}: {error.strerror}: make it readable"
             # The next poll reads it.
-            return _Entry(() if error.errno in _PASSING else stamp, last, mistake)
+            return _Entry(() if error.errno in PASSING else stamp, last, mistake)
         return _Entry(stamp, tuple(found))
 
     def _gather(self) -> Snapshot:
-        mistakes = [m for m in (self._trouble, self._removed.mistake) if m]
+        notes = self._trouble, self._removed.mistake, self._distrusted.mistake
+        mistakes = [m for m in notes if m]
         latest: dict[tuple[str, bytes], tuple[str, Listed]] = {}
         for file, entry in sorted(self._entries.items(), key=_own_name_first):
             if entry.mistake:
@@ -222,11 +224,12 @@ class Peers:
         uses = Counter(
             key for who, (_, one) in latest.items() for key in _claims(who[0], one)
         )
-        good = []
-        withheld = self._left | self._withheld
-        for name, identity in sorted(latest):
-            file, one = latest[name, identity]
+        good: list[Listed] = []
+        contested: set[object] = set()
+        withheld = {**self._shared.withheld, **self._left, **self._removed.value}
+        for (name, _), (file, one) in sorted(latest.items(), key=lambda item: item[0]):
             if any(uses[key] > 1 for key in _claims(name, one)):
+                contested.update(_claims(name, one))
                 mistakes.append(
                     f"{self._folder / file}: {name}: another descriptor has its name or "
                     "one of its keys: `mesh peers remove` the false one"
@@ -234,19 +237,30 @@ class Peers:
                 withheld |= dict.fromkeys(one.counted, _UNDECIDED)
             else:
                 good.append(one)
-        directory = Directory(self._us.serves, good, withheld)
+        if self._registry:
+            self._registry.know({o.descriptor.identity: o.descriptor for o in good})
+        found = blend(self._us, good, self._shared, self._distrusted.value, contested)
+        directory = Directory(self._us.serves, found.listed, withheld)
+        return self._snapshot(found, directory, mistakes)
+
+    def _snapshot(
+        self, found: Blend, directory: Directory, mistakes: list[str]
+    ) -> Snapshot:
+        mistakes += found.mistakes
         mistakes += [_conflict(a, names) for a, names in directory.conflicts]
         return Snapshot(
             directory,
-            {one.descriptor.name: one for one in good},
-            {key: one for one in good for key in one.descriptor.link_keys},
+            {one.descriptor.name: one for one in found.listed},
+            {key: one for one in found.listed for key in one.descriptor.link_keys},
             tuple(mistakes),
+            found.by_hand,
+            found.by_signers,
+            frozenset(
+                one.descriptor.name
+                for one in self._shared.listed
+                if one.descriptor.identity in self._distrusted.value
+            ),
         )
-
-
-def keys_of(descriptor: Descriptor) -> tuple[bytes, ...]:
-    """All public keys that must be one node's alone."""
-    return (descriptor.identity, *descriptor.link_keys)
 
 
 def _claims(name: str, listed: Listed) -> tuple[object, ...]:
@@ -271,64 +285,14 @@ def _stamps(folder: Path) -> dict[str, _Stamp]:
         for item in found:
             if item.name.endswith(SUFFIX) and not item.name.startswith("."):
                 with suppress(FileNotFoundError):
-                    stamps[item.name] = _look(item.stat(follow_symlinks=False))
+                    stamps[item.name] = look_of(item.stat(follow_symlinks=False))
     return stamps
-
-
-def _look(s: os.stat_result) -> _Stamp:
-    return s.st_ino, s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns
-
-
-def read_withheld(folder: Path) -> dict[str, int]:
-    """Addresses of removed peers and the UNIX time until which they are withheld.
-
-    Lines of another form are passed over; without the file there are none.  Raises
-    OSError or DescriptorError where it cannot be read.
-    """
-    path = folder / REMOVED_NAME
-    try:
-        octets = _read_regular(path)[:REMOVED_MAX_LEN]
-    except FileNotFoundError:
-        return {}
-    except DescriptorError as error:
-        raise DescriptorError(f"{path}: {error}") from error
-    found = {}
-    for line in octets.decode("ascii", "replace").splitlines():
-        day, _, address = line.partition(" ")
-        with suppress(ValueError):
-            until = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
-            found[normalize_address(address)] = int(until.timestamp())
-    return found
 
 
 def read_file_untrusted(path: Path) -> list[Listed]:
     """All that one file of the folder lists; raises DescriptorError or OSError."""
-    return _parse_file_untrusted(_read_regular(path), path)
-
-
-def _read_regular(path: Path) -> bytes:
-    """A bounded read that neither follows a link nor waits for a FIFO."""
-    try:
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
-        file = os.open(path, flags)
-    except OSError as error:
-        if path.is_symlink():
-            raise DescriptorError(
-                "a symbolic link: put the file itself here"
-            ) from error
-        if error.errno == errno.ENXIO:  # a socket
-            raise DescriptorError("not a regular file: remove it") from error
-        raise
-    try:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise DescriptorError("not a regular file: remove it")
-        with os.fdopen(file, "rb", closefd=False) as stream:
-            octets = stream.read(FILE_MAX_LEN + 1)
-    finally:
-        os.close(file)
-    if len(octets) > FILE_MAX_LEN:
-        raise DescriptorError("more than 4 MiB: this is no descriptor")
-    return octets
+    octets = read_regular_untrusted(path, FILE_MAX_LEN)
+    return _parse_file_untrusted(octets, path)
 
 
 def _parse_file_untrusted(octets: bytes, path: Path) -> list[Listed]:

@@ -10,6 +10,7 @@
                       with a smarthost      exit:           but for the fixed routes
     a removed peer's, for 30 days           none            550
     nobody's, exit = false                  none            550
+    any, when this node has left the mesh                   451, from remailers
 
 postmaster@ of this node is a remailer's (config.py) or, where node.toml names somebody
 else, becomes that address before it is routed.
@@ -32,6 +33,8 @@ UNROUTED: Final = "?"
 LOCAL: Final = "local:"
 EXIT: Final = "exit:"
 REFUSED: Final = Reply(550, "5.7.1 the recipient wants no mail from here")
+LEFT: Final = Reply(451, "4.3.2 this node has left the mesh")
+"""Not 5yz, by which some remailers lose what they hand over: its operator may yet stay."""
 
 
 def host_of(config: Config) -> str:
@@ -43,9 +46,16 @@ def host_of(config: Config) -> str:
 class Routing:
     """Routes by a directory that may change at any time."""
 
-    def __init__(self, config: Config, directory: Callable[[], Directory]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        directory: Callable[[], Directory],
+        *,
+        has_left: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Read the refuse list too: ConfigError with a line a mistake."""
         self._directory = directory
+        self._has_left = has_left
         self._exit = config.delivery.exit
         self._smarthost = config.delivery.smarthost
         self._routes = config.delivery.routes
@@ -93,6 +103,8 @@ class Routing:
 
     def accepts(self, path: str) -> Reply | None:
         """Say why a remailer may not hand over mail for a path; None: it may."""
+        if self._has_left():
+            return LEFT
         if self.refuses(path):
             return REFUSED
         return None if self.route(path) is not None else NO_SUCH_RECIPIENT

@@ -4,8 +4,9 @@
 ESMTP, or LMTP after LHLO, by core/dialogue.py.  Who may speak is decided by the
 socket's mode and, where node.toml names a `user`, by the kernel's word about who is
 at the other end (SO_PEERCRED).  A loopback port ([local] smtp, none by default) is for
-remailers that know nothing else, and open to everybody on this machine.  The remailer
-is an untrusted peer too: it can hurt nobody but its own messages.
+remailers that know nothing else, and open to everybody on this machine; where every
+remailer names a `user` node.toml has none (config.py).  The remailer is an untrusted
+peer too: it can hurt nobody but its own messages.
 
 A session is one task that reads.  When a message is whole it goes to the queue manager
 and the session goes on reading; the reply is sent by the commit itself, with no task

@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
+from mesh.cli import ping
 from mesh.cli.asking import ANSWER_SECONDS, ask
 from mesh.cli.main import main
+from mesh.core.clock import rate_of
 from mesh.core.control import (
     Ask,
     LinkFacts,
@@ -28,6 +30,8 @@ from mesh.core.control import (
     status,
 )
 from mesh.errors import NotPermittedError
+from mesh.node import control
+from mesh.node.control import LINK_SECONDS, PING_CELLS
 from tests.cli.terminal import typing
 from tests.disk import unprivileged
 
@@ -128,6 +132,8 @@ def test_status_of_no_node_is_the_same_object(home: Path, capsys: Capture) -> No
         "state": "down",
         "links": [],
         "queue": {"waiting": None, "deferred": None, "corrupt": None},
+        "directory": None,
+        "notices": [],
     }
 
 
@@ -196,8 +202,13 @@ def link(peer: str, *, up: bool = True, insecure: tuple[str, ...] = ()) -> LinkF
     return LinkFacts(peer, up, reason, "renewal", 0.5, insecure)
 
 
-def told(*links: LinkFacts, **queue: int) -> bytes:
-    facts = status("alpha", links, QueueFacts(**queue))
+DIRECTORY = {"version": 7, "nodes": 12, "days_left": 54}
+
+
+def told(
+    *links: LinkFacts, directory: dict[str, int] | None = None, **queue: int
+) -> bytes:
+    facts = status("alpha", links, QueueFacts(**queue), (), directory)
     return encode_answer({"status": facts, "notes": ["peers.d/x.mesh: damaged"]})
 
 
@@ -209,6 +220,7 @@ def test_status_on_a_screen(node: Node, capsys: Capture) -> None:
             waiting=9,
             deferred=3,
             corrupt=1,
+            directory=DIRECTORY,
         )
     )
     assert main(["status"]) == 75
@@ -217,6 +229,7 @@ def test_status_on_a_screen(node: Node, capsys: Capture) -> None:
         "alpha: degraded, 1 of 2 links up\n"
         "  al     down  cannot connect: is the port open?\n"
         "  bravo  up    renewal, 0.5 cells/s; INSECURE: greedy clock\n"
+        "directory: version 7, 12 nodes, 54 days left\n"
         "queue: about 16 waiting, about 4 deferred\n"
         "damaged: 1 records do not open and are set aside: look to the disk\n"
     )
@@ -225,12 +238,14 @@ def test_status_on_a_screen(node: Node, capsys: Capture) -> None:
 
 
 def test_status_of_many_fits_one_screen(node: Node, capsys: Capture) -> None:
-    node.answers.append(told(*(link(f"n{i}", up=i != 40) for i in range(50))))
-    assert main(["status"]) == 75
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) < 24
-    assert "n40" in lines[1]
-    assert "31 more" in lines[-2]
+    links = [link(f"n{i}", up=i != 40) for i in range(50)]
+    for directory, more in ((None, 31), (DIRECTORY, 32)):
+        node.answers.append(told(*links, directory=directory, corrupt=1))
+        assert main(["status"]) == 75
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) < 24
+        assert "n40" in lines[1]
+        assert any(f"{more} more" in line for line in lines)
 
 
 def test_status_of_ten_with_much_to_say_fits_one_screen(
@@ -279,6 +294,8 @@ def test_the_object_of_json_is_exact(node: Node, capsys: Capture) -> None:
                     },
                 ],
                 "queue": {"waiting": 4, "deferred": 1, "corrupt": 1},
+                "directory": None,
+                "notices": [],
             },
             indent=2,
         )
@@ -297,6 +314,35 @@ def test_status_codes(
     assert ("no peers yet" in capsys.readouterr().out) == (not links)
     assert main(["status", "--json"]) == code
     assert json.loads(capsys.readouterr().out)["schema"] == 1
+
+
+HOSTILE = "\x1b]0;x\x07\x1b[2J\x9b31m\r\0\x7f\u202e\u2028"
+
+
+def test_nothing_that_a_terminal_would_obey_gets_there(
+    node: Node, capsys: Capture
+) -> None:
+    facts = LinkFacts(HOSTILE, False, HOSTILE, HOSTILE, 1, (HOSTILE,))
+    answer = {
+        "status": status(HOSTILE, [facts], QueueFacts()),
+        "notes": [f"peers.d/{HOSTILE}.mesh\n: damaged"],
+    }
+    pong = {"seconds": 2.345, "clock": HOSTILE, "cells_per_second": 0.5}
+    counts = dict.fromkeys(QueueFacts().rounded(), HOSTILE)
+    node.answers += [
+        *[encode_answer(answer)] * 2,
+        *[encode_answer({"queue": counts})] * 2,
+        encode_answer(pong),
+        encode_refusal(69, HOSTILE),
+    ]
+    for words in (
+        ["status"], ["status", "--json"], ["queue"], ["queue", "--json"],
+        ["ping", "bravo"], ["ping", "bravo"],
+    ):  # fmt: skip
+        main(words)
+        shown = "".join(capsys.readouterr())
+        assert "x1b" in shown or "u001b" in shown
+        assert shown.replace("\n", "").isprintable()
 
 
 def test_queue(node: Node, capsys: Capture) -> None:
@@ -350,6 +396,21 @@ def test_ping(node: Node, capsys: Capture) -> None:
     assert node.asked == [{"ask": "ping", "peer": "bravo"}]
 
 
+def test_ping_of_a_node_that_is_stopped(
+    home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = LINK_SECONDS + control.PING_SECONDS + PING_CELLS / rate_of(0)
+    assert longest < ping.PING_SECONDS
+    monkeypatch.setattr(ping, "PING_SECONDS", 0.1)
+    folder = os.open(home / "state", os.O_PATH)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"/proc/self/fd/{folder}/control.sock")
+        listener.listen()
+        assert main(["ping", "bravo"]) == 69
+    os.close(folder)
+    assert "is it stopped?" in capsys.readouterr().err
+
+
 def connected(
     said: bytes, monkeypatch: pytest.MonkeyPatch, *, terminal: bool = False
 ) -> tuple[int, bytes]:
@@ -380,6 +441,17 @@ def test_connect_ends_well_with_221(
     assert code == 0
     assert shown == b"220 hi\r\n250 ok\r\n221 bye\r\n"
     assert node.heard == b"NOOP\r\nQUIT\r\n"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_connect_shows_a_terminal_no_orders(
+    node: Node, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    node.answers.append(encode_answer({}) + b"220 \x1b[2J\x9b\r\n|221 bye\r\n")
+    code, shown = connected(b"QUIT\r\n", monkeypatch, terminal=terminal)
+    assert code == 0
+    greeting = rb"220 \x1b[2J\x9b" if terminal else b"220 \x1b[2J\x9b"
+    assert shown == greeting + b"\r\n221 bye\r\n"
 
 
 def test_connect_without_its_221(

@@ -3,6 +3,7 @@
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,7 +19,18 @@ import pytest
 
 from mesh.cli import handin, submit
 from mesh.cli.main import main as mesh
+from mesh.core import drop as core_drop
+from mesh.core.crypto import Key, SystemEntropy, x25519_public
 from mesh.core.dialogue import Closed, Dialogue, DialogueKind, MessageReceived
+from mesh.core.drop import (
+    Mail,
+    OneTime,
+    key_name,
+    mail_key_untrusted,
+    mail_name,
+    open_mail_untrusted,
+    pack_key,
+)
 from mesh.core.reply import NO_ROOM, NO_SUCH_RECIPIENT, OK, Reply
 from tests.disk import unprivileged
 
@@ -34,6 +46,8 @@ class FakeNode:
     path: Path
     answer: Reply | None = OK
     greeting: bytes = b""
+    answers: list[Reply | None] = field(default_factory=list)
+    """Those of the first messages."""
     taken: list[MessageReceived] = field(default_factory=list)
     heard: bytearray = field(default_factory=bytearray)
 
@@ -75,10 +89,11 @@ class FakeNode:
             dialogue.receive_data(data)
             while (event := dialogue.next_event()) is not None:
                 if isinstance(event, MessageReceived):
-                    if self.answer is None:
+                    answer = self.answers.pop(0) if self.answers else self.answer
+                    if answer is None:
                         return
                     self.taken.append(event)
-                    dialogue.answer(self.answer)
+                    dialogue.answer(answer)
                 elif isinstance(event, Closed):
                     sock.sendall(dialogue.data_to_send())
                     return
@@ -164,11 +179,121 @@ def test_recipients_of_the_header(node: FakeNode, say: Say) -> None:
     )
 
 
-def test_more_recipients_than_a_transaction_has(node: FakeNode, say: Say) -> None:
-    many = tuple(f"{n}@b.test" for n in range(250))
-    assert say(b"x\n", *many) == 0
+MANY = tuple(f"{n}@b.test" for n in range(250))
+
+
+@dataclass
+class Folder:
+    """A drop folder with keys of ours, and what is left in it."""
+
+    path: Path
+    keys: dict[bytes, Key] = field(default_factory=dict)
+
+    def stock(self, count: int) -> None:
+        self.path.mkdir()
+        for slot in range(count):
+            key = SystemEntropy().key()
+            one = OneTime(bytes([slot]) * 16, x25519_public(key))
+            (self.path / key_name(slot)).write_bytes(pack_key(one))
+            self.keys[one.id] = key
+
+    def left(self) -> list[Mail]:
+        found: list[Mail] = []
+        for ident, private in self.keys.items():
+            file = self.path / mail_name(ident)
+            if file.exists():
+                one, octets = OneTime(ident, x25519_public(private)), file.read_bytes()
+                key = mail_key_untrusted(private, one, octets)
+                found.append(open_mail_untrusted(key, one, octets))
+        return sorted(found)
+
+
+@pytest.fixture
+def folder(home: Path) -> Folder:
+    made = Folder(home / "drop")
+    made.stock(4)
+    return made
+
+
+def test_more_recipients_than_a_transaction_has(
+    node: FakeNode, folder: Folder, say: Say
+) -> None:
+    """All or none: the node is asked about all of them, and one file holds them."""
+    assert say(b"x\n", "-f", ME, *MANY) == 0
+    assert node.taken == []
+    assert bytes(node.heard).count(b"RCPT") == 250
+    assert b"BDAT" not in node.heard
+    assert folder.left() == [Mail(ME, MANY, b"x\r\n")]
+
+
+@pytest.mark.parametrize("at", [0, 99, 100, 249])
+def test_a_refused_one_among_many_refuses_all(
+    node: FakeNode, folder: Folder, say: Say, capfd: Capture, at: int
+) -> None:
+    assert say(b"x\n", *MANY[:at], "nobody@b.test", *MANY[at:]) == 67
+    assert "550 no node serves" in capfd.readouterr().err
+    assert not node.taken
+    assert not folder.left()
+
+
+def test_many_recipients_and_no_node(home: Path, folder: Folder, say: Say) -> None:
+    assert say(b"x\n", *(f"{n}@b.test" for n in range(1_500))) == 0
+    assert sorted(len(each.recipients) for each in folder.left()) == [500, 1000]
+    assert say(b"x\n", *(f"{n}@b.test" for n in range(5_000))) == 75
+    assert len(folder.left()) == 2
+    assert list((home / "drop").glob("temp.*")) == []
+
+
+def test_many_recipients_and_no_drop_folder(
+    node: FakeNode, say: Say, capfd: Capture
+) -> None:
+    assert say(b"x\n", *MANY) == 0
     assert [len(message.recipients) for message in node.taken] == [100, 100, 50]
-    assert sum((message.recipients for message in node.taken), ()) == many
+    assert sum((message.recipients for message in node.taken), ()) == MANY
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("answers", "code", "line"),
+    [
+        ([NO_ROOM], 75, "the node says: 452"),
+        ([Reply(554, "no")], 65, "the node refuses it: 554 no"),
+        ([OK, NO_ROOM], 75, "taken for 100 of 250 recipients, not for the others"),
+        ([OK, OK, Reply(554, "no")], 75, "taken for 200 of 250 recipients"),
+        ([None], 75, "taken for 0 of 250 recipients"),
+        ([OK, None], 75, "taken for 100 of 250 recipients"),
+    ],
+)
+def test_in_parts_a_refusal_after_the_first_is_to_be_tried_again(
+    node: FakeNode,
+    say: Say,
+    capfd: Capture,
+    answers: list[Reply | None],
+    code: int,
+    line: str,
+) -> None:
+    node.answers = answers
+    assert say(b"x\n", *MANY) == code
+    assert capfd.readouterr().err.startswith(f"mesh: {line}")
+
+
+def test_many_copies_of_a_long_message(
+    node: FakeNode, folder: Folder, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert vars(submit)["COPIES_MAX"] == core_drop.COPIES_MAX
+    for module in (handin, core_drop):
+        monkeypatch.setattr(module, "COPIES_MAX", 60_000)
+    text = b"x" * 20_000
+    assert say(text, *MANY[:3]) == 0
+    assert taken(node) == ("", MANY[:3], text)
+    assert say(text, *MANY[:4]) == 0
+    assert folder.left() == [Mail("", MANY[:3], text), Mail("", MANY[3:4], text)]
+    assert len(node.taken) == 1
+    shutil.rmtree(folder.path)
+    assert say(text, *MANY[:4]) == 0
+    assert [message.recipients for message in node.taken[1:]] == [MANY[:3], MANY[3:4]]
+    assert say(b"x" * 70_000, YOU) == 0  # one copy may have any length
+    assert node.taken[-1].recipients == (YOU,)
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ def test_pages_name_verbs_that_there_are() -> None:
         reply.NO_SUCH_RECIPIENT.text,
         submission.NOT_PERMITTED.text,
         routing.REFUSED.text,
+        routing.LEFT.text,
         qmgr.NOBODY.text.partition(" ")[2],
         *(
             text.partition(" ")[2].partition(",")[0]

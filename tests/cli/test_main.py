@@ -46,7 +46,7 @@ def test_no_verb_is_64_with_the_help_on_stderr(capsys: Capture) -> None:
         (["exprt"], "mesh: no verb 'exprt': did you mean \"export\"?"),
         (
             ["zzz"],
-            "mesh: no verb 'zzz': use one of demo, init, export, peers, run, status, ",
+            "mesh: no verb 'zzz': use one of demo, init, export, peers, directory, ",
         ),
         (["a\nb"], "mesh: no verb 'a\\nb': use one of"),
         (["--zzz"], "mesh: No such option '--zzz'"),

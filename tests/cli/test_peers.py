@@ -397,3 +397,10 @@ def test_list_says_clock_class_and_days_left(alpha: Path, capsys: Capture) -> No
     assert main(["peers", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["peers"]
     assert [peer["days_left"] for peer in told] == [30, 0]
+
+
+def test_peers_need_no_key_of_ours(alpha: Path, bravo: Path, capsys: Capture) -> None:
+    (alpha.parent / "state" / "identity.key").unlink()
+    assert main(["peers", "add", str(bravo)]) == 0
+    assert main(["peers"]) == 0
+    assert "listed by         hand" in capsys.readouterr().out

@@ -16,6 +16,7 @@ import pytest
 
 from mesh.cli import handin
 from mesh.cli.main import main
+from tests.disk import NOBODY
 from tests.node.homes import Home, mesh
 
 Capture = pytest.CaptureFixture[str]
@@ -93,6 +94,17 @@ def lists_bravo(_: Home) -> None:
     mesh("peers", "add", "bravo.mesh")
 
 
+def anothers(name: str) -> Spoil:
+    """Somebody else's: only root, which the tests may be, can make it so."""
+
+    def spoil(_: Home) -> None:
+        if os.geteuid():
+            pytest.skip("only root can give a folder away")
+        os.chown(name, NOBODY, NOBODY)
+
+    return spoil
+
+
 def stale(_: Home) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind("state/control.sock")
@@ -136,6 +148,16 @@ ARGUMENTS: list[Case] = [
     (64, "no terminal to ask on: say --yes", nothing, ["queue", "drop", "--deferred"]),
     (64, "Missing argument 'PEER'", nothing, ["ping"]),
     (64, "Missing argument 'PEER'", nothing, ["connect"]),
+    (64, "--at, --in and --cancel exclude each other", nothing,
+        ["withdraw", "--in", "3", "--cancel"]),
+    (64, "--at: no time: write one as 2027-01-15T08:00", nothing,
+        ["withdraw", "--at", "tomorrow"]),
+    (64, "--at: that has passed", nothing, ["withdraw", "--at", "2020-01-01"]),
+    (64, "--at: more than 365 days from now", nothing,
+        ["withdraw", "--at", "2999-01-01"]),
+    (64, "Invalid value for '--in'", nothing, ["withdraw", "--in", "-1"]),
+    (64, "No such option '--agin'. Did you mean '--again'?", nothing,
+        ["rotate", "--agin"]),
     (64, "no page 'quikstart': did you mean \"quickstart\"?", nothing,
         ["help", "quikstart"]),
     (64, "No such option '--nodes'", nothing, ["demo", "--nodes"]),
@@ -225,6 +247,16 @@ STATES: list[Case] = [
     (78, "state/identity.key:1: no identity key: restore", puts("state/identity.key"),
         ["export"]),
     (78, "state/link.key: not a regular file", folder("state/link.key"), ["run"]),
+    (78, "state/link.key: not a regular file", folder("state/link.key"), ["rotate"]),
+    (78, "state/link.key: not there: restore it", removes("state/link.key"),
+        ["withdraw"]),
+    (65, "state/descriptor: damaged: remove it", puts("state/descriptor"),
+        ["withdraw"]),
+    (73, "state: No such file or directory", removes("state"), ["rotate"]),
+    (77, "state: another user's: be the node's own user", anothers("state"), ["rotate"]),
+    (77, "state: another user's: be the node's own user", anothers("state"),
+        ["withdraw"]),
+    (75, "still opens: try again after", lambda _: mesh("rotate"), ["rotate", "--again"]),
     (78, "mode 0644: others may read it: chmod 600",
         lambda _: Path("state/spool.key").chmod(0o644), ["run"]),
     (73, "state/spool: File exists", puts("state/spool"), ["run"]),

@@ -32,6 +32,7 @@ SEGMENTS = st.lists(
             st.integers(0, STREAMS_MAX - 1),
             st.binary(min_size=4, max_size=4),
         ),
+        st.tuples(st.just(Kind.GOSSIP), st.just(0), st.binary(min_size=1, max_size=9)),
         st.tuples(st.just(Kind.CLOSE), st.just(0), st.just(b"")),
     ),
     max_size=4,
@@ -89,7 +90,10 @@ def test_a_segment_may_fill_the_body() -> None:
         HEADER.pack(Kind.CREDIT, 0, 3),
         HEADER.pack(Kind.CREDIT, 0, 5),
         HEADER.pack(Kind.CLOSE, 0, 1),
-        HEADER.pack(4, 0, 1),
+        HEADER.pack(Kind.CLOSE, 1, 0),
+        HEADER.pack(Kind.GOSSIP, 0, 0),
+        HEADER.pack(Kind.GOSSIP, 1, 1),
+        HEADER.pack(Kind.GOSSIP, 0, BODY_LEN - HEADER_LEN + 1),
         HEADER.pack(5, 0, 1),
         HEADER.pack(7, 0, 1),
         HEADER.pack(0, 0, 1),
@@ -132,7 +136,7 @@ def test_a_body_has_no_more_segments_than_streams_need() -> None:
             (Kind.CREDIT, stream, b"1234"),
         )
     ]
-    whole = [(Kind.CLOSE, 0, b""), *each]
+    whole = [(Kind.CLOSE, 0, b""), *each, (Kind.GOSSIP, 0, b"x")]
     assert len(parse_untrusted(write(whole))) == SEGMENTS_MAX
     with pytest.raises(CellError):
         parse_untrusted(write([*whole, (Kind.COMMANDS, 0, b"x")]))

@@ -135,6 +135,30 @@ def test_state(ups: list[bool], corrupt: int, state: str) -> None:
     assert state_of([link("bravo", up=up) for up in ups], corrupt) == state
 
 
+@pytest.mark.parametrize(
+    ("ups", "state"),
+    [
+        ({"bravo": False, "charlie": True}, "ok"),
+        ({"bravo": False, "charlie": False}, "down"),
+        ({"bravo": False}, "down"),
+        ({"bravo": False, "charlie": True, "delta": False}, "degraded"),
+    ],
+)
+def test_no_link_is_missing_to_a_peer_that_left(
+    ups: dict[str, bool], state: str
+) -> None:
+    links = [link(peer, up=up) for peer, up in ups.items()]
+    told = status("alpha", links, QueueFacts(), {"bravo"})
+    assert told["state"] == state
+    assert [each["peer"] for each in told["links"]] == list(ups)
+
+
+def test_what_there_is_of_a_directory_and_the_notices() -> None:
+    told = status("a", [], QueueFacts(), (), {"version": 7}, ("look here",))
+    assert told["directory"] == {"version": 7}
+    assert told["notices"] == ["look here"]
+
+
 def test_status_is_the_contracts() -> None:
     queue = QueueFacts(waiting=9, deferred=3, corrupt=5, peers=6)
     told = status("alpha", [link("bravo", up=False)], queue)
@@ -153,6 +177,8 @@ def test_status_is_the_contracts() -> None:
             }
         ],
         "queue": {"waiting": 16, "deferred": 4, "corrupt": 5},
+        "directory": None,
+        "notices": [],
     }
     rounded = queue.rounded()
     assert rounded["corrupt"] == 5

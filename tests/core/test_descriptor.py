@@ -14,12 +14,14 @@ from mesh.core.clock import Clock
 from mesh.core.crypto import sign
 from mesh.core.descriptor import (
     BEGIN,
+    BOX_MAX_LEN,
     END,
     TEXT_MAX_LEN,
     Descriptor,
     armour,
     create,
     fingerprint,
+    from_box_untrusted,
     parse_untrusted,
 )
 from mesh.core.encoding import encode
@@ -48,6 +50,13 @@ def fields_of(descriptor: Descriptor) -> list[Any]:
         d.not_before,
         d.not_after,
     ]
+
+
+def statement_of(descriptor: Descriptor) -> bytes:
+    """In the form that it needs."""
+    form, *fields = fields_of(descriptor)
+    leaves = descriptor.leaves
+    return encode([2, *fields, leaves] if leaves else [form, *fields])
 
 
 def armoured(statement: bytes, headers: str = "") -> str:
@@ -264,6 +273,9 @@ RULES = [
     ({"not_before": -1}, "validity"),
     ({"not_before": 5, "not_after": 5}, "validity"),
     ({"not_after": 253_402_300_800}, "validity"),
+    ({"leaves": -3600}, "full hour"),
+    ({"leaves": 3599}, "full hour"),
+    ({"leaves": 253_402_300_800}, "full hour"),
 ]
 
 
@@ -273,7 +285,7 @@ def test_each_rule_binds_us_and_them(changes: dict[str, Any], why: str) -> None:
     with pytest.raises(DescriptorError, match=why):
         create(wrong, identity_of("alpha"))
     with pytest.raises(DescriptorError, match=f"{why}.*its node must export it again"):
-        parse_untrusted(armoured(encode(fields_of(wrong))))
+        parse_untrusted(armoured(statement_of(wrong)))
 
 
 def test_the_longest_that_the_rules_allow_fits() -> None:
@@ -308,7 +320,7 @@ def test_a_signed_statement_of_the_wrong_shape(index: int, value: Any) -> None:
     [
         (5, "of a form"),
         ([], "of a form"),
-        ([2, "whatever", "a later form has"], "of a form that this mesh does not read"),
+        ([3, "whatever", "a later form has"], "of a form that this mesh does not read"),
         (fields_of(draft("alpha"))[:-1], "damaged"),
         ([*fields_of(draft("alpha")), 0], "damaged"),
         ([*fields_of(draft("alpha"))[:7], 9, *fields_of(draft("alpha"))[8:]], "clock"),
@@ -322,6 +334,46 @@ def test_a_signed_statement_of_another_form(statement: Any, why: str) -> None:
 def test_octets_after_the_statement() -> None:
     with pytest.raises(DescriptorError, match="damaged"):
         parse_untrusted(armoured(encode(fields_of(draft("alpha"))) + b"\x00"))
+
+
+LEAVES = int(NOW) - int(NOW) % 3600 + 7200
+
+
+def test_a_node_that_leaves_says_when() -> None:
+    text = text_of("alpha", leaves=LEAVES)
+    assert "\nLeaves: 2027-01-15 10:00:00Z\n" in text
+    found = parse_untrusted(text)[0]
+    assert found.leaves == LEAVES
+    assert found.statement == encode([2, *fields_of(found)[1:], LEAVES])
+    assert [found.has_left(LEAVES + at) for at in (-1, 0, 1)] == [False, True, True]
+    assert not signed("alpha").has_left(NOW)
+
+
+def test_a_node_that_stays_writes_the_first_form() -> None:
+    assert signed("alpha").statement == encode(fields_of(draft("alpha")))
+    with pytest.raises(DescriptorError, match="damaged"):
+        parse_untrusted(armoured(encode([2, *fields_of(draft("alpha"))[1:], 0])))
+
+
+def test_a_box_is_what_the_armour_has_in_base64() -> None:
+    found = signed("alpha", leaves=LEAVES)
+    assert found.box == found.signature + found.statement
+    assert from_box_untrusted(found.box) == found
+    assert from_box_untrusted(found.box).box == found.box
+    assert len(found.box) <= BOX_MAX_LEN
+
+
+@pytest.mark.parametrize("length", [0, 63, 64, 65])
+def test_a_box_cut_short(length: int) -> None:
+    with pytest.raises(DescriptorError):
+        from_box_untrusted(signed("alpha").box[:length])
+
+
+def test_a_changed_descriptor_is_spelled_anew() -> None:
+    found = signed("alpha")
+    other = replace(found, serial=8)
+    assert other.statement != found.statement
+    assert other.digest != found.digest == signed("alpha").digest
 
 
 def test_the_signature_is_no_part_of_equality() -> None:

@@ -3,7 +3,15 @@
 
 import pytest
 
-from mesh.core.directory import Conflict, Directory, Listed, Local, ToPeer, speaks_for
+from mesh.core.directory import (
+    Conflict,
+    Directory,
+    Listed,
+    Local,
+    ToPeer,
+    hosts_of,
+    speaks_for,
+)
 from tests.descriptors import draft
 
 
@@ -28,6 +36,28 @@ def test_a_claim_counts_at_the_own_host_or_by_the_operators_word() -> None:
 def test_a_node_without_address_speaks_for_nothing() -> None:
     assert not speaks_for(draft("bravo", addresses=()), "mix@bravo.test")
     assert speaks_for(draft("bravo", addresses=("a.b:1", "c.d:1")), "mix@c.d")
+
+
+def test_a_renewed_descriptor_speaks_for_the_hosts_that_were_looked_at() -> None:
+    """It may move and go on speaking for its host; for its neighbour's it may not."""
+    looked_at = draft("bravo", addresses=("bravo.test:4000", "10.0.0.1:4000"))
+    serves = ("mix@[10.0.0.1]", "mix@bravo.test", "mix@victim.test")
+    renewed = draft("bravo", addresses=("victim.test:4000",), serves=serves)
+    assert Listed(renewed).counted == ("mix@victim.test",)
+    held = Listed(renewed, frozenset(), hosts_of(looked_at))
+    assert held.counted == ("mix@[10.0.0.1]", "mix@bravo.test")
+    assert held.not_counted == ("mix@victim.test",)
+    nowhere = Listed(renewed, frozenset({"mix@bravo.test"}), frozenset())
+    assert nowhere.counted == ("mix@bravo.test",)
+
+
+def test_the_hosts_of_a_descriptor() -> None:
+    endpoints = ("a.test:1", "a.test:2", "[::1]:3", "10.0.0.1:4")
+    found = hosts_of(draft("bravo", addresses=endpoints))
+    assert found == {"a.test", "[::1]", "10.0.0.1"}
+    assert hosts_of(draft("bravo", addresses=())) == frozenset()
+    at = Listed(draft("bravo", serves=("mix@[ipv6:::1]",)), frozenset(), found)
+    assert at.counted == ("mix@[ipv6:::1]",)
 
 
 def test_routes() -> None:

@@ -143,6 +143,70 @@ def test_a_node_has_one_link_key_or_two(count: int) -> None:
         opened(statics=("rob",) * count)
 
 
+NEW = V.but(s_r=draw("rob's new key link"))
+"""The same dial to rob's new link key."""
+
+
+def test_a_new_link_key_of_ours_beside_the_old_and_then_alone() -> None:
+    one = opened()
+    finish(one, 1, 0.0)
+    assert_silent(one, run(NEW.but(hello=hello(2))).wires[0])
+    one.rekey([static("rob's new key"), static("rob")])
+    finish(one, 3, 1.0)
+    both = run(NEW.but(hello=hello(4)))
+    responder = one.receive_message_1_untrusted(both.wires[0], 2.0)
+    assert responder.message_2 == both.wires[1]
+    one.rekey([static("rob's new key")])
+    responder.receive_message_3_untrusted(both.wires[2], 3.0)
+    assert_silent(one, first(5), 4.0)
+    alone = run(NEW.but(hello=hello(6)))
+    one.receive_message_1_untrusted(alone.wires[0], 5.0)
+
+
+def test_a_handshake_under_the_old_link_key_outlives_it() -> None:
+    one = opened()
+    responder = pending(one)
+    one.rekey([static("rob's new key")])
+    responder.receive_message_3_untrusted(TRUE.wires[2], 1.0)
+
+
+def test_what_follows_from_a_link_key_that_went_is_wiped() -> None:
+    one = opened(statics=("rob's new key", "rob"))
+    finish(one, 1, 0.0)
+    new = run(NEW.but(hello=hello(2)))
+    one.receive_message_1_untrusted(new.wires[0], 1.0).abandon()
+    old = one._secrets[IVY, peer("rob").link_keys[0]]
+    hellos = [door.hello for door in one._doors]
+    one.rekey([static("rob's new key")])
+    assert [key for _, key in one._secrets] == [peer("rob's new key").link_keys[0]]
+    for gone in (old, *hellos):
+        with pytest.raises(LocalProtocolError):
+            gone.unsafe_bytes()
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_change_of_link_keys_leaves_one_or_two(count: int) -> None:
+    one = opened()
+    with pytest.raises(LocalProtocolError):
+        one.rekey([static("rob")] * count)
+    finish(one, COUNTER, 0.0)
+
+
+def test_counters_are_each_link_keys_own() -> None:
+    """A peer's new key starts afresh; its old one goes on from where it was."""
+    new = dh_public(draw("ivy's new link"))
+    listing, counters = Listing("ivy"), dict[bytes, int]()
+    listing.peers[new] = peer("ivy")
+    one = opened(listing=listing, counters=counters)
+    finish(one, COUNTER, 0.0)
+    fresh = run(V.but(hello=hello(1), s_i=draw("ivy's new link")))
+    one.receive_message_1_untrusted(fresh.wires[0], 2.0).abandon()
+    assert counters == {IVY: COUNTER, new: 1}
+    assert_silent(one, fresh.wires[0], 3.0)
+    assert_silent(one, TRUE.wires[0], 3.0)
+    finish(one, COUNTER + 1, 4.0)
+
+
 # Message 1
 
 

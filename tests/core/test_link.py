@@ -17,6 +17,9 @@ from mesh.core.cell import (
     Kind,
     parse_untrusted,
 )
+from mesh.core.frames import NO_HEAD, Head
+from mesh.core.gossip import Copy, Gossip, PartCame, Wanted
+from mesh.core.ledger import Ledger, node_of
 from mesh.core.link import (
     DONE_IDS_MAX,
     SMALL_MESSAGE_LEN,
@@ -486,3 +489,160 @@ def test_a_person_has_no_stream_before_the_link_is_up() -> None:
     with pytest.raises(LocalProtocolError):
         make("alpha", "bravo").open_raw()
     assert make("alpha", "bravo").raw_room(0) == 0
+
+
+# gossip
+
+
+class Whole:
+    """Collects the octets of the directory that was asked for."""
+
+    def __init__(self) -> None:
+        self.octets = bytearray()
+
+    def hear(self, gossip: Gossip) -> None:
+        while (event := gossip.next_event()) is not None:
+            if isinstance(event, PartCame):
+                assert event.part.offset == len(self.octets)
+                self.octets += event.part.octets
+
+
+HEAD = Head(2, bytes(32))
+DOCUMENT = b"0123456789abcdef" * (10_485_760 // 16)
+
+
+def talker(us: str, them: str, head: Head) -> Gossip:
+    ledger = Ledger.of(node_of(us.encode()), 1, head)
+    return Gossip(
+        ledger=lambda: ledger,
+        box_of=lambda _: None,
+        peer=node_of(them.encode()),
+        document_max_len=len(DOCUMENT),
+    )
+
+
+class Talking:
+    """Two links, mail both ways; bravo may hand its directory over to alpha."""
+
+    def __init__(self) -> None:
+        self.alpha, self.bravo = make("alpha", "bravo"), make("bravo", "alpha")
+        self.alpha_gossip = talker("alpha", "bravo", NO_HEAD)
+        self.bravo_gossip = talker("bravo", "alpha", HEAD)
+        self.alpha.gossip, self.bravo.gossip = self.alpha_gossip, self.bravo_gossip
+        self.finished: list[object] = []
+        self.whole = Whole()
+        self.bodies = 0
+        self.turn()
+        self.turn()
+
+    def hand_over(self) -> None:
+        self.alpha_gossip.want(HEAD, bytes(16), 0)
+
+    def turn(self) -> None:
+        for near, far in ((self.alpha, self.bravo), (self.bravo, self.alpha)):
+            far.receive_body(near.next_body())
+            while (event := far.next_event()) is not None:
+                if isinstance(event, Received):
+                    far.answer(event.stream, OK)
+                elif isinstance(event, Finished):
+                    assert event.replies == (OK,)
+                    self.finished.append(event.token)
+        self.whole.hear(self.alpha_gossip)
+        while (asked := self.bravo_gossip.next_event()) is not None:
+            if isinstance(asked, Wanted):
+                self.bravo_gossip.hand_over(asked.want, Copy.of(HEAD, DOCUMENT))
+        self.bodies += 1
+
+    def run(self) -> None:
+        while self.alpha.has_data or self.bravo.has_data:
+            self.turn()
+
+    def until(self, token: object) -> int:
+        """Turn until a message was answered; how many bodies it took."""
+        before = self.bodies
+        while token not in self.finished:
+            self.turn()
+        return self.bodies - before
+
+
+def test_a_directory_of_10_mb_crosses_in_the_cells_that_it_needs() -> None:
+    pair = Talking()
+    pair.hand_over()
+    pair.run()
+    assert pair.whole.octets == DOCUMENT
+    assert pair.bodies < 1.02 * len(DOCUMENT) / BODY_LEN
+
+
+def test_mail_goes_on_beside_it_both_ways_and_it_beside_mail() -> None:
+    large = b"0123456789abcd\r\n" * 60_000
+    pair = Talking()
+    pair.run()
+    pair.bravo.offer(message("alone", large))
+    alone = pair.until("alone")
+    pair.hand_over()
+    for _ in range(10):
+        pair.turn()
+    before = len(pair.whole.octets)
+    assert before
+    pair.bravo.offer(message("large", large))
+    pair.alpha.offer(message("back", b"x" * 9998 + b"\r\n"))
+    assert pair.until("back") <= 8
+    assert pair.until("large") <= 2.1 * alone  # each has a half of the cells
+    assert len(pair.whole.octets) - before > 0.9 * len(large)
+    pair.run()
+    assert pair.whole.octets == DOCUMENT
+
+
+def gossip_in(octets: bytes) -> list[int]:
+    return [len(s.octets) for s in parse_untrusted(octets) if s.kind == Kind.GOSSIP]
+
+
+def test_gossip_has_half_of_a_body_while_commands_wait_and_all_without() -> None:
+    pair = Talking()
+    pair.run()
+    pair.hand_over()
+    pair.turn()
+    pair.turn()
+    assert gossip_in(pair.bravo.next_body()) == [BODY_LEN - 5]
+    pair.bravo.offer(message("t", b"0123456789abcd\r\n" * 1000))
+    (length,) = gossip_in(pair.bravo.next_body())
+    assert (BODY_LEN - 5) // 2 - 20 <= length <= (BODY_LEN - 5) // 2
+
+
+def test_gossip_waits_for_room_beside_replies() -> None:
+    pair = Talking()
+    pair.run()
+    pair.hand_over()
+    pair.turn()
+    pair.bravo.receive_body(body((Kind.COMMANDS, 3, b"NOOP\r\n" * 600)))
+    assert not gossip_in(pair.bravo.next_body())  # replies fill it
+    assert has_data(pair.bravo)
+
+
+def test_gossip_says_nothing_before_the_other_side_is_proven_nor_after_a_close() -> (
+    None
+):
+    link = make("alpha", "bravo")
+    link.gossip = talker("alpha", "bravo", NO_HEAD)
+    assert not has_data(link)
+    assert link.next_body() == PADDING
+    link.receive_body(PADDING)
+    assert has_data(link)
+    link.close()
+    assert not gossip_in(link.next_body())
+    assert not has_data(link)
+
+
+def test_gossip_that_no_honest_peer_sends_ends_the_link() -> None:
+    link = make("alpha", "bravo")
+    link.receive_body(body((Kind.GOSSIP, 0, b"\xff\0\0")))  # none of it is heard here
+    link.gossip = talker("alpha", "bravo", NO_HEAD)
+    with pytest.raises(CellError):
+        link.receive_body(body((Kind.GOSSIP, 0, b"\xff\0\0")))
+    assert not has_data(link)
+
+
+def test_when_all_is_said_a_link_with_gossip_pads() -> None:
+    pair = Talking()
+    pair.run()
+    assert pair.alpha.next_body() == pair.bravo.next_body() == PADDING

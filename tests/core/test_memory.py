@@ -58,3 +58,24 @@ def test_the_slab_grows_past_one_region() -> None:
     keys = [entropy.key() for _ in range(2 * memory.SLAB_LEN // memory.SLOT_LEN)]
     again = FixedEntropy()
     assert all(each == again.key() for each in keys)
+
+
+def test_two_threads_may_find_the_slab_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread takes a slot while this one asks for a region."""
+    slab, taken = memory._Slab(), list[object]()
+    real = memory.new_locked
+
+    def interrupted(length: int) -> object:
+        if not taken:
+            taken.append(None)
+            taken[0] = slab.take()
+        return real(length)
+
+    monkeypatch.setattr(memory, "new_locked", interrupted)
+    first = slab.take()
+    slots = 2 * memory.SLAB_LEN // memory.SLOT_LEN
+    assert len(slab._free) == slots - 2
+    rest = [slab.take() for _ in range(slots - 2)]
+    assert len(slab._regions) == 2
+    addresses = {int(memory.ffi.cast("uintptr_t", s)) for s in (first, *taken, *rest)}
+    assert len(addresses) == slots

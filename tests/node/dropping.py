@@ -30,7 +30,7 @@ def mail(number: int = 0, *, content: bytes = b"") -> Mail:
 def leave(folder: Path, *numbers: int) -> None:
     """Leave messages as mesh-sendmail does."""
     for number in numbers:
-        dropoff.drop(str(folder / "drop"), mail(number))
+        dropoff.drop(str(folder / "drop"), [mail(number)])
 
 
 def wrapping() -> Key:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Half a node with real keys, a listener and a dialer: for tests of both."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import trio
 
 from mesh.core.clock import Clock
-from mesh.core.crypto import MlKem768, signing_public, x25519_public
+from mesh.core.crypto import Key, MlKem768, signing_public, x25519_public
 from mesh.core.gate import Gate
 from mesh.core.handshake import Initiator, PeerKeys
 from mesh.node.counters import OwnCounter, PeerCounters
@@ -29,6 +29,11 @@ def keys_of(name: str) -> PeerKeys:
     )
 
 
+def keeps(name: str) -> Callable[[], PeerKeys]:
+    """What a dialer asks at each dial."""
+    return lambda: keys_of(name)
+
+
 @dataclass
 class End:
     """One node's links; `listed` may be changed at any time."""
@@ -39,6 +44,7 @@ class End:
     dialer: Dialer
     counters: PeerCounters
     listed: set[str] = field(default_factory=set)
+    statics: list[Key] = field(default_factory=list)
 
     def up(self, name: str) -> bool:
         peer = self.half.exchange.peers.get(name)
@@ -65,10 +71,11 @@ async def end(folder: Path, name: str, *listed: str) -> AsyncIterator[End]:
     public = signing_public(identity)
     async with half(folder, name, {}, identity=public) as inner:
         kem = MlKem768()
+        statics = [link_key_of(name)]
         gate = Gate(
             network=NETWORK,
             identity=identity,
-            statics=[link_key_of(name)],
+            statics=statics,
             find_peer=find_peer,
             counters=counters.last,
             clock=Clock.RENEWAL,
@@ -80,7 +87,7 @@ async def end(folder: Path, name: str, *listed: str) -> AsyncIterator[End]:
         dialer = Dialer(
             network=NETWORK,
             identity=identity,
-            static=link_key_of(name),
+            statics=lambda: statics,
             counter=OwnCounter(home / "own", int(trio.current_time() * 1e9)),
             clock=Clock.RENEWAL,
             klass=3,
@@ -88,7 +95,7 @@ async def end(folder: Path, name: str, *listed: str) -> AsyncIterator[End]:
             exchange=inner.exchange,
             entropy=entropy,
         )
-        yield End(inner, gate, listener, dialer, counters, names)
+        yield End(inner, gate, listener, dialer, counters, names, statics)
 
 
 def hand(

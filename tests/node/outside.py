@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The world outside of the mesh, on loopback: a name server, and mail servers.
 
-The name server is a real one: dnspython's wire code over UDP.  The mail servers are
+The name server is a real one: dnspython's wire code over UDP and TCP.  The mail servers are
 aiosmtpd, somebody else's, each in a thread of its own.
 """
 
@@ -57,12 +57,16 @@ class NameServer:
     zone: dict[tuple[str, str], list[str]]
     port: int = 0
     asked: list[tuple[str, str]] = field(default_factory=list)
+    by_tcp: int = 0
+    tcp_says: bytes | None = None
+    """In the place of an answer."""
+    always_cut: bool = False
 
     @property
     def address(self) -> tuple[str, int]:
         return "127.0.0.1", self.port
 
-    def answer(self, octets: bytes) -> bytes | None:
+    def answer(self, octets: bytes, *, tcp: bool = False) -> bytes | None:
         query = dns.message.from_wire(octets)
         question = query.question[0]
         kind = dns.rdatatype.to_text(question.rdtype)
@@ -76,7 +80,9 @@ class NameServer:
         if name.startswith((f"{BROKEN}.", broken)):
             response.set_rcode(dns.rcode.SERVFAIL)
             return response.to_wire()
-        while (alias := self.zone.get((name, "CNAME"))) is not None:
+        followed: set[str] = set()
+        while (alias := self.zone.get((name, "CNAME"))) and name not in followed:
+            followed.add(name)
             response.answer.append(
                 dns.rrset.from_text(name + ".", 60, "IN", "CNAME", *alias)
             )
@@ -90,7 +96,12 @@ class NameServer:
             name == known for known, _ in self.zone
         ):
             response.set_rcode(dns.rcode.NXDOMAIN)
-        return response.to_wire()
+        wire = response.to_wire(max_size=65535)
+        if self.always_cut or (len(wire) > query.payload and not tcp):
+            response.answer.clear()
+            response.flags |= dns.flags.TC
+            return response.to_wire()
+        return wire
 
 
 @asynccontextmanager
@@ -107,9 +118,22 @@ async def name_server(zone: Zone) -> AsyncIterator[NameServer]:
             if (reply := server.answer(octets)) is not None:
                 await sock.sendto(reply, source)
 
+    async def serve_tcp(stream: trio.SocketStream) -> None:
+        octets = await stream.receive_some(4096)
+        server.by_tcp += 1
+        reply = server.answer(octets[2:], tcp=True) or b""
+        framed = len(reply).to_bytes(2, "big") + reply
+        if server.tcp_says is not None:
+            framed = server.tcp_says
+        await stream.send_all(framed[:3])
+        await stream.send_all(framed[3:])
+
     with sock:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
+            await nursery.start(
+                partial(trio.serve_tcp, serve_tcp, server.port, host="127.0.0.1")
+            )
             yield server
             nursery.cancel_scope.cancel()
 

@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from mesh.core.clock import Clock
 from mesh.core.control import CONTROL_NAME, Ask, Request, What, encode_request
+from mesh.core.directory import Us
 from mesh.node.control import (
     IDLE_SECONDS,
     LINK_SECONDS,
@@ -23,7 +24,7 @@ from mesh.node.control import (
     Control,
 )
 from mesh.node.conversation import Conversation, Conversations
-from mesh.node.peers import Peers, Us
+from mesh.node.peers import Peers
 from mesh.node.routing import UNROUTED
 from mesh.node.starting import CONTROL_MODE
 from mesh.node.submission import bind_unix
@@ -44,6 +45,8 @@ class Operator:
         self.peers = Peers(folder, Us("alpha", "main", {}))
         self.peers.poll()
         self.now = NOW
+        self.notices: list[str] = []
+        self.has_left = False
         self._nursery = nursery
         self.control = Control(
             name="alpha",
@@ -53,6 +56,8 @@ class Operator:
             exchange=alpha.exchange,
             qmgr=alpha.qmgr,
             unix_time=lambda: self.now,
+            notices=lambda: self.notices,
+            has_left=lambda: self.has_left,
         )
 
     def open(self, octets: bytes) -> trio.SocketStream:
@@ -135,6 +140,27 @@ async def test_a_link_and_why_there_is_none(
         answer = await operator.ask(Ask.STATUS)
         assert answer["status"]["state"] == "down"
         assert "carol.mesh" in answer["notes"][0]
+
+
+async def test_who_leaves_and_who_has_left(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    del autojump_clock, patience
+    hour = int(NOW) // 3600 * 3600 + 3600
+    async with operated(tmp_path, leaves=hour) as (operator, _, _, _):
+        operator.notices = ["the node's own"]
+        answer = await operator.ask(Ask.STATUS)
+        told = "bravo leaves the mesh at 2027-01-15 09:00:00Z"
+        assert answer["notes"] == ["the node's own", told]
+        assert (await operator.link())["reason"] == "dialling"
+        operator.now = hour
+        answer = await operator.ask(Ask.STATUS)
+        assert answer["notes"][1] == told.replace("leaves", "left")
+        assert (await operator.link())["reason"].startswith(
+            "left the mesh: `mesh peers"
+        )
+        operator.has_left = True
+        assert (await operator.link())["reason"] == "this node has left the mesh"
 
 
 async def test_what_is_wrong_with_the_refuse_list(

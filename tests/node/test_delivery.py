@@ -16,6 +16,7 @@ from trio.testing import MockClock
 
 from mesh.core.dialogue import Closed, Dialogue, DialogueKind, MessageReceived
 from mesh.core.reply import OK, TRY_LATER, Reply
+from mesh.core.retry import GIVE_UP_SECONDS
 from mesh.node.delivery import (
     CONNECTIONS_MAX,
     IDLE_SECONDS,
@@ -23,6 +24,7 @@ from mesh.node.delivery import (
     MaildirDelivery,
 )
 from mesh.node.maildir import deliver
+from mesh.node.spool import Spool
 from mesh.node.submission import bind_unix
 from tests.disk import full_disk
 from tests.harness import FixedEntropy, Half, Patience, half, until
@@ -348,6 +350,40 @@ async def test_a_server_that_is_not_there_is_tried_again(
         server = Server(tmp_path / "lmtp.sock")
         nursery.start_soon(server.run)
         await until(lambda: server.messages)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("answers", [False, True])
+async def test_what_waits_too_long_for_a_server_is_given_up(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: bool,
+) -> None:
+    """One that is not there, or takes a message and ends; its mail is on the disk."""
+    age = 0
+    monkeypatch.setattr(Spool, "running_seconds", property(lambda _: age))
+    monkeypatch.setattr("mesh.core.retry.ATTEMPTS_MIN", 3)
+    monkeypatch.setattr("mesh.node.delivery.retry_delay", lambda *_: 10.0)
+    async with alpha_half(tmp_path) as alpha:
+        for _ in range(10):
+            alpha.submit(b"x\r\n", TO)
+        await until(lambda: alpha.spool.waiting == 10)
+    async with alpha_half(tmp_path) as alpha, trio.open_nursery() as nursery:
+        nursery.start_soon(lmtp_delivery(alpha, tmp_path / "lmtp.sock").run)
+        if answers:
+            server = Server(tmp_path / "lmtp.sock")
+            server.ends_after = 0
+            nursery.start_soon(server.run)
+        age = GIVE_UP_SECONDS
+        alpha.submit(b"y\r\n", TO)
+        await trio.sleep(5)
+        assert alpha.spool.waiting == 11
+        await trio.sleep(600)
+        assert (alpha.spool.waiting, alpha.qmgr.dropped) == (1, 10)
+        age += GIVE_UP_SECONDS - 1
+        await trio.sleep(600)
+        assert alpha.spool.waiting == 1
         nursery.cancel_scope.cancel()
 
 

@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from mesh.core.cell import CELL_LEN
 from mesh.core.election import we_are_smaller
+from mesh.core.handshake import MESSAGE_SECONDS
 from mesh.node.listener import bind
+from tests.descriptors import link_key_of
 from tests.harness import until
-from tests.node.ends import End, end, keys_of
+from tests.node.ends import End, end, keeps, keys_of
 from tests.node.test_listener import free_port
 
 SMALL, GREAT = sorted(("alpha", "bravo"), key=lambda name: keys_of(name).identity)
@@ -59,8 +62,8 @@ async def test_two_that_dial_at_once_end_with_one_link(
         listening(alpha, nursery) as at_alpha,
         listening(bravo, nursery) as at_bravo,
     ):
-        nursery.start_soon(alpha.dialer.keep, keys_of("bravo"), lambda: at_bravo)
-        nursery.start_soon(bravo.dialer.keep, keys_of("alpha"), lambda: at_alpha)
+        nursery.start_soon(alpha.dialer.keep, keeps("bravo"), lambda: at_bravo)
+        nursery.start_soon(bravo.dialer.keep, keeps("alpha"), lambda: at_alpha)
         await until(lambda: alpha.up("bravo") and bravo.up("alpha"), seconds=10)
         await trio.sleep(300)  # the one that loses has 64 cells more
         assert (alpha.links("bravo"), bravo.links("alpha")) == (1, 1)
@@ -81,8 +84,8 @@ async def test_a_lost_link_is_dialled_again_by_the_smaller_first(
         listening(alpha, nursery) as at_alpha,
         listening(bravo, nursery) as at_bravo,
     ):
-        nursery.start_soon(alpha.dialer.keep, keys_of("bravo"), lambda: at_bravo)
-        nursery.start_soon(bravo.dialer.keep, keys_of("alpha"), lambda: at_alpha)
+        nursery.start_soon(alpha.dialer.keep, keeps("bravo"), lambda: at_bravo)
+        nursery.start_soon(bravo.dialer.keep, keeps("alpha"), lambda: at_alpha)
         for _ in range(3):
             await until(lambda: alpha.up("bravo") and bravo.up("alpha"), seconds=20)
             await trio.sleep(10)
@@ -103,13 +106,36 @@ async def test_a_peer_that_comes_late_is_found(
     async with both(tmp_path) as (alpha, bravo, nursery):
         port = free_port()
         nowhere = (f"127.0.0.1:{free_port()}", f"127.0.0.1:{port}")
-        nursery.start_soon(alpha.dialer.keep, keys_of("bravo"), lambda: nowhere)
+        nursery.start_soon(alpha.dialer.keep, keeps("bravo"), lambda: nowhere)
         await trio.sleep(300)
         (sock,) = bind([f"127.0.0.1:{port}"])
         nursery.start_soon(bravo.listener.run, sock)
         await until(lambda: alpha.up("bravo") and bravo.up("alpha"), seconds=35)
         nursery.cancel_scope.cancel()
     sock.close()
+
+
+@pytest.mark.parametrize("known", ["older", "newer"])
+async def test_of_two_link_keys_the_older_dials_first(
+    tmp_path: Path, autojump_clock: MockClock, known: str
+) -> None:
+    """A peer that knows the newer alone is reached after one silence, each time."""
+    async with both(tmp_path) as (alpha, bravo, nursery):
+        older, newer = link_key_of("alpha"), link_key_of("nobody's")
+        if known == "newer":
+            older, newer = newer, older
+        alpha.statics[:] = [newer, older]
+        async with listening(bravo, nursery) as at_bravo:
+            nursery.start_soon(alpha.dialer.keep, keeps("bravo"), lambda: at_bravo)
+            for _ in range(2):
+                start = trio.current_time()
+                await until(lambda: alpha.up("bravo") and bravo.up("alpha"), 40)
+                waited = trio.current_time() - start
+                assert (waited > MESSAGE_SECONDS) == (known == "newer")
+                await trio.sleep(60)
+                alpha.half.exchange.peers["bravo"].close_links()
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
 
 
 async def test_without_an_address_it_waits_to_be_dialled(
@@ -119,9 +145,9 @@ async def test_without_an_address_it_waits_to_be_dialled(
         both(tmp_path) as (alpha, bravo, nursery),
         listening(alpha, nursery) as at_alpha,
     ):
-        nursery.start_soon(alpha.dialer.keep, keys_of("bravo"), tuple[str, ...])
+        nursery.start_soon(alpha.dialer.keep, keeps("bravo"), tuple[str, ...])
         await trio.sleep(100)
-        nursery.start_soon(bravo.dialer.keep, keys_of("alpha"), lambda: at_alpha)
+        nursery.start_soon(bravo.dialer.keep, keeps("alpha"), lambda: at_alpha)
         await until(lambda: alpha.up("bravo") and bravo.up("alpha"), seconds=10)
         nursery.cancel_scope.cancel()
 
@@ -164,7 +190,7 @@ async def test_a_wrong_answer_meets_silence_and_patience(
             mute = Mute(answer)
             nursery.start_soon(mute.run)
             address = (mute.address,)
-            nursery.start_soon(alpha.dialer.keep, keys_of("bravo"), lambda a=address: a)
+            nursery.start_soon(alpha.dialer.keep, keeps("bravo"), lambda a=address: a)
             await until(lambda mute=mute: len(mute.calls) >= 3, seconds=900)  # type: ignore[misc]
             nursery.cancel_scope.cancel()
         # One message each, nothing more, and the end is drawn.
@@ -187,7 +213,7 @@ async def test_no_dial_is_caused_by_mail(
             address = (mute.address,)
             alpha.half.routes["mix@bravo"] = "bravo"
             start = trio.current_time()
-            nursery.start_soon(alpha.dialer.keep, keys_of("bravo"), lambda a=address: a)
+            nursery.start_soon(alpha.dialer.keep, keeps("bravo"), lambda a=address: a)
             for number in range(100):
                 if mail:
                     alpha.half.submit(b"%d\r\n" % number, "mix@bravo")
@@ -203,9 +229,8 @@ async def test_no_dial_while_the_node_ends(
 ) -> None:
     async with both(tmp_path) as (alpha, bravo, nursery):
         async with listening(bravo, nursery) as at_bravo:
-            keys = keys_of("bravo")
             async with trio.open_nursery() as inner:
-                inner.start_soon(alpha.dialer.keep, keys, lambda: at_bravo)
+                inner.start_soon(alpha.dialer.keep, keeps("bravo"), lambda: at_bravo)
                 await until(lambda: alpha.up("bravo"))
                 alpha.half.exchange.close()  # the dialer's task comes to its end
             assert not alpha.links("bravo")

@@ -172,8 +172,8 @@ async def test_more_than_one_group(
 ) -> None:
     del autojump_clock, patience
     await stocked(tmp_path)
-    for number in range(5):
-        dropoff.drop(str(tmp_path / "drop"), mail(content=b"%d" % number * 3_500_000))
+    longs = [mail(content=b"%d" % number * 3_500_000) for number in range(5)]
+    dropoff.drop(str(tmp_path / "drop"), longs)
     async with taking(tmp_path, max_message=4_000_000) as (alpha, _):
         assert len(await waits(alpha, 5)) == 5
         await until(lambda: not names(tmp_path, "mail"))
@@ -184,7 +184,7 @@ async def test_a_limit_that_was_lowered_loses_nothing(
 ) -> None:
     del autojump_clock, patience
     await stocked(tmp_path)
-    dropoff.drop(str(tmp_path / "drop"), mail(content=b"x" * 3_000_000))
+    dropoff.drop(str(tmp_path / "drop"), [mail(content=b"x" * 3_000_000)])
     async with taking(tmp_path, max_message=10_000) as (alpha, drop):
         assert await waits(alpha, 1) == [b"x" * 3_000_000]
         assert drop.junk == 0
@@ -200,7 +200,7 @@ async def test_more_copies_than_the_queue_takes_hold_no_key(
     del autojump_clock, patience
     await stocked(tmp_path)
     for where in (("you@alpha.test", "me@other.test"), ("you@alpha.test",)):
-        dropoff.drop(str(tmp_path / "drop"), Mail("", where, b"x" * 20_000))
+        dropoff.drop(str(tmp_path / "drop"), [Mail("", where, b"x" * 20_000)])
     before = names(tmp_path, "mail")
     for module in (core_drop, qmgr):
         monkeypatch.setattr(module, "COPIES_MAX", 30_000)
@@ -572,6 +572,39 @@ async def test_somebody_else_is_faster(
         assert await waits(alpha, 1) == [b"1\r\n"]
 
 
+async def test_a_key_that_goes_before_its_message_lies_there(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The node may have destroyed it, or may not: nothing is left under it."""
+    del autojump_clock, patience
+    await stocked(tmp_path)
+    link = os.link
+    gone: list[str] = []
+
+    def emptied(temp: str, final: str, **places: Any) -> None:
+        for path in (tmp_path / "drop").glob("key.*"):
+            if (
+                not gone
+                and mail_name(parse_key_untrusted(path.read_bytes()).id) == final
+            ):
+                path.unlink()
+                gone.append(final)
+        link(temp, final, **places)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", emptied)
+        leave(tmp_path, 1)
+    assert len(gone) == len(names(tmp_path, "mail")) == 1
+    assert names(tmp_path, "mail") != gone
+    async with taking(tmp_path) as (alpha, _):
+        await waits(alpha, 1)
+        await trio.sleep(30)
+        assert await alpha.arrived() == [b"1\r\n"]
+
+
 async def test_a_key_that_goes_while_it_is_opened(
     tmp_path: Path,
     autojump_clock: MockClock,
@@ -605,7 +638,92 @@ async def test_disks_and_messages_that_refuse(
     assert names(tmp_path, "temp") == names(tmp_path, "mail") == []
     for wrong in (Mail("", (), b""), Mail("", ("x",), b""), Mail("", ("a@b",), b"\r")):
         with pytest.raises(MessageError, match="would not take"):
-            dropoff.drop(str(tmp_path / "drop"), wrong)
+            dropoff.drop(str(tmp_path / "drop"), [mail(1), wrong])
     with forbidden_folder() as place, pytest.raises(TryLaterError, match="no key"):
-        dropoff.drop(str(place), mail(1))
+        dropoff.drop(str(place), [mail(1)])
     leave(tmp_path, 1)
+
+
+# several files
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_several_are_left_together_or_not_at_all(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del autojump_clock, patience
+    await stocked(tmp_path)
+    folder, many = str(tmp_path / "drop"), [mail(number) for number in range(8)]
+    files = open_files()
+    with pytest.raises(TryLaterError, match="no key is left"):
+        dropoff.drop(folder, [*many, mail(9)])
+    assert names(tmp_path, "mail") == names(tmp_path, "temp") == []
+    for call in ("link", "fsync"):
+        for times in range(3, 9):
+            with monkeypatch.context() as patch:
+                fail_at(patch, call, times)
+                with pytest.raises(TryLaterError, match="No space"):
+                    dropoff.drop(folder, many)
+            assert names(tmp_path, "mail") == names(tmp_path, "temp") == []
+    assert open_files() == files
+    dropoff.drop(folder, many)
+    assert len(names(tmp_path, "mail")) == 8
+    assert names(tmp_path, "temp") == []
+    async with taking(tmp_path) as (alpha, _):
+        assert await waits(alpha, 8) == sorted(each.content for each in many)
+
+
+def fail_at(patch: pytest.MonkeyPatch, call: str, times: int) -> None:
+    """Let the disk be full when this is called so often."""
+    real = getattr(os, call)
+    calls: list[int] = []
+
+    def failing(*args: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) >= times:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*args, **options)
+
+    patch.setattr(os, call, failing)
+
+
+async def test_what_may_not_be_looked_at_is_passed_over(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A neighbour's own file system under the names of one key holds up nobody."""
+    del autojump_clock, patience
+    await stocked(tmp_path)
+    keys = (tmp_path / "drop").glob("key.*")
+    ids = [parse_key_untrusted(path.read_bytes()).id for path in keys]
+    lstat = os.lstat
+
+    def refuse(path: Any, **options: Any) -> Any:
+        if path in [mail_name(ident) for ident in ids[1:]]:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return lstat(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", refuse)
+        leave(tmp_path, 1)
+    assert names(tmp_path, "mail") == [mail_name(ids[0])]
+
+
+async def test_a_key_of_two_names_is_none(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    """A neighbour may have kept one that the node has destroyed since."""
+    del autojump_clock, patience
+    await stocked(tmp_path)
+    for name in names(tmp_path, "key"):
+        os.link(tmp_path / "drop" / name, tmp_path / f"kept.{name}")
+    with pytest.raises(TryLaterError, match="no key"):
+        leave(tmp_path, 1)

@@ -22,11 +22,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from mesh.cli import dropoff
 from mesh.errors import TryLaterError
 from mesh.node.groups import Groups
 from mesh.node.onetime import BLOCK_LEN
 from tests.harness import Patience, until
-from tests.node.dropping import few_slots, leave, names, taking
+from tests.node.dropping import few_slots, leave, mail, names, taking
 
 LATER = 77
 VARIANTS = ("killed", "all", "keys", "mail", "slots")
@@ -169,7 +170,7 @@ async def look(moment: str, folder: Path, must: set[int]) -> None:
         assert names(folder, "temp") == names(folder, "mail") == [], moment
 
 
-@pytest.mark.parametrize("who", ["sender", "node", "start"])
+@pytest.mark.parametrize("who", ["sender", "several", "node", "start"])
 async def test_each_instant(
     tmp_path: Path,
     autojump_clock: MockClock,
@@ -200,6 +201,9 @@ async def test_each_instant(
             for number in (1, 2):
                 leave(folder, number)
                 camera.must.add(number)
+        elif who == "several":
+            dropoff.drop(str(folder / "drop"), [mail(1), mail(2)])
+            camera.must = {1, 2}
         else:
             async with taking(folder):
                 await until(

@@ -12,8 +12,11 @@ from mesh.core.crypto import signing_key
 from mesh.errors import CannotCreateError, ConfigError, IoError
 from mesh.node.keys import (
     KINDS,
+    LINK,
+    LINK_BEFORE,
     create_missing,
     key_path,
+    line_of,
     load_identity,
     load_link_keys,
     load_spool_key,
@@ -64,6 +67,22 @@ def test_a_key_that_is_there_is_kept(state: Path) -> None:
     assert create_missing(state, FixedEntropy("other")) == ["identity", "spool"]
     assert key_path(state, "identity").read_bytes() == before
     assert load_link_keys(state) == [FixedEntropy("other").key()]
+
+
+def test_a_link_key_before_the_one_in_force(state: Path) -> None:
+    (newest,) = load_link_keys(state)
+    before = FixedEntropy("before").key()
+    path = key_path(state, LINK_BEFORE)
+    path.write_bytes(line_of(LINK, before))
+    path.chmod(0o600)
+    assert load_link_keys(state) == [newest, before]
+    path.unlink()
+    os.link(key_path(state, LINK), path)  # one key, two names: a change cut off
+    assert load_link_keys(state) == [newest]
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(ConfigError, match="link-before"):
+        load_link_keys(state)
 
 
 def test_a_key_that_is_none_is_not_kept(state: Path) -> None:

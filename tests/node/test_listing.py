@@ -14,10 +14,10 @@ import pytest
 
 from mesh.config import parse
 from mesh.core.descriptor import Descriptor
-from mesh.core.directory import Directory
+from mesh.core.directory import Directory, Us
 from mesh.errors import CannotCreateError, DescriptorError, IoError, NoInputError
 from mesh.node.listing import add, remove
-from mesh.node.peers import Peers, Snapshot, Us
+from mesh.node.peers import Peers, Snapshot
 from mesh.node.routing import Routing
 from tests.descriptors import DAY, NOW, signed, text_of
 from tests.disk import NOBODY, forbidden_folder, full_disk

@@ -12,18 +12,22 @@ import trio.testing
 from mesh.core.reply import Reply
 from mesh.node.mx import (
     ADDRESSES_MAX,
+    HOSTS_MAX,
     LOOP,
     NO_DNS,
     NO_DOMAIN,
     NO_ROUTE,
     NULL_MX,
+    OWN_SECONDS,
     PRIVATE,
     Fixed,
     Lookup,
     Place,
     is_own,
 )
-from tests.node.outside import Zone, name_server, public_here
+from mesh.node.resolver import Resolver
+from tests.harness import FixedEntropy
+from tests.node.outside import NameServer, Zone, name_server, public_here
 
 ZONE: Zone = {
     ("two.test", "MX"): ["20 b.test.", "10 a.test.", "30 none.test."],
@@ -69,7 +73,15 @@ ZONE: Zone = {
     ("nat.test", "A"): ["192.0.2.88"],
     ("split.test", "MX"): ["10 within.test.", "20 a.test."],
     ("within.test", "AAAA"): ["fd00::7"],
-    ("many.test", "MX"): [f"{n} a.test." for n in range(1, 20)],
+    ("nobody.test", "CNAME"): ["."],
+    ("loop-a.test", "CNAME"): ["loop-b.test."],
+    ("loop-b.test", "CNAME"): ["loop-a.test."],
+    ("odd.test", "MX"): ["10 a\\032b.test.", "20 \\000.test."],
+    ("odd.test", "A"): ["192.0.2.66"],
+    ("half-odd.test", "MX"): ["10 a\\032b.test.", "0 .", "20 b.test."],
+    ("nulls.test", "MX"): ["0 .", "10 ."],
+    ("us-alias.test", "MX"): ["10 them.test.", "20 b.test."],
+    ("them.test", "CNAME"): ["nowhere.us.test."],
 }
 A = [Place("a.test", "192.0.2.1", 2525), Place("a.test", "2001:db8::1", 2525)]
 B = [Place("b.test", "192.0.2.2", 2525)]
@@ -96,6 +108,15 @@ EXPECTED: dict[str, list[Place] | Reply] = {
     "broken.test": NO_DNS,
     "dark.test": NO_DNS,
     "silent.test": NO_DNS,
+    "nobody.test": NO_DOMAIN,
+    "loop-a.test": NO_DNS,
+    "odd.test": NO_DOMAIN,
+    "half-odd.test": B,
+    "nulls.test": NULL_MX,
+    "us-alias.test": LOOP,
+    ".": NO_DOMAIN,
+    "two.test.": NO_DOMAIN,
+    "": NO_DOMAIN,
     "half.test": A,
     "half4.test": [Place("broken-aaaa.test", "192.0.2.4", 2525)],
     "half6.test": [Place("broken-a.test", "2001:db8::4", 2525)],
@@ -125,54 +146,103 @@ EXPECTED: dict[str, list[Place] | Reply] = {
 }
 
 
+def lookup_at(server: NameServer, *own_hosts: str, port: int = 2525) -> Lookup:
+    """As in production, but for the ports and for whose addresses are whose."""
+    entropy = FixedEntropy()
+    return Lookup(
+        Resolver(entropy, servers=[server.address], seconds=0.5),
+        entropy,
+        own_hosts=own_hosts,
+        port=port,
+        own=lambda address: str(address) in {"198.51.100.1", "fd00::7"},
+        public=public_here,
+    )
+
+
 @pytest.mark.parametrize("domain", EXPECTED)
 async def test_where_a_domain_s_mail_goes(domain: str) -> None:
     async with name_server(ZONE) as server:
-        lookup = Lookup(
-            own_hosts=["us.elsewhere.test", "nowhere.us.test", "192.0.2.88"],
-            name_servers=[server.address],
-            port=2525,
-            seconds=0.5,
-            own=lambda address: str(address) in {"198.51.100.1", "fd00::7"},
-            public=public_here,
-        )
-        assert await lookup.places(domain) == EXPECTED[domain]
+        own = ("us.elsewhere.test", "nowhere.us.test", "192.0.2.88")
+        assert await lookup_at(server, *own).places(domain) == EXPECTED[domain]
 
 
-async def test_equal_preferences_are_shuffled_and_addresses_are_bounded() -> None:
-    zone = dict(ZONE)
-    zone["equal.test", "MX"] = ["10 a.test.", "10 b.test."]
+async def test_equal_preferences_are_shuffled() -> None:
+    zone = {**ZONE, ("equal.test", "MX"): ["10 a.test.", "10 b.test."]}
     async with name_server(zone) as server:
-        lookup = Lookup(
-            name_servers=[server.address], own=lambda _: False, public=public_here
-        )
+        lookup = lookup_at(server)
         orders = set()
         for _ in range(40):
             places = await lookup.places("equal.test")
             assert isinstance(places, list)
             orders.add(places[0].host)
         assert orders == {"a.test", "b.test"}
+
+
+async def test_a_hostile_zone_has_so_many_hosts_and_addresses_and_no_more() -> None:
+    zone = {
+        ("many.test", "MX"): [f"{n // 3} h{n}.many.test." for n in range(100)],
+        **{(f"h{n}.many.test", "A"): ["192.0.2.3"] for n in range(100)},
+        ("wide.test", "MX"): ["10 w.wide.test.", "20 a.wide.test."],
+        ("w.wide.test", "A"): [f"192.0.2.{n}" for n in range(200)],
+        ("w.wide.test", "AAAA"): [f"2001:db8::{n}" for n in range(200)],
+        ("a.wide.test", "A"): ["198.51.100.2"],
+        ("same.test", "MX"): [f"{n} one.same.test." for n in range(20)],
+        ("one.same.test", "A"): ["192.0.2.4"],
+    }
+    async with name_server(zone) as server:
+        lookup = lookup_at(server)
         many = await lookup.places("many.test")
         assert isinstance(many, list)
         assert len(many) == ADDRESSES_MAX
+        assert len(server.asked) == 2 + 2 * HOSTS_MAX  # UDP, TCP; A and AAAA of each
+        wide = await lookup.places("wide.test")
+        assert isinstance(wide, list)
+        assert [":" in place.address for place in wide] == [False] * 4 + [True] * 4 + [
+            False
+        ]
+        assert wide[-1].address == "198.51.100.2"
+        server.asked.clear()
+        assert await lookup.places("same.test") == [
+            Place("one.same.test", "192.0.2.4", 2525)
+        ]
+        assert len(server.asked) == 3
+
+
+async def test_behind_a_nat_our_name_says_where_we_are() -> None:
+    """The kernel cannot: it knows of the address within alone."""
+    zone = {
+        ("us.test", "A"): ["192.0.2.7"],
+        ("us.test", "AAAA"): ["2001:db8::7"],
+        ("x.test", "MX"): ["10 x.test.", "20 y.test."],
+        ("x.test", "A"): ["192.0.2.7"],
+        ("y.test", "A"): ["192.0.2.8"],
+    }
+    async with name_server(zone) as server:
+        lookup = lookup_at(server, "us.test")
+        assert await lookup.places("x.test") == LOOP
+        assert await lookup.places("[ipv6:2001:db8::7]") == LOOP
+        assert await lookup.places("y.test") == [Place("y.test", "192.0.2.8", 2525)]
+        assert server.asked.count(("us.test", "A")) == 1
+        # What is known stays while nobody answers.
+        lookup._learned -= OWN_SECONDS
+        server.zone.pop(("us.test", "A"))
+        server.zone.pop(("us.test", "AAAA"))
+        assert await lookup.places("x.test") == LOOP
+        assert server.asked.count(("us.test", "A")) == 2
 
 
 async def test_a_name_is_never_completed() -> None:
     async with name_server(ZONE) as server:
-        await Lookup(name_servers=[server.address]).places("x.test")
+        await lookup_at(server).places("x.test")
         assert {name for name, _ in server.asked} == {"x.test"}
 
 
-async def test_the_system_s_name_servers_are_the_default(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    import dns.resolver
-
-    def missing(*_: object) -> None:
-        raise dns.resolver.NoResolverConfiguration
-
-    monkeypatch.setattr(dns.resolver.BaseResolver, "read_resolv_conf", missing)
-    assert await Lookup().places("a.test") == NO_DNS
+async def test_both_kinds_are_asked_for_at_once() -> None:
+    """So a host without an answer costs the time of one question."""
+    async with name_server(ZONE) as server:
+        lookup = lookup_at(server)
+        with trio.fail_after(0.5 * 1.8):
+            assert (await lookup._addresses("silent.test"))[2] is False
 
 
 def test_the_kernel_knows_what_is_own() -> None:

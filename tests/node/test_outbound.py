@@ -17,9 +17,10 @@ from mesh.core.retry import OUTSIDE
 from mesh.core.turns import CUT_SECONDS, NETWORK_MAX, VISITS_MAX
 from mesh.node.mx import Lookup, Place
 from mesh.node.outbound import UNREACHED
+from mesh.node.resolver import Resolver
 from mesh.node.session import REPLY_SECONDS
 from mesh.node.visit import PROGRESS_SECONDS, VISIT_SECONDS
-from tests.harness import until
+from tests.harness import FixedEntropy, until
 from tests.node.exits import WHO, exit_node, gone, here, stored, tick_of
 from tests.node.outside import converse, mail_server, name_server, puppet
 
@@ -33,9 +34,10 @@ async def test_dns_then_the_first_host_that_answers(tmp_path: Path) -> None:
             ("null.test", "MX"): ["0 ."],
         }
         async with name_server(zone) as names:
+            entropy = FixedEntropy()
             lookup = Lookup(
-                name_servers=[names.address], port=server.port,
-                own=lambda _: False, public=lambda _: True,
+                Resolver(entropy, servers=[names.address]), entropy,
+                port=server.port, own=lambda _: False, public=lambda _: True,
             )  # fmt: skip
             async with exit_node(tmp_path, lookup) as (alpha, _):
                 await stored(alpha, b"x\r\n", WHO, "a@null.test", "b@none.test")
@@ -210,6 +212,37 @@ async def test_a_session_that_breaks_before_any_answer_counts_for_all_that_wait(
         await tick_of(outbound)
         assert len(finished) == answered
         assert alpha.qmgr.deferred == deferred
+
+
+async def test_a_place_that_answered_and_broke_off_is_the_last_one(
+    tmp_path: Path,
+) -> None:
+    """It has had enough for now; the backup is for when it is not there."""
+    calls: list[str] = []
+
+    async def breaks(stream: trio.SocketStream) -> None:
+        async def said(verb: str, _line: bytes) -> bytes | None:
+            calls.append(verb)
+            return b"421 enough\r\n" if calls.count("MAIL") == 2 else b""
+
+        await converse(stream, said)
+
+    async def backup(_: trio.SocketStream) -> None:
+        calls.append("backup")
+
+    async with (
+        puppet(breaks) as port,
+        puppet(backup) as other,
+        exit_node(tmp_path, {"x.test": here(port, other)}, tick=3600.0) as (
+            alpha,
+            outbound,
+        ),
+    ):
+        for _ in range(3):
+            await stored(alpha, b"x\r\n", WHO)
+        await tick_of(outbound)
+        assert (alpha.spool.waiting, alpha.qmgr.deferred) == (2, 1)
+        assert "backup" not in calls
 
 
 async def test_who_had_his_turn_makes_room_without_a_failure(

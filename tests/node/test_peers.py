@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from mesh.core.descriptor import END
-from mesh.core.directory import Conflict, Local, ToPeer
-from mesh.node.peers import FILE_MAX_LEN, PEERS_MAX, Peers, Us
+from mesh.core.directory import Conflict, Local, ToPeer, Us
+from mesh.node.peers import FILE_MAX_LEN, PEERS_MAX, Peers
 from tests.descriptors import DAY, NOW, signed, text_of
 from tests.disk import unprivileged
 

@@ -31,7 +31,7 @@ def dialer(alpha: Half, folder: Path) -> Dialer:
     return Dialer(
         network="main",
         identity=identity_of("alpha"),
-        static=link_key_of("alpha"),
+        statics=lambda: [link_key_of("alpha")],
         counter=OwnCounter(folder / "counter", 1),
         clock=Clock.RENEWAL,
         klass=3,
@@ -51,7 +51,7 @@ async def reason(
 ) -> None:
     """Dial until the reason is the wanted one."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(dialer(alpha, folder).keep, bravo(), lambda: addresses)
+        nursery.start_soon(dialer(alpha, folder).keep, bravo, lambda: addresses)
         await until(lambda: alpha.exchange.peers.get("bravo"))
         peer = alpha.exchange.peers["bravo"]
         await until(lambda: peer.reason == wanted, 60)

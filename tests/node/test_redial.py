@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 from mesh.core.cell import CELL_LEN
 from tests.harness import until, wire_pair
-from tests.node.ends import keys_of
+from tests.node.ends import keeps, keys_of
 from tests.node.test_dialer import both, listening
 
 
@@ -28,7 +28,7 @@ async def test_a_link_that_never_came_up_is_a_failed_dial(
 
         bravo.counters.save = noting  # type: ignore[method-assign]
         bravo.half.exchange.closing = True  # after each handshake it hangs up
-        nursery.start_soon(alpha.dialer.keep, keys_of("bravo"), lambda: address)
+        nursery.start_soon(alpha.dialer.keep, keeps("bravo"), lambda: address)
         await trio.sleep(600)
         assert 600 / 35 < len(proofs) < 80  # one each half minute, once it waits so
         assert proofs[-1] - proofs[-2] > 6
@@ -45,7 +45,8 @@ async def test_the_proof_leaves_after_a_drawn_delay(
         for _ in range(5):
             near, far = wire_pair()
             peer = alpha.half.exchange.peer("bravo", keys_of("bravo").identity)
-            nursery.start_soon(alpha.dialer._handshake, near, peer, keys_of("bravo"))
+            keys = keys_of("bravo")
+            nursery.start_soon(alpha.dialer._handshake, near, peer, keys, 0)
             await trio.sleep(1)
             hello = far.try_receive(CELL_LEN)
             assert hello is not None

@@ -13,7 +13,7 @@ from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
 from mesh.errors import ConfigError
 from mesh.node.exchange import Exchange
 from mesh.node.qmgr import QueueManager
-from mesh.node.routing import REFUSED, Routing, host_of
+from mesh.node.routing import LEFT, REFUSED, Routing, host_of
 from tests.descriptors import signed
 from tests.harness import FixedEntropy, Patience, half, until
 
@@ -48,6 +48,20 @@ def routing(settings: Config) -> Routing:
     ]
     directory = Directory(settings.own_addresses(), peers)
     return Routing(settings, lambda: directory)
+
+
+def test_a_node_that_has_left_takes_nothing_and_knows_its_way(tmp_path: Path) -> None:
+    left: list[bool] = []
+    settings = config(tmp_path)
+    directory = routing(settings)._directory
+    here = Routing(settings, directory, has_left=lambda: bool(left))
+    addresses = ("mix@alpha.test", "mix@bravo.test", "who@else.test")
+    before = [(here.accepts(each), here.route(each)) for each in addresses]
+    left.append(True)
+    assert {here.accepts(each) for each in addresses} == {LEFT}
+    assert LEFT.code == 451
+    left.clear()
+    assert [(here.accepts(each), here.route(each)) for each in addresses] == before
 
 
 @pytest.mark.parametrize(

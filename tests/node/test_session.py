@@ -4,7 +4,11 @@
 Real time, since the servers have threads of their own; ticks are short.
 """
 
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -13,8 +17,8 @@ from mesh.core.smtp import Sender
 from mesh.node import session, visit
 from mesh.node.mx import Place
 from tests.harness import until
-from tests.node.exits import EHLO, US, WHO, exit_node, gone, here, stored
-from tests.node.outside import mail_server, scripted
+from tests.node.exits import EHLO, US, WHO, exit_node, gone, here, stored, tick_of
+from tests.node.outside import converse, mail_server, puppet, scripted
 
 CONTENTS = [
     b"From: x\r\n\r\n.\r\n..\r\n.dot\r\n",
@@ -76,6 +80,83 @@ async def test_a_server_that_breaks_loses_nothing(tmp_path: Path, said: str) -> 
             [domain] = out._turns._domains.values()
             assert domain.failures == 1
             assert alpha.spool.waiting == 1
+
+
+STEPS = ["", "EHLO", "MAIL", "RCPT", "DATA", "."]
+TROUBLE: dict[str, bytes | None] = {
+    "closes": None,
+    "has enough": b"421 4.3.2 enough\r\n",
+    "makes no sense": b"what?\r\n",
+    "has no number": b"\xff\xfe\r\n",
+    "says two things": b"250-x\r\n550 y\r\n",
+    "never ends": b"250-x\r\n" * 1000,
+    "never ends its line": b"250 " + b"x" * 10_000,
+    "answers in advance": b"250 x\r\n" * 10,
+    "wants more": b"334 go on\r\n",
+}
+
+
+LAWFUL = {("DATA", "wants more"), (".", "answers in advance")}
+CASES = [
+    (step, what) for step in STEPS for what in TROUBLE if (step, what) not in LAWFUL
+]
+
+
+def troubled(
+    step: str, what: str, pipelining: bool
+) -> Callable[[trio.SocketStream], Any]:
+    async def serve(stream: trio.SocketStream) -> None:
+        async def said(verb: str, _line: bytes) -> bytes | None:
+            if verb == step:
+                return TROUBLE[what]
+            return EHLO if verb == "EHLO" and pipelining else b""
+
+        await converse(stream, said)
+
+    return serve
+
+
+def well(heard: list[bytes]) -> Callable[[trio.SocketStream], Any]:
+    async def serve(stream: trio.SocketStream) -> None:
+        async def said(_verb: str, line: bytes) -> bytes:
+            if line.endswith(b"\r\n.\r\n"):
+                heard.append(line[:-3])
+            return b""
+
+        await converse(stream, said)
+
+    return serve
+
+
+@pytest.mark.parametrize("pipelining", [True, False])
+async def test_trouble_at_each_step_loses_nothing(
+    tmp_path: Path, pipelining: bool
+) -> None:
+    """What was under way is deferred, and the next place has the rest at once."""
+    heard: list[bytes] = []
+    async with AsyncExitStack() as servers:
+        good = await servers.enter_async_context(puppet(well(heard)))
+        bad = [
+            await servers.enter_async_context(puppet(troubled(*case, pipelining)))
+            for case in CASES
+        ]
+        places = {f"{n}.test": here(port, good) for n, port in enumerate(bad)}
+        async with exit_node(tmp_path, places, tick=3600.0) as (alpha, out):
+            for domain in places:
+                for number in range(4):
+                    alpha.submit(f"{domain} {number}\r\n".encode(), f"who@{domain}")
+            await gone(alpha, 4 * len(CASES))
+            while alpha.qmgr.exits():
+                await tick_of(out)
+            await until(lambda: alpha.spool.waiting == alpha.qmgr.deferred, 15)
+            assert not alpha.qmgr.bounced
+            rest = await alpha.spool.read(alpha.qmgr.take_deferred())
+    came = Counter(content.partition(b".")[0] for content in heard)
+    waits = Counter(each.content.partition(b".")[0] for each in rest if each)
+    for number, (step, what) in enumerate(CASES):
+        name = b"%d" % number
+        assert came[name] + waits[name] == 4, (step, what)
+        assert waits[name] <= 2 * (step in STEPS[2:]), (step, what)
 
 
 async def test_a_handshake_that_fails_is_followed_by_clear(tmp_path: Path) -> None:

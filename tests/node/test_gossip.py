@@ -1,0 +1,468 @@
+# SPDX-License-Identifier: MIT
+"""Directories and descriptors from node to node, on links of fake wire."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from mesh.core.cell import CELL_LEN, PADDING, BodyWriter, Kind, parse_untrusted
+from mesh.core.clock import Clock
+from mesh.core.document import Document
+from mesh.core.frames import (
+    NO_HEAD,
+    Box,
+    Frame,
+    FrameReader,
+    Head,
+    HeadFrame,
+    Part,
+    WantBoxes,
+    WantDocument,
+)
+from mesh.core.ledger import node_of
+from mesh.node import gossip as gossip_
+from mesh.node.pacing import BROKEN
+from tests.descriptors import signed
+from tests.directories import directory, members
+from tests.harness import until, wire_pair
+from tests.node.gossips import Knower, adopt, connect, knower, public_of, real_sessions
+
+NAMES = ("alpha", "bravo", "charlie")
+FIRST = directory()
+SECOND = directory(FIRST)
+THIRD = directory(SECOND)
+FORK = directory(FIRST, members("alpha", "bravo"))
+
+
+@asynccontextmanager
+async def mesh(
+    folder: Path, *documents: Document | None
+) -> AsyncIterator[tuple[list[Knower], trio.Nursery]]:
+    """Alpha, bravo, charlie with these directories, and a nursery for links."""
+    async with AsyncExitStack() as stack:
+        nodes = [
+            await stack.enter_async_context(knower(folder, name, document))
+            for name, document in zip(NAMES, documents, strict=False)
+        ]
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        yield nodes, nursery
+        nursery.cancel_scope.cancel()
+
+
+def order(node: Knower) -> int:
+    return node.registry.head[0] & 0xFFFFFFFF
+
+
+async def test_a_version_adopted_at_one_reaches_all(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with mesh(tmp_path, FIRST, FIRST, FIRST) as ((alpha, bravo, charlie), links):
+        await connect(links, alpha, bravo)
+        await connect(links, bravo, charlie)
+        await trio.sleep(5)
+        adopt(alpha.registry, SECOND)
+        await until(lambda: order(charlie) == 2)
+        assert order(bravo) == 2
+        adopt(charlie.registry, THIRD)
+        await until(lambda: order(alpha) == 3)
+
+
+@pytest.mark.parametrize("behind", ["dialler", "dialled"])
+async def test_who_was_away_catches_up_with_its_first_link(
+    tmp_path: Path, autojump_clock: MockClock, behind: str
+) -> None:
+    documents = (FIRST, THIRD) if behind == "dialler" else (THIRD, FIRST)
+    async with mesh(tmp_path, *documents) as ((alpha, bravo), links):
+        await connect(links, alpha, bravo)
+        await until(lambda: order(alpha) == order(bravo) == 3)
+
+
+async def test_the_dialled_one_asks_in_its_first_cell(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """It knows from the handshake what the dialler has."""
+    async with mesh(tmp_path, FIRST) as ((alpha,), links):
+        liar = Hand(links, alpha, head=Head(*SECOND.head))
+        liar.say()
+        await trio.sleep(1)
+        first = [type(frame) for frame in liar.heard()]
+        assert first == [HeadFrame, WantDocument]
+
+
+async def test_nobody_s_first_directory_comes_by_a_link(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with mesh(tmp_path, FIRST, None) as ((alpha, bravo), links):
+        await connect(links, alpha, bravo)
+        await trio.sleep(60)
+        assert order(bravo) == 0
+        adopt(bravo.registry, FIRST, begin=True)
+        adopt(alpha.registry, SECOND)
+        await until(lambda: order(bravo) == 2)
+
+
+async def test_a_renewed_descriptor_reaches_all(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with mesh(tmp_path, FIRST, FIRST, FIRST) as ((alpha, bravo, charlie), links):
+        await connect(links, alpha, bravo)
+        await connect(links, bravo, charlie)
+        await trio.sleep(5)
+        alpha.registry.tell_own(signed("alpha", serial=8))
+        await until(lambda: charlie.newest("alpha") == 8)
+        assert [node.newest("alpha") for node in (alpha, bravo)] == [8, 8]
+
+
+async def test_without_a_directory_a_node_still_renews_itself_at_its_peers(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with (
+        knower(tmp_path, "alpha", by_hand=[signed("bravo")]) as alpha,
+        knower(tmp_path, "bravo", by_hand=[signed("alpha")]) as bravo,
+        trio.open_nursery() as links,
+    ):
+        await connect(links, alpha, bravo)
+        await trio.sleep(5)
+        alpha.registry.tell_own(signed("alpha", serial=8))
+        known = bravo.registry.private
+        assert known[public_of("alpha")].serial == 7
+        await until(
+            lambda: bravo.registry.private[public_of("alpha")].serial == 8, seconds=9
+        )
+        links.cancel_scope.cancel()
+
+
+async def test_of_two_versions_with_one_number_both_are_kept_and_none_adopted(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with mesh(tmp_path, FIRST, FIRST) as ((alpha, bravo), links):
+        adopt(alpha.registry, SECOND)
+        adopt(bravo.registry, FORK)
+        await connect(links, alpha, bravo)
+        await until(lambda: alpha.registry.evidence and bravo.registry.evidence)
+        await trio.sleep(30)
+        assert alpha.registry.head == SECOND.head
+        assert bravo.registry.head == FORK.head
+        assert len(alpha.registry.evidence) == len(bravo.registry.evidence) == 2
+        # And it is known: a third link brings nobody to fetch it again.
+        came = await connect(links, alpha, bravo, counter=2)
+        await trio.sleep(30)
+        assert sum(length for _, length in came.near.sent) < 100 * CELL_LEN
+
+
+# hostile peers
+
+
+class Hand:
+    """A listed peer of our own making: says what it likes in cells that open."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        node: Knower,
+        name: str = "bravo",
+        *,
+        head: Head = NO_HEAD,
+        counter: int = 1,
+    ) -> None:
+        self.session, theirs = real_sessions(
+            name, node.name, counter, Clock.GREEDY, 3, head
+        )
+        self.wire, far = wire_pair()
+        self.ended: list[str] = []
+        self.reader = FrameReader(1 << 24)
+
+        async def carry() -> None:
+            self.ended.append(await node.half.exchange.run_link(theirs, far))
+
+        nursery.start_soon(carry)
+
+    def say(self, *frames: Frame) -> None:
+        """Whole cells, one at least."""
+        octets = b"".join(frame.encode() for frame in frames)
+        bodies = [PADDING] if not octets else []
+        while octets:
+            writer = BodyWriter()
+            part, octets = octets[: writer.space], octets[writer.space :]
+            writer.add(Kind.GOSSIP, 0, part)
+            bodies.append(writer.finish())
+        for body in bodies:
+            self.wire.try_send(self.session.sealer.seal(body))
+
+    def heard(self) -> list[Frame]:
+        while cell := self.wire.try_receive(CELL_LEN):
+            body = self.session.opener.open_untrusted(cell)
+            for segment in parse_untrusted(body):
+                if segment.kind == Kind.GOSSIP:
+                    self.reader.receive_data(segment.octets)
+        found = []
+        while (frame := self.reader.next_frame()) is not None:
+            found.append(frame)
+        return found
+
+    def wants(self) -> list[WantDocument]:
+        return [frame for frame in self.heard() if isinstance(frame, WantDocument)]
+
+
+SUMS = bytes(512)
+
+
+def said(document: Document, order: int | None = None) -> Head:
+    return Head(order or document.head[0], document.head[1])
+
+
+def part(head: Head, octets: bytes, offset: int = 0, total: int = 0) -> Part:
+    return Part(head, b"c" * 16, total or offset + len(octets), offset, octets)
+
+
+async def test_garbage_under_a_head_is_refused_and_not_asked_for_again(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with mesh(tmp_path, FIRST) as ((alpha,), links):
+        head = said(SECOND)
+        liar = Hand(links, alpha)
+        liar.say(HeadFrame(head, 1, SUMS))
+        await trio.sleep(1)
+        assert [want.head for want in liar.wants()] == [head]
+        liar.say(part(head, b"x" * 4000))
+        await trio.sleep(1)
+        again = Hand(links, alpha, counter=2)
+        for _ in range(50):
+            liar.say(HeadFrame(head, 1, SUMS))
+            again.say(HeadFrame(head, 1, SUMS))
+            await trio.sleep(10)
+            if liar.ended:
+                break
+        assert not liar.wants()
+        assert not again.wants()
+        assert order(alpha) == 1
+        honest = Hand(links, alpha, "charlie")
+        honest.say(HeadFrame(head, 1, SUMS))
+        await trio.sleep(1)
+        assert [want.head for want in honest.wants()] == [head]
+
+
+async def test_another_s_directory_under_a_head_is_a_lie(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """However well it is signed: else one old directory would answer every head."""
+    async with mesh(tmp_path, FIRST) as ((alpha,), links):
+        head = said(SECOND, order=SECOND.head[0] + 7)
+        octets = alpha.registry.octets()
+        liar = Hand(links, alpha)
+        liar.say(HeadFrame(head, 1, SUMS))
+        await trio.sleep(1)
+        liar.say(part(head, octets))
+        await trio.sleep(1)
+        assert alpha.gossip._pursuit._peers[public_of("bravo")].failures == 1
+
+
+async def test_a_head_that_is_nobody_s_does_not_stop_the_true_one(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with mesh(tmp_path, FIRST, SECOND) as ((alpha, bravo), links):
+        for number, name in enumerate(("charlie", "dora", "eve", "fred")):
+            liar = Hand(links, alpha, name)
+            liar.say(HeadFrame(Head(2**64 - 1 - number, bytes(32)), 1, SUMS))
+        await trio.sleep(1)
+        await connect(links, bravo, alpha)
+        await until(lambda: order(alpha) == 2, seconds=1300)
+
+
+async def test_a_slow_drip_gives_its_place_up(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with mesh(tmp_path, FIRST) as ((alpha,), links):
+        head = said(SECOND)
+        liar, other = Hand(links, alpha), Hand(links, alpha, "charlie")
+        for hand in (liar, other):
+            hand.say(HeadFrame(head, 1, SUMS))
+            await trio.sleep(1)
+        assert liar.wants()
+        started, offset = trio.current_time(), 0
+        while not other.wants():
+            liar.say(part(head, b"x", offset, 1_000_000))
+            other.say()
+            liar.heard()
+            offset += 1
+            await trio.sleep(5)
+            assert trio.current_time() < started + 1300
+        assert offset > 100
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [Box(b"")],
+        [Part(Head(1, bytes(32)), bytes(16), 2**32 - 1, 0, b"x")],
+        [WantBoxes((bytes(8),) * 16), WantBoxes((bytes(8),))],
+    ],
+)
+async def test_what_no_honest_peer_says_ends_its_link_only(
+    tmp_path: Path, autojump_clock: MockClock, frames: list[Frame]
+) -> None:
+    async with mesh(tmp_path, FIRST, SECOND) as ((alpha, bravo), links):
+        liar = Hand(links, alpha, "charlie")
+        liar.say(*frames)
+        await until(lambda: liar.ended)
+        assert liar.ended == [BROKEN]
+        await connect(links, bravo, alpha)
+        await until(lambda: order(alpha) == 2)
+
+
+async def test_unasked_octets_without_end_are_dropped(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with mesh(tmp_path, FIRST, SECOND) as ((alpha, bravo), links):
+        liar = Hand(links, alpha, "charlie")
+        for offset in range(0, 400_000, 4000):
+            liar.say(part(Head(99, bytes(32)), b"x" * 4000, offset, 16_000_000))
+            await trio.sleep(0.1)
+        assert not liar.ended
+        assert not alpha.gossip._pursuit._fetches
+        await connect(links, bravo, alpha)
+        await until(lambda: order(alpha) == 2)
+
+
+async def test_a_false_descriptor_changes_nothing(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with mesh(tmp_path, FIRST) as ((alpha,), links):
+        liar = Hand(links, alpha)
+        liar.say(HeadFrame(said(FIRST), 9, SUMS))
+        await trio.sleep(1)
+        assert WantBoxes in [type(frame) for frame in liar.heard()]
+        liar.say(Box(signed("bravo", serial=6).box))
+        await trio.sleep(2)
+        liar.say(HeadFrame(said(FIRST), 10, SUMS))
+        await trio.sleep(1)
+        asked = [f for f in liar.heard() if isinstance(f, WantBoxes)]
+        assert [f.nodes for f in asked] == [(node_of(public_of("bravo")),)]
+        liar.say(Box(signed("bravo", seed="eve", serial=10).box))
+        await trio.sleep(2)
+        assert alpha.newest("bravo") == 7
+        liar.say(HeadFrame(said(FIRST), 11, SUMS))
+        await trio.sleep(1)
+        liar.say(Box(signed("bravo", serial=11).box))
+        await until(lambda: alpha.newest("bravo") == 11, seconds=5)
+
+
+async def test_a_removed_link_is_asked_for_nothing_more(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with mesh(tmp_path, FIRST) as ((alpha,), links):
+        hand = Hand(links, alpha)
+        hand.say(HeadFrame(said(SECOND), 1, SUMS))
+        await trio.sleep(1)
+        hand.wire.close()
+        await until(lambda: hand.ended)
+        assert not alpha.gossip._talks
+        assert not alpha.gossip._asked
+
+
+# what is cut off goes on
+
+
+async def test_a_hand_over_goes_on_at_its_octet_on_the_next_link(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    large = directory(FIRST, members(*(f"n{number}" for number in range(400))))
+    async with mesh(tmp_path, FIRST, FIRST) as ((alpha, bravo), links):
+        adopt(bravo.registry, large)
+        counter, had = 0, [0]
+        while order(alpha) == 1:
+            counter += 1
+            cable = await connect(
+                links, alpha, bravo, counter=counter, clock=Clock.RENEWAL, klass=6
+            )
+            await trio.sleep(1.5)
+            cable.cut()
+            await trio.sleep(1)
+            assert len(cable.reasons) == 2
+            fetch = alpha.gossip._pursuit._fetches.get(public_of("bravo"))
+            had.append(len(fetch.octets) if fetch else 0)
+        assert counter > 2
+        assert had[-1] == 0  # it is whole
+        assert had[:-1] == sorted(set(had[:-1]))  # each link brought some
+
+
+async def test_mail_and_a_large_directory_go_on_beside_each_other(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """1.2 MB each, the same way, 64 cells a second: each has half of them."""
+    domain = ".".join(["d" * 60] * 2) + ".test"
+    large = directory(
+        FIRST,
+        members("alpha", "bravo")
+        + [
+            signed(f"n{n}", serves=tuple(f"{i:050}@n{n}.{domain}" for i in range(128)))
+            for n in range(50)
+        ],
+    )
+    async with (
+        knower(tmp_path, "alpha", FIRST, {"mix@bravo": "bravo"}) as alpha,
+        knower(tmp_path, "bravo", FIRST, {"mix@bravo": "local:0"}) as bravo,
+        trio.open_nursery() as links,
+    ):
+        await connect(links, alpha, bravo, clock=Clock.RENEWAL, klass=9)
+        await trio.sleep(1)
+        adopt(alpha.registry, large)
+        octets = len(alpha.registry.octets())
+        assert octets > 1_000_000
+        alpha.half.submit(b"0123456789abcd\r\n" * (octets // 16), "mix@bravo")
+        start, times = trio.current_time(), []
+        arrived = bravo.half.qmgr.queue("local:0").ready
+        for holds in (lambda: arrived, lambda: order(bravo) == 2):
+            await until(holds)
+            times.append((trio.current_time() - start) * 64 * 4080 / octets)
+        assert all(1.5 < each < 2.6 for each in times)
+        alpha.half.submit(b"after\r\n", "mix@bravo")
+        await until(lambda: len(arrived) == 2, seconds=5)
+        links.cancel_scope.cancel()
+
+
+async def test_of_two_links_the_later_is_asked(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with mesh(tmp_path, FIRST) as ((alpha,), links):
+        head = said(SECOND)
+        first = Hand(links, alpha)
+        first.say(HeadFrame(head, 1, SUMS))
+        await trio.sleep(1)
+        assert len(first.wants()) == 1
+        second = Hand(links, alpha, counter=2)
+        await trio.sleep(0.1)
+        first.say(HeadFrame(head, 2, SUMS))
+        await trio.sleep(0.1)
+        assert [want.head for want in first.wants()] == [NO_HEAD]
+        second.say()
+        await trio.sleep(1)
+        assert [want.head for want in second.wants()] == [head]
+
+
+# our own disk
+
+
+async def test_a_disk_that_fails_costs_the_directory_and_nothing_else(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with mesh(tmp_path, FIRST, SECOND) as ((alpha, bravo), links):
+        lock = tmp_path / "alpha state" / "directory.lock"
+        lock.unlink()
+        lock.mkdir()
+        cable = await connect(links, alpha, bravo)
+        bravo.registry.tell_own(signed("bravo", serial=9))
+        await trio.sleep(90)
+        assert order(alpha) == 1
+        assert not cable.reasons
+        lock.rmdir()
+        await until(lambda: order(alpha) == 2, seconds=1000)
+        await until(lambda: alpha.newest("bravo") == 9)
+
+
+def test_a_batch_is_bounded() -> None:
+    assert gossip_.BATCH <= 64
