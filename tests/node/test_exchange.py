@@ -33,6 +33,7 @@ from tests.harness import (
     Patience,
     connect,
     half,
+    inside,
     sessions,
     until,
     wire_pair,
@@ -132,9 +133,9 @@ async def test_what_is_done_is_said_again_when_the_link_ended_meanwhile(
         cable = await connect(nursery, alpha, bravo)
         alpha.submit(b"hello\r\n", HERE)
         port = alpha.exchange.peers["bravo"].ports[0]
-        await until(lambda: alpha.quiet and not port.inside.flying)
+        await until(lambda: alpha.quiet and not inside(port).flying)
         cable.near.held = True
-        await until(lambda: port.inside.link.untold())  # on its way, and never there
+        await until(lambda: inside(port).link.untold())  # on its way, and never there
         cable.cut()
         await until(lambda: not alpha.exchange.peers["bravo"].ports)
         await trio.sleep(5)
@@ -162,8 +163,8 @@ async def test_what_is_on_its_way_to_one_peer_is_bounded_link_after_link(
         monkeypatch.setattr(peer, "agreed", then_hold)
         for counter in range(1, 5):
             cable = await connect(nursery, alpha, bravo, counter=counter)
-            await until(lambda: peer.up and peer.ports[0].inside.flying)
-            flying = [len(r.content) for r in peer.ports[0].inside.flying.values()]
+            await until(lambda: peer.up and inside(peer.ports[0]).flying)
+            flying = [len(r.content) for r in inside(peer.ports[0]).flying.values()]
             assert flying == [3000] * 4  # the last one passes the bound
             cable.cut()
             await until(lambda: not peer.ports)
