@@ -86,7 +86,7 @@ class Control:
         peers: Peers,
         exchange: Exchange,
         qmgr: QueueManager,
-        unix_time: Callable[[], float] = time.time,
+        unix_time: Callable[[], float] = lambda: time.time(),
         notices: Callable[[], list[str]] = list,
         directory: Callable[[], dict[str, object] | None] = lambda: None,
         has_left: Callable[[], bool] = lambda: False,
