@@ -78,7 +78,7 @@ _LENGTHS: Final = {
     Kind.MOVE: range(9, 17, 7),  # strand.py's two forms
     Kind.CLOSE: range(1),
 }
-_OF_THE_LINK: Final = (Kind.GOSSIP, Kind.CLOSE)
+_OF_THE_LINK: Final = (Kind.GOSSIP, Kind.MOVE, Kind.CLOSE)
 """What belongs to no stream."""
 
 

@@ -82,8 +82,9 @@ class CellOpener:
 
     def surrender(self) -> Key:
         """Give up the key of a stream that has not begun, to whoever goes on with it."""
+        key = self._cipher.surrender()
         self._dead = True
-        return self._cipher.surrender()
+        return key
 
     def wipe(self) -> None:
         """Zero the key: nothing can be opened after this."""

@@ -64,9 +64,9 @@ class CipherState:
         self._count = 0
 
     def surrender(self) -> Key:
-        """Give a copy of the key and zero this one; only before the first box.
+        """Give a copy of the key and zero this one; only before its first box.
 
-        Afterwards two holders would count alike and use a nonce twice.
+        Whoever goes on with it counts from 0, where a nonce would have been used.
         """
         if self._count:
             raise LocalProtocolError("a key that has sealed stays where it is")

@@ -50,7 +50,12 @@ def new_locked(length: int) -> Any:
 
 def wipe_buffer(place: memoryview) -> None:
     """Zero a writable buffer, however clever the compiler."""
-    lib.sodium_memzero(ffi.from_buffer("unsigned char[]", place), len(place))
+    lib.sodium_memzero(_writable(place), place.nbytes)
+
+
+def _writable(place: memoryview) -> Any:
+    """Give its address; BufferError where nobody may write."""
+    return ffi.from_buffer("unsigned char[]", place, require_writable=True)
 
 
 class _Slab:
@@ -122,9 +127,9 @@ class Key:
 
     def copy_into(self, place: memoryview) -> None:
         """Copy the secret into memory that its reader zeroes: the pacer's."""
-        ffi.memmove(
-            ffi.from_buffer("unsigned char[]", place), self.address, self.length
-        )
+        if place.nbytes != self.length:
+            raise LocalProtocolError("a place of another length than the key's")
+        ffi.memmove(_writable(place), self.address, self.length)
 
     def unsafe_bytes(self) -> bytes:
         """Copy the secret out, for a key file or a known-answer test only."""
