@@ -27,6 +27,7 @@ from mesh.core.handshake import PeerKeys, Session
 from mesh.core.reply import Reply
 from mesh.node.exchange import Exchange
 from mesh.node.gossip import Gossiping
+from mesh.node.inside import Inside, Port
 from mesh.node.qmgr import QueueManager
 from mesh.node.spool import Spool
 from mesh.node.wire import SOCKET_BUFFER
@@ -181,6 +182,10 @@ class FakeWire:
         ):
             await self._changed.park()
         await trio.lowlevel.checkpoint()
+
+    def end_sending(self) -> None:
+        self.other._ended = True
+        self.other._changed.unpark_all()
 
     def close(self) -> None:
         if not self.closed:
@@ -394,3 +399,9 @@ def times_and_lengths(wire: FakeWire, count: int) -> Sequence[tuple[float, int]]
     """The first sends of a wire, as a snooper sees them."""
     assert len(wire.sent) >= count
     return wire.sent[:count]
+
+
+def inside(port: Port) -> Inside:
+    """What a port carries, which both ends have agreed on."""
+    assert port.inside is not None
+    return port.inside

@@ -92,6 +92,7 @@ async def _demo(folder: Path) -> int:
     from mesh.cli.tap import Tap
     from mesh.config import load
     from mesh.node.node import Node
+    from mesh.node.pacing import Pacer
 
     tap = Tap()
     with _reserved_ports(1 + len(NAMES)) as (port, *ports), _sink(port) as sink:
@@ -100,7 +101,9 @@ async def _demo(folder: Path) -> int:
             for name, inner in zip(NAMES, ports, strict=True)
         }
         _introduce(homes)
-        nodes = [Node(load(home / "node.toml")) for home in homes.values()]
+        nodes = [
+            Node(load(home / "node.toml"), pacer=Pacer()) for home in homes.values()
+        ]
         async with trio.open_nursery() as nursery:
             tap.start(nursery)
             stops = [await nursery.start(_run_node, node) for node in nodes]

@@ -31,9 +31,10 @@ def command() -> None:
     import trio
 
     from mesh.node.node import Node
+    from mesh.node.pacing import Pacer
 
     _allow_files()
-    node = Node(load_config())
+    node = Node(load_config(), pacer=Pacer())
     # What was imported lives as long as the process: not to be looked at again.
     gc.collect()
     gc.freeze()

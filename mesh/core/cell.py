@@ -12,10 +12,11 @@ A segment inside a body:
     offset  length  field
          0       1  kind     0 no more segments; 1 commands and message octets of my
                              stream; 2 replies on your stream; 3 credit for your
-                             stream; 4 gossip (frames.py); 6 the link closes (5: hand-
-                             over)
-         1       2  stream   0 .. 31; 0 for kinds 4 and 6
-         3       2  length   of what follows: 1 or more; 4 for credit, 0 for a close
+                             stream; 4 gossip (frames.py); 5 the link moves to another
+                             connection (strand.py); 6 the connection closes
+         1       2  stream   0 .. 31; 0 for kinds 4 to 6
+         3       2  length   of what follows: 1 or more; 4 for credit, 9 or 16 for a move,
+                             0 for a close
          5  length  octets   for credit: how many more octets may come, u32
 
 Integers are big-endian.  A body of zeros is padding.  After kind 0 all is zeros: a
@@ -45,6 +46,8 @@ SEGMENTS_MAX: Final = 3 * STREAMS_MAX + 2
 """Segments a body: commands, replies and credit of each stream, gossip and a close.
 Hundreds of one octet each would take milliseconds, in which no other link's cell leaves."""
 PADDING: Final = bytes(BODY_LEN)
+CLOSE_BODY: Final = HEADER.pack(6, 0, 0).ljust(BODY_LEN, b"\0")
+"""The body of a link's last cell: kind 6 and nothing else."""
 
 
 class Kind(enum.IntEnum):
@@ -55,6 +58,7 @@ class Kind(enum.IntEnum):
     REPLIES = 2
     CREDIT = 3
     GOSSIP = 4
+    MOVE = 5
     CLOSE = 6
 
 
@@ -71,9 +75,10 @@ _LENGTHS: Final = {
     Kind.REPLIES: range(1, BODY_LEN - HEADER_LEN + 1),
     Kind.CREDIT: range(CREDIT.size, CREDIT.size + 1),
     Kind.GOSSIP: range(1, BODY_LEN - HEADER_LEN + 1),
+    Kind.MOVE: range(9, 17, 7),  # strand.py's two forms
     Kind.CLOSE: range(1),
 }
-_OF_THE_LINK: Final = (Kind.GOSSIP, Kind.CLOSE)
+_OF_THE_LINK: Final = (Kind.GOSSIP, Kind.MOVE, Kind.CLOSE)
 """What belongs to no stream."""
 
 

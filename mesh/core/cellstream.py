@@ -47,6 +47,10 @@ class CellSealer:
             self._cipher.rekey()
         return cell
 
+    def surrender(self) -> Key:
+        """Give up the key of a stream that has not begun, to whoever goes on with it."""
+        return self._cipher.surrender()
+
     def wipe(self) -> None:
         """Zero the key: nothing can be sealed after this."""
         self._cipher.wipe()
@@ -75,6 +79,12 @@ class CellOpener:
         if self._cipher.count == REKEY_AFTER_CELLS:
             self._cipher.rekey()
         return body
+
+    def surrender(self) -> Key:
+        """Give up the key of a stream that has not begun, to whoever goes on with it."""
+        key = self._cipher.surrender()
+        self._dead = True
+        return key
 
     def wipe(self) -> None:
         """Zero the key: nothing can be opened after this."""

@@ -63,6 +63,17 @@ class CipherState:
         self._key = following
         self._count = 0
 
+    def surrender(self) -> Key:
+        """Give a copy of the key and zero this one; only before its first box.
+
+        Whoever goes on with it counts from 0, where a nonce would have been used.
+        """
+        if self._count:
+            raise LocalProtocolError("a key that has sealed stays where it is")
+        key = self._key.copy()
+        self._key.wipe()
+        return key
+
     def wipe(self) -> None:
         """Zero the key; using this object after that is our bug."""
         self._key.wipe()

@@ -4,6 +4,12 @@
     clock       the next instant                             for
     renewal     the last *due* instant plus four             the default
                 exponentials of mean T/4 (Erlang-4)
+    slotted     in each slot of T one cell, at T times a     a wait below 2 T, always
+                raised-cosine variate (density 2 sin^2 pi x)
+    poisson     the last due plus one exponential            comparison: its edge at
+                of mean T                                    gap 0 shows a busy sender
+    constant    on the tick, each T                          a ruler: it shows that an
+                                                             attacker is awake
     greedy      as fast as there is data; padding at T       a trusted underlay
 
 The order of the enumeration is the order of strictness: of two nodes' clocks the
@@ -19,7 +25,8 @@ See `mesh help protocol`; Erlang-4 has no edge at which a shift would show.
 
 import enum
 import math
-from typing import Final
+from collections.abc import Mapping
+from typing import ClassVar, Final, Protocol
 
 from mesh.core.crypto import Key, keyed_hash
 
@@ -29,6 +36,8 @@ CLASS_OFFSET: Final = 3
 """Class 0 is 2**-3 cells a second."""
 ERLANG_SHAPE: Final = 4
 """Exponentials in a gap: mean wait 0.63 T, no mass at gap 0 where a serial sender shows."""
+RAISED_COSINE_BITS: Final = 40
+"""Halvings: 10**-12 of a period, far below what any clock can show."""
 DRAW_LEN: Final = 7
 """Octets a draw: 56 bits, more than a double's 53."""
 
@@ -85,6 +94,15 @@ class Draws:
         return (int.from_bytes(octets, "big") + 1) / (1 << 8 * DRAW_LEN)
 
 
+class Law(Protocol):
+    """The instants of one link: `due` is the next, `advance` steps to the one after."""
+
+    due: float
+
+    def advance(self) -> float:
+        """Move to the instant after this one and return it."""
+
+
 class Renewal:
     """The instants of one `renewal` link.
 
@@ -93,16 +111,93 @@ class Renewal:
     """
 
     __slots__ = ("_draws", "_scale", "due")
+    SHAPE: ClassVar[int] = ERLANG_SHAPE
 
     def __init__(self, klass: int, key: Key, now: float) -> None:
         self._draws = Draws(key)
-        self._scale = period_of(klass) / ERLANG_SHAPE
+        self._scale = period_of(klass) / self.SHAPE
         self.due = now + self._draws.unit() * period_of(klass)
 
     def advance(self) -> float:
         """Move to the instant after this one and return it."""
         product = 1.0
-        for _ in range(ERLANG_SHAPE):
+        for _ in range(self.SHAPE):
             product *= self._draws.unit()
         self.due -= self._scale * math.log(product)
         return self.due
+
+
+class Poisson(Renewal):
+    """The instants of one `poisson` link: gaps are exponential (Erlang-1)."""
+
+    __slots__ = ()
+    SHAPE = 1
+
+
+class Constant:
+    """The instants of one `constant` link: a grid of T whose phase is drawn once."""
+
+    __slots__ = ("_period", "_slot", "_start", "due")
+
+    def __init__(self, klass: int, key: Key, now: float) -> None:
+        self._period = period_of(klass)
+        self._start = now + Draws(key).unit() * self._period
+        self._slot = 0
+        self.due = self._start
+
+    def advance(self) -> float:
+        """Move to the next tick; no rounding adds up, however long the link lives."""
+        self._slot += 1
+        self.due = self._start + self._slot * self._period
+        return self.due
+
+
+class Slotted:
+    """The instants of one `slotted` link: once in each slot, away from its edges.
+
+    The slots' phase is drawn once a link.  The variate x has the distribution
+    x - sin(2 pi x) / (2 pi), which is inverted by halving, the same work each time.
+    """
+
+    __slots__ = ("_draws", "_period", "_slot", "_start", "due")
+
+    def __init__(self, klass: int, key: Key, now: float) -> None:
+        self._draws = Draws(key)
+        self._period = period_of(klass)
+        self._start = now - self._draws.unit() * self._period
+        self._slot = 0
+        self.due = 0.0
+        while self.due <= now:  # the slot that runs may be past its instant
+            self.advance()
+
+    def advance(self) -> float:
+        """Move to the instant in the next slot and return it."""
+        place = raised_cosine(self._draws.unit())
+        self.due = self._start + (self._slot + place) * self._period
+        self._slot += 1
+        return self.due
+
+
+def raised_cosine(unit: float) -> float:
+    """Turn a uniform draw in (0, 1] into one of density 2 sin^2(pi x) on [0, 1]."""
+    low, high = 0.0, 1.0
+    for _ in range(RAISED_COSINE_BITS):
+        middle = (low + high) / 2
+        if middle - math.sin(math.tau * middle) / math.tau < unit:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+_LAWS: Final[Mapping[Clock, type[Renewal | Slotted | Constant]]] = {
+    Clock.RENEWAL: Renewal,
+    Clock.SLOTTED: Slotted,
+    Clock.POISSON: Poisson,
+    Clock.CONSTANT: Constant,
+}
+
+
+def law_of(clock: Clock, klass: int, key: Key, now: float) -> Law:
+    """Begin the instants of a link, drawn from `key`; KeyError for `greedy`."""
+    return _LAWS[clock](klass, key, now)

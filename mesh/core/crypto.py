@@ -42,6 +42,9 @@ from mesh.core.memory import (
 from mesh.core.memory import (
     new_locked as new_locked,
 )
+from mesh.core.memory import (
+    wipe_buffer as wipe_buffer,
+)
 from mesh.errors import CryptoError, LocalProtocolError
 
 PUBLIC_LEN: Final = 32

@@ -29,8 +29,7 @@ Events, from `next_event`:
 
 Invariant: what `next_body` returns is BODY_LEN octets, whatever happened; nothing
 here holds a key, looks at a clock, or decides when a body is asked for.
-Raises RemoteProtocolError for what no honest peer does: the link ends.  Until its
-carrier has ended too, which may take a moment, nothing more goes in or comes out.
+Raises RemoteProtocolError for what no honest peer does: nothing more goes in or out.
 """
 
 from collections import deque
@@ -51,16 +50,14 @@ from mesh.core.gossip import MUTE, Gossip, Mute
 from mesh.core.raw import RawEnded, RawSender
 from mesh.core.reply import Reply
 from mesh.core.smtp import Finished, Outgoing, Sender, SenderClosed, SenderDialect
+from mesh.core.streams import GRANT_STEP, Event, Inbound, Outbound, Tally
 from mesh.core.streams import WINDOW as WINDOW
 from mesh.core.streams import Answered as Answered
 from mesh.core.streams import Done as Done
-from mesh.core.streams import Event, Inbound, Outbound
 from mesh.core.streams import Received as Received
 from mesh.core.transfer import StartTls
 from mesh.errors import CellError, LocalProtocolError, RemoteProtocolError
 
-GRANT_STEP: Final = 65_536
-"""Credit is granted in steps of a chunk: 9 octets of a cell in 64 KiB."""
 SMALL_MESSAGE_LEN: Final = 65_536
 """Octets of a message in arrival past which it must be the link's one large one."""
 REPLIES_MAX: Final = 65_536
@@ -95,10 +92,10 @@ class Link:
         self._told: dict[int, list[bytes]] = {}  # on a stream, and not sure to be heard
         self._large: int | None = None
         self._events: deque[Event] = deque()
-        self._closing = False
-        self._broken = False
-        self.up = False
-        """A body of the other side has opened: key confirmation."""
+        self.closing = False
+        self.broken = False  # by what no honest peer does
+        self.said, self.heard = Tally(), Tally()
+        self.up = False  # a body of the other side has opened: key confirmation
         self.peer_closed = False
         """The other side has said that this link ends."""
         self.finished = False
@@ -109,7 +106,7 @@ class Link:
     @property
     def can_offer(self) -> bool:
         """A stream is free for another message of ours."""
-        ending = self._closing or self.peer_closed or self._broken
+        ending = self.closing or self.peer_closed or self.broken
         return bool(self._free) and self.up and not ending
 
     def offer(self, outgoing: Outgoing) -> None:
@@ -190,7 +187,7 @@ class Link:
 
     def answer(self, stream: int, *replies: Reply) -> None:
         """Answer the message that a Received brought."""
-        if self._broken:
+        if self.broken:
             return
         inbound = self._in[stream]
         if inbound.dialogue is None:
@@ -199,12 +196,12 @@ class Link:
             inbound.dialogue.answer(*replies)
             self._serve(stream, inbound)
         except RemoteProtocolError:
-            self._broken = True
+            self.broken = True
             raise
 
     def close(self) -> None:
         """Take no more messages of ours and say so in the next body, the last one."""
-        self._closing = True
+        self.closing = True
 
     # bodies in
 
@@ -217,7 +214,7 @@ class Link:
             for segment in parse_untrusted(body):
                 self._RECEIVERS[segment.kind](self, segment)
         except RemoteProtocolError:
-            self._broken = True
+            self.broken = True
             raise
 
     def next_event(self) -> Event | None:
@@ -229,6 +226,7 @@ class Link:
         if inbound is None:
             inbound = self._in[segment.stream] = Inbound()
         inbound.received += len(segment.octets)
+        self.heard.commands += len(segment.octets)
         if inbound.received > inbound.granted:
             raise CellError("more octets than credit")
         if inbound.dialogue is None:
@@ -288,6 +286,7 @@ class Link:
         if stream is None or stream.speaker is None:
             raise CellError("a reply on a stream where nobody speaks")
         speaker = stream.speaker
+        self.heard.replies += len(segment.octets)
         speaker.receive_data(bytes(segment.octets))
         while (event := speaker.next_event()) is not None:
             if isinstance(event, Finished):
@@ -318,11 +317,15 @@ class Link:
     def _receive_close(self, _: Segment) -> None:
         self.peer_closed = True
 
+    def _receive_move(self, _: Segment) -> None:
+        raise CellError("a move among other words")  # alone it is strand.py's
+
     _RECEIVERS: ClassVar[Mapping[int, Callable[["Link", Segment], None]]] = {
         Kind.COMMANDS: _receive_commands_untrusted,
         Kind.REPLIES: _receive_replies_untrusted,
         Kind.CREDIT: _receive_credit_untrusted,
         Kind.GOSSIP: lambda link, each: link.gossip.receive_data(each.octets),
+        Kind.MOVE: _receive_move,
         Kind.CLOSE: _receive_close,
     }
 
@@ -331,21 +334,21 @@ class Link:
     @property
     def has_data(self) -> bool:
         """The next body would not be padding."""
-        return not self._broken and bool(
+        return not self.broken and bool(
             self._replying
             or self._credits
             or self._turns
-            or (self._closing and not self.finished)
+            or (self.closing and not self.finished)
             or (self._done and self._free and self.up)
-            or self._gossips
+            or self._gossips()
         )
 
     def next_body(self) -> bytes:
         """Return the next body: BODY_LEN octets, padding when there is nothing."""
-        if self._broken:
+        if self.broken:
             return PADDING
         writer = BodyWriter()
-        if self._closing and not self.finished:
+        if self.closing and not self.finished:
             writer.add(Kind.CLOSE, 0, b"")
             self.finished = True
         self._write_credits(writer)
@@ -365,6 +368,7 @@ class Link:
             replies = self._in[number].replies
             octets = bytes(replies[: writer.space])
             del replies[: len(octets)]
+            self.said.replies += len(octets)
             writer.add(Kind.REPLIES, number, octets)
             if not replies:
                 del self._replying[number]
@@ -383,14 +387,14 @@ class Link:
                 raise AssertionError("a turn of nobody's")
             octets = speaker.take(min(writer.space, stream.credit))
             stream.credit -= len(octets)
+            self.said.commands += len(octets)
             writer.add(Kind.COMMANDS, number, octets)
             self._turn(number)
 
-    @property
     def _gossips(self) -> bool:
-        return self.up and not self._closing and self.gossip.pending
+        return self.up and not self.closing and self.gossip.pending
 
     def _write_gossip(self, writer: BodyWriter) -> None:
-        if self._gossips and writer.space > 1:
+        if self._gossips() and writer.space > 1:
             limit = writer.space // 2 if self._turns else writer.space
             writer.add(Kind.GOSSIP, 0, self.gossip.take(limit))

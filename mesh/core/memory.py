@@ -48,6 +48,16 @@ def new_locked(length: int) -> Any:
     return address
 
 
+def wipe_buffer(place: memoryview) -> None:
+    """Zero a writable buffer, however clever the compiler."""
+    lib.sodium_memzero(_writable(place), place.nbytes)
+
+
+def _writable(place: memoryview) -> Any:
+    """Give its address; BufferError where nobody may write."""
+    return ffi.from_buffer("unsigned char[]", place, require_writable=True)
+
+
 class _Slab:
     """All slots for keys; grows by one locked region when it is used up.
 
@@ -114,6 +124,12 @@ class Key:
         key = Key(self.length)
         ffi.memmove(key._slot, self.address, self.length)
         return key
+
+    def copy_into(self, place: memoryview) -> None:
+        """Copy the secret into memory that its reader zeroes: the pacer's."""
+        if place.nbytes != self.length:
+            raise LocalProtocolError("a place of another length than the key's")
+        ffi.memmove(_writable(place), self.address, self.length)
 
     def unsafe_bytes(self) -> bytes:
         """Copy the secret out, for a key file or a known-answer test only."""

@@ -8,6 +8,7 @@ Credit is counted in octets of commands and message; both ends begin with WINDOW
 Nothing here decides: link.py does.
 """
 
+from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
 from mesh.core.dialogue import Dialogue, MessageReceived
@@ -17,6 +18,10 @@ from mesh.core.smtp import Finished, Sender
 
 WINDOW: Final = 4 * 65_536 + 4_096
 """Octets of credit: four chunks that may be unreplied, and the commands beside them."""
+
+
+GRANT_STEP: Final = 65_536
+"""Credit is granted in steps of a chunk: 9 octets of a cell in 64 KiB."""
 
 
 class Received(NamedTuple):
@@ -40,6 +45,14 @@ class Answered(NamedTuple):
 
 
 Event: TypeAlias = Received | Done | Finished | Answered
+
+
+@dataclass
+class Tally:
+    """Octets that one side of a link has said since it began."""
+
+    commands: int = 0
+    replies: int = 0
 
 
 class Inbound:

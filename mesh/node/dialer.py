@@ -88,18 +88,15 @@ class Dialer:
         silences = 0
         async with trio.open_nursery() as nursery:
             while not self._exchange.closing:
-                while not (peer.ports or self._exchange.closing):
+                while not (peer.linked or self._exchange.closing):
                     if await nursery.start(
                         self._dial, peer, keys(), addresses(), silences
                     ):
                         silences += 1
-                    if not peer.ports:
+                    if not peer.linked:
                         wait = redial.after_failure(self._entropy)
                         await _wait_for_link(peer, wait)
-                came_up = False
-                while peer.ports:
-                    came_up = came_up or peer.up
-                    await peer.changed.park()
+                came_up = await self._while_linked(nursery, peer, keys, addresses)
                 if came_up:
                     redial.link_up()
                     silences = 0
@@ -107,6 +104,32 @@ class Dialer:
                 else:
                     wait = redial.after_failure(self._entropy)
                 await _wait_for_link(peer, wait)
+
+    async def _while_linked(
+        self,
+        nursery: trio.Nursery,
+        peer: Peer,
+        keys: Callable[[], PeerKeys],
+        addresses: Callable[[], tuple[str, ...]],
+    ) -> bool:
+        """Wait until the last link has ended, and replace it when it is due to be.
+
+        The other connection is made first.  Returns whether one came up.
+        """
+        came_up = False
+        dials = -1  # with two keys of our own each is tried in turn
+        redial = Redial(smaller=True)
+        not_before = -math.inf
+        while peer.linked:
+            came_up = came_up or peer.up
+            with trio.CancelScope(deadline=max(peer.due, not_before)) as waiting:
+                await peer.changed.park()
+            if waiting.cancelled_caught and not self._exchange.closing:
+                await nursery.start(
+                    self._dial, peer, keys(), addresses(), dials := dials + 1
+                )
+                not_before = trio.current_time() + redial.after_failure(self._entropy)
+        return came_up
 
     async def _dial(
         self,
@@ -183,7 +206,7 @@ class Dialer:
 async def _wait_for_link(peer: Peer, seconds: float) -> None:
     """Wait until somebody has made a link, at most so long."""
     with trio.move_on_after(seconds):
-        while not peer.ports:
+        while not peer.linked:
             await peer.changed.park()
 
 

@@ -14,24 +14,27 @@ from typing import Final
 
 import trio
 
+from mesh.core.chance import uniform
 from mesh.core.crypto import Entropy
-from mesh.core.gossip import MUTE
 from mesh.core.handshake import NO_DIRECTORY, Session
-from mesh.core.link import Link
 from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
 from mesh.errors import LocalProtocolError
 from mesh.node.gossip import Gossiping
-from mesh.node.pacing import BROKEN, CLOSED, SILENT, carry
-from mesh.node.peer import Peer, Port, without_route
+from mesh.node.inside import Port
+from mesh.node.pacing import BROKEN, CLOSED, SILENT, STALLED, Pacer, carry
+from mesh.node.peer import Peer, without_route
 from mesh.node.qmgr import QueueManager
 from mesh.node.routing import LOCAL, REFUSED
 from mesh.node.wire import Wire
 
+LIFE_SECONDS: Final = (1800.0, 3600.0)
+"""A connection is replaced at an age drawn at its birth."""
 NO_ANSWER: Final = "no answer: does it list our latest descriptor?"
 _ENDS: Final = {
     CLOSED: "link lost: closed at the other side, dialling",
     SILENT: "link lost: silence, dialling",
     BROKEN: "link lost: damaged cells, dialling",
+    STALLED: "link lost: this node stood still, dialling",
 }
 
 
@@ -48,8 +51,10 @@ class Exchange:
         entropy: Entropy,
         refuses: Callable[[str], bool] = lambda _: False,
         gossip: Gossiping | None = None,
+        pacer: Pacer | None = None,
     ) -> None:
-        """`refuses` says who wants no mail from this node."""
+        """`refuses` says who wants no mail from this node; `pacer`: pacing.py."""
+        self._pacer = pacer
         self._refuses = refuses
         self._gossip = gossip
         self.name = name
@@ -102,6 +107,9 @@ class Exchange:
                 our_identity=self.identity,
                 qmgr=self.qmgr,
                 refusal=self.accepts,
+                our_name=self.name,
+                max_message=self._max_message,
+                gossip=self._gossip,
             )
             self._nursery.start_soon(peer.fetch_forever)
         return peer
@@ -119,27 +127,23 @@ class Exchange:
             task_status.started()
             return "closing"
         peer = self.peer(session.peer.name, session.peer.identity)
-        talk = self._gossip.begin(session) if self._gossip else None
-        link = Link(
-            name=self.name,
-            peer=peer.name,
-            accepts=peer.accepts,
-            max_message=self._max_message,
-            gossip=talk.core if talk else MUTE,
-        )
-        port = Port(peer, link, session, talk)
+        birth = trio.current_time()
+        port = Port(peer, session, birth + uniform(self.entropy, *LIFE_SECONDS))
         peer.ports.append(port)
         peer.changed.wake()
         task_status.started()
         reason = "replaced"
         try:
             with port.scope:
-                reason = await carry(wire, session, port, self.entropy)
-                peer.reason = _ENDS[reason] if link.up else NO_ANSWER
+                reason = await carry(wire, session, port, self.entropy, self._pacer)
+                if port.retired:
+                    reason = "replaced"
+                elif port.strand.up:
+                    peer.reason = _ENDS[reason]
+                else:
+                    peer.reason = NO_ANSWER
         finally:
             peer.ended(port)
-            if talk:
-                talk.ended()
         return reason
 
     def close(self) -> None:
@@ -147,5 +151,4 @@ class Exchange:
         self.closing = True
         for peer in self.peers.values():
             for port in peer.ports:
-                port.link.close()
-                port.on_data()
+                port.close()

@@ -154,8 +154,7 @@ class Keeping:
         for name, peer in self._exchange.peers.items():
             if peer.ports and not self._may_link(name):
                 for port in peer.ports:
-                    port.link.close()
-                    port.on_data()
+                    port.close()
 
     def _may_link(self, name: str) -> bool:
         listed = self._peers.snapshot.by_name.get(name)

@@ -56,6 +56,7 @@ from mesh.node.gossip import Gossiping
 from mesh.node.keeping import Keeping
 from mesh.node.listener import Listener, bind
 from mesh.node.outbound import Outbound
+from mesh.node.pacing import Pacer
 from mesh.node.peers import Peers
 from mesh.node.pipe import PipeDelivery
 from mesh.node.qmgr import QueueManager
@@ -77,8 +78,12 @@ ANSWER_SECONDS: Final = 2.0
 class Node:
     """One node from its start to its end; `run` is all that is called."""
 
-    def __init__(self, config: Config, entropy: Entropy | None = None) -> None:
+    def __init__(
+        self, config: Config, *, pacer: Pacer | None, entropy: Entropy | None = None
+    ) -> None:
+        """`pacer`: None only where time is not real (pacing.py)."""
         self._config = config
+        self._pacer = pacer
         self._entropy = entropy or SystemEntropy()
         self._deliveries: list[MaildirDelivery | LmtpDelivery | PipeDelivery] = []
         with ExitStack() as undo:
@@ -122,6 +127,7 @@ class Node:
             max_message=config.local.message_bytes,
             entropy=entropy,
             refuses=self._routing.refuses,
+            pacer=self._pacer,
             gossip=Gossiping(self._registry, signing_public(identity)),
         )
         self._open_links(identity, own, counters)
@@ -236,6 +242,9 @@ class Node:
 
     async def _start(self, nursery: trio.Nursery, sockets: list[socket.socket]) -> None:
         """Start everything but the doors of remailers."""
+        if self._pacer:
+            await nursery.start(self._pacer.run)
+            self._pacer.check_class(self._config.link.clock, self._config.link.klass)
         await nursery.start(self._exchange.run)
         nursery.start_soon(self._qmgr.run)
         for sock in sockets:

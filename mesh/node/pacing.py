@@ -3,19 +3,11 @@
 
     carry(wire, session, port, ...)     runs as long as the link lives
 
-The port is the link's inside: it gives bodies and takes bodies, and knows neither
-keys nor instants.  The carrier is the link's outside: it decides *when*, and has no
-branch on whether there is mail.
+    clock     who                                 why
+    greedy    this process                        nothing to hide from the wire
+    others    the pacer, a process of its own     this one works, and so ticks late
 
-    clock     this process                        the pacer process (to come)
-    renewal   yes, late when the process works    yes
-    greedy    yes                                 no: nothing to hide from the wire
-
-`renewal`, at each due instant and at no other: send the one cell that was sealed
-ahead (one call; a remainder goes first the next time; nothing while the kernel still
-holds more than a cell), then read what has come, 64 cells at most (a peer that sends
-without end must not keep the others' cells from leaving), open it, hand it to the
-port, take the next body, seal it, draw the next instant.
+Without a pacer (tests with a fake clock) the very same lane runs here, woken by Trio.
 
 `greedy`: whatever the port has leaves at once, up to 64 cells a call, with one cell
 of padding when nothing left for T.
@@ -24,57 +16,45 @@ A cell that does not open, a body that no honest peer seals, the end of the stre
 a peer silent for 8 T + 10 s end the link; the reason is one of a few words.
 """
 
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Mapping
+from typing import Final
 
 import trio
 
-from mesh.core.cell import CELL_LEN, PADDING
-from mesh.core.clock import Clock, Renewal, period_of
+from mesh.core.cell import CELL_LEN
+from mesh.core.cellstream import CellOpener, CellSealer
+from mesh.core.clock import Clock, law_of, period_of
 from mesh.core.crypto import Entropy
 from mesh.core.handshake import Session
 from mesh.errors import RemoteProtocolError
+from mesh.node.pacer import lane as lanes
+from mesh.node.pacer.client import GONE, Feed
+from mesh.node.pacer.client import Pacer as Pacer
+from mesh.node.pacer.lane import DEAD_PERIODS as DEAD_PERIODS
+from mesh.node.pacer.lane import DEAD_SECONDS as DEAD_SECONDS
+from mesh.node.pacer.lane import Lane
+from mesh.node.pacer.ring import Ring, length_of
 from mesh.node.parking import Parking
-from mesh.node.wire import RECEIVE_MAX, Outlet, Wire, receive
+from mesh.node.port import Port as Port
+from mesh.node.wire import Outlet, SocketWire, Wire, receive
 
 GREEDY_CELLS: Final = 64
 """Cells of one greedy call: past 256 KiB a call costs no less a cell."""
-DEAD_PERIODS: Final = 8
-DEAD_SECONDS: Final = 10.0
-"""A peer that sent nothing for 8 T + 10 s is dead: Erlang-4 gaps add up to 8 T once in
-10**15, and 10 s cover a stall of its host."""
 
 CLOSED: Final = "closed"
 SILENT: Final = "silent"
 BROKEN: Final = "broken"
-
-
-class Port(Protocol):
-    """A link's inside, as its carrier sees it."""
-
-    def next_body(self) -> bytes:
-        """The next body to seal, padding when there is nothing: BODY_LEN octets."""
-
-    def receive_body(self, body: bytes) -> None:
-        """Take a body that opened; RemoteProtocolError ends the link."""
-
-    def received(self) -> None:
-        """All bodies of one read were handed over."""
-
-    @property
-    def has_data(self) -> bool:
-        """The next body would not be padding (asked by `greedy` only)."""
-
-    @property
-    def finished(self) -> bool:
-        """The port has sent its last body: the carrier ends."""
-
-    on_data: Callable[[], None]
-    """Called by the port when it has something to send; set by a `greedy` carrier."""
+STALLED: Final = "stalled"
+_REASONS: Final[Mapping[int, str]] = {
+    lanes.CLOSED: CLOSED,
+    lanes.SILENT: SILENT,
+    lanes.BROKEN: BROKEN,
+    GONE: STALLED,
+}
 
 
 class _Carrier:
-    """What both clocks share: the incoming cells."""
+    """The incoming cells of a `greedy` link."""
 
     def __init__(self, wire: Wire, session: Session, port: Port) -> None:
         self.wire, self.session, self.port = wire, session, port
@@ -96,24 +76,20 @@ class _Carrier:
             self.heard = trio.current_time()
             port.received()
 
-    def read(self, wire: Wire) -> bool:
-        """Take what has come, RECEIVE_MAX octets at most; False: it was the end."""
-        room = RECEIVE_MAX
-        while room > 0 and (data := wire.try_receive(room)) is not None:
-            if not data:
-                return False
-            self.take(data)
-            room -= len(data)
-        return True
-
     @property
     def deadline(self) -> float:
         """The instant at which a silent peer counts as dead."""
         return self.heard + DEAD_PERIODS * self.period + DEAD_SECONDS
 
 
-async def carry(wire: Wire, session: Session, port: Port, entropy: Entropy) -> str:
-    """Carry the link until it ends; returns why: CLOSED, SILENT or BROKEN.
+async def carry(
+    wire: Wire,
+    session: Session,
+    port: Port,
+    entropy: Entropy,
+    pacer: Pacer | None = None,
+) -> str:
+    """Carry the link until it ends; returns why: CLOSED, SILENT, BROKEN or STALLED.
 
     The wire is closed and the session's keys are wiped when this returns or is
     cancelled.
@@ -121,7 +97,9 @@ async def carry(wire: Wire, session: Session, port: Port, entropy: Entropy) -> s
     try:
         if session.clock is Clock.GREEDY:
             return await _carry_greedy(_Carrier(wire, session, port))
-        return await _carry_renewal(_Carrier(wire, session, port), entropy)
+        if pacer is not None and isinstance(wire, SocketWire):
+            return _REASONS[await pacer.carry(wire, session, port)]
+        return _REASONS[await _carry_here(wire, session, port, entropy)]
     except RemoteProtocolError:
         return BROKEN
     finally:
@@ -129,26 +107,34 @@ async def carry(wire: Wire, session: Session, port: Port, entropy: Entropy) -> s
         session.wipe()
 
 
-async def _carry_renewal(carrier: _Carrier, entropy: Entropy) -> str:
-    wire, session, port = carrier.wire, carrier.session, carrier.port
-    clock = Renewal(session.klass, entropy.key(), trio.current_time())
-    sealed = session.sealer.seal(PADDING)
-    rest = b""
-    while True:
-        await trio.sleep_until(clock.due)
-        if wire.unsent() <= CELL_LEN:
-            if not rest:
-                rest, sealed = sealed, b""
-            rest = rest[wire.try_send(rest) :]
-        if not carrier.read(wire):
-            return CLOSED
-        if trio.current_time() > carrier.deadline:
-            return SILENT
-        if not sealed:
-            if port.finished and not rest:
-                return CLOSED
-            sealed = session.sealer.seal(port.next_body())
-        clock.advance()
+async def _carry_here(
+    wire: Wire, session: Session, port: Port, entropy: Entropy
+) -> int:
+    """Run the link's lane on Trio's clock, and feed it at each instant."""
+    now = trio.current_time()
+    ring = Ring(bytearray(length_of(session.klass)), session.klass)
+    lane = Lane(
+        wire=wire,
+        sealer=CellSealer(session.sealer.surrender()),
+        opener=CellOpener(session.opener.surrender()),
+        ring=ring,
+        law=law_of(session.clock, session.klass, entropy.key(), now),
+        klass=session.klass,
+        now=now,
+    )
+    feed = Feed(ring, port, lambda e: lane.end_after(e.cells, linger=e.linger))
+    port.on_data = feed.push
+    ended = 0
+    try:
+        while not ended:
+            feed.push()
+            await trio.sleep_until(lane.due)
+            ended = lane.instant(trio.current_time())
+            feed.pull()
+    finally:
+        if not ended:
+            lane.close(lanes.CLOSED)
+    return ended
 
 
 async def _carry_greedy(carrier: _Carrier) -> str:

@@ -13,6 +13,7 @@ committed later copies wait for that commit; afterwards they get its reply.  Ids
 kept until DONE or 8 days of running time, at most PER_PEER_MAX a peer (ids.py), then 452.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -20,17 +21,20 @@ from typing import Final
 
 import trio
 
+from mesh.core.clock import period_of
 from mesh.core.dialogue import MessageReceived
-from mesh.core.election import we_are_smaller
+from mesh.core.election import SILENT_PERIODS, SILENT_SECONDS, we_are_smaller
+from mesh.core.gossip import MUTE
 from mesh.core.handshake import Session
-from mesh.core.link import Done, Link, Received
+from mesh.core.link import Link, Received
 from mesh.core.record import ID_LEN, NO_ID, Record
 from mesh.core.reply import NO_ROOM, OK, Reply
 from mesh.core.smtp import Finished, Outgoing
-from mesh.errors import RemoteProtocolError
-from mesh.node.conversation import Conversation, Conversations
-from mesh.node.gossip import Talk
+from mesh.core.strand import Ident
+from mesh.node.conversation import Conversation
+from mesh.node.gossip import Gossiping
 from mesh.node.ids import PER_PEER_MAX
+from mesh.node.inside import Inside, Port
 from mesh.node.parking import Parking
 from mesh.node.qmgr import Queue, QueueManager
 from mesh.node.rivals import best_of
@@ -40,85 +44,6 @@ FLYING_MAX: Final = 8_388_608
 """Octets of messages on their way to one peer; one larger message goes alone."""
 FETCH_MAX: Final = 8
 """Records read from the disk at once for one peer."""
-
-
-class Port:
-    """One link's inside as its carrier sees it, and the peer that it belongs to."""
-
-    def __init__(
-        self, peer: "Peer", link: Link, session: Session, talk: Talk | None = None
-    ) -> None:
-        self.peer, self.link, self.session = peer, link, session
-        self._talk = talk
-        if talk:
-            talk.wake = lambda: self.on_data()
-        self.flying: dict[Ref, Record] = {}
-        self.scope = trio.CancelScope()
-        self.heard = trio.current_time()
-        self.came_up = 0
-        self._attending = False
-        self.on_data: Callable[[], None] = lambda: None
-        self.people = Conversations(link, lambda: self.on_data())
-
-    @property
-    def has_data(self) -> bool:
-        """The next body would not be padding."""
-        return self.link.has_data
-
-    @property
-    def finished(self) -> bool:
-        """One side has said its last word."""
-        return self.link.finished or self.link.peer_closed
-
-    def next_body(self) -> bytes:
-        """Return the next body to seal."""
-        return self.link.next_body()
-
-    def receive_body(self, body: bytes) -> None:
-        """Take a body that opened."""
-        was_up = self.link.up
-        self.link.receive_body(body)
-        if not was_up:
-            self.peer.came_up(self)
-
-    def received(self) -> None:
-        """Draw the consequences of all bodies of one read."""
-        self.heard = trio.current_time()
-        self._attend()
-        if self._talk:
-            self._talk.attend()
-        self.peer.fill()
-        if self.link.has_data:
-            self.on_data()
-
-    def answer(self, stream: int, reply: Reply) -> None:
-        """Answer a message, and take up what was sent ahead of the answer.
-
-        Called by commits too, where the peer's mistake must end nothing but its link.
-        """
-        try:
-            self.link.answer(stream, reply)
-            self._attend()
-        except RemoteProtocolError:
-            self.scope.cancel()
-        self.on_data()
-
-    def _attend(self) -> None:
-        if self._attending:
-            return  # an answer at once: the loop below goes on with what it brought
-        self._attending = True
-        try:
-            while (event := self.link.next_event()) is not None:
-                if isinstance(event, Received):
-                    self.peer.take(self, event)
-                elif isinstance(event, Finished):
-                    self.peer.finished(self, event)
-                elif isinstance(event, Done):
-                    self.peer.ids_done(event.ids)
-                else:
-                    self.people.hear(event)
-        finally:
-            self._attending = False
 
 
 class Peer:
@@ -132,8 +57,13 @@ class Peer:
         our_identity: bytes,
         qmgr: QueueManager,
         refusal: Callable[[str, str], Reply | None],
+        our_name: str,
+        max_message: int,
+        gossip: Gossiping | None,
     ) -> None:
         """`refusal` says why this peer (by name) may not hand over for a path."""
+        self._our_name, self._max_message = our_name, max_message
+        self._gossip = gossip
         self.name = name
         self.identity = identity
         self._our_identity = our_identity
@@ -160,35 +90,98 @@ class Peer:
         return self.session is not None
 
     @property
+    def due(self) -> float:
+        """When we are to replace the connection that is up; never, if we did not dial."""
+        ours = (p.due for p in self.ports if p.up and p.session.we_initiated)
+        return min(ours, default=math.inf) if not self._is_moving else math.inf
+
+    @property
+    def _is_moving(self) -> bool:
+        """A connection is being made or given up: one replacement at a time."""
+        return len(self.ports) != 1
+
+    @property
+    def linked(self) -> bool:
+        """There is a connection, up or not yet, that is not about to end."""
+        return any(not port.retired for port in self.ports)
+
+    @property
     def session(self) -> Session | None:
         """What was agreed on for the link that is up."""
-        return next((port.session for port in self.ports if port.link.up), None)
+        up = [port for port in self.ports if port.up]
+        best = next((port for port in up if not port.retired), up[0] if up else None)
+        return best.session if best else None
 
     # links
+
+    def ident(self, session: Session) -> Ident:
+        """Name a connection as both ends do."""
+        smaller = we_are_smaller(self._our_identity, self.identity)
+        return Ident(session.we_initiated == smaller, session.counter)
+
+    def begin(self, port: Port) -> Inside:
+        """Begin a link's streams and its gossip."""
+        talk = self._gossip.begin(port.session) if self._gossip else None
+        link = Link(
+            name=self._our_name,
+            peer=self.name,
+            accepts=self.accepts,
+            max_message=self._max_message,
+            gossip=talk.core if talk else MUTE,
+        )
+        return Inside(self, link, port, talk)
 
     def came_up(self, port: Port) -> None:
         """Keep the one link that both ends name; close the others."""
         port.came_up = next(self._ups)
         self.reason = ""
-        rivals = [other for other in self.ports if other.link.up]
+        rivals = [each for each in self.ports if each.strand.up and not each.retired]
         best = best_of(
             rivals,
             smaller=we_are_smaller(self._our_identity, self.identity),
             klass=port.session.klass,
             now=trio.current_time(),
         )
+        silent = trio.current_time() - SILENT_SECONDS
+        silent -= SILENT_PERIODS * period_of(port.session.klass)
+        living = (other for other in rivals if other.inside and other.heard > silent)
+        old = next(living, None)
+        offered = old if old is not None and best is port else None
+        port.strand.offer(offered.strand if offered else None)
         for other in rivals:
             if other is not best:
-                other.scope.cancel()
+                other.retire()
+        self.changed.wake()
+
+    def agreed(self, port: Port, link: Link) -> None:
+        """Note that a link goes on, or begins, at this connection."""
+        for other in self.ports:
+            if other.inside is not None and other.inside.link is link:
+                port.inside = other.inside
+                port.inside.port = port
+            other.on_data()
         self.changed.wake()
 
     def ended(self, port: Port) -> None:
         """Take back what was on its way on a link that is gone."""
         self.ports.remove(port)
-        port.people.lost()
-        self._done += port.link.untold()
-        self._flying_octets -= sum(len(r.content) for r in port.flying.values())
-        back = list(port.flying)
+        inside = port.inside
+        if not port.up:  # nobody goes on from those that were to be replaced by it
+            for other in self.ports:
+                if other.strand.awaited:
+                    other.scope.cancel()
+        if inside is not None and inside.port is not port:
+            if inside.port.strand.waits or inside.link.broken:
+                inside.port.scope.cancel()
+            self.changed.wake()
+            return
+        back = []
+        if inside is not None:
+            inside.end()
+            self._done += inside.link.untold()
+            flying = inside.flying
+            self._flying_octets -= sum(len(r.content) for r in flying.values())
+            back = list(flying)
         if not self.ports:  # the peer may be gone for good: keep nothing from others
             back += [ref for ref, _ in self._fetched]
             self._fetched.clear()
@@ -197,8 +190,12 @@ class Peer:
 
     def converse(self) -> Conversation | None:
         """Begin a dialogue of a person or a tool; None while no stream is to be had."""
-        port = next((p for p in self.ports if p.link.can_offer), None)
-        return None if port is None else port.people.begin()
+        inside = self._free()
+        return None if inside is None else inside.people.begin()
+
+    def _free(self) -> Inside | None:
+        """Give the link that takes mail now."""
+        return next((port.inside for port in self.ports if port.can_offer), None)
 
     def close_links(self) -> None:
         """End all links at once: the peer was removed."""
@@ -209,13 +206,13 @@ class Peer:
 
     def fill(self) -> None:
         """Give the best link what its free streams take."""
-        port = next((p for p in self.ports if p.link.can_offer), None)
-        if port is None:
+        inside = self._free()
+        if inside is None:
             return
         if self._done:
-            port.link.done(self._done)
+            inside.link.done(self._done)
             self._done = []
-        while port.link.can_offer and self._flying_octets < FLYING_MAX:
+        while inside.link.can_offer and self._flying_octets < FLYING_MAX:
             if self._fetched:
                 ref, record = self._fetched.popleft()
             elif self._queue.ready:
@@ -228,9 +225,9 @@ class Peer:
                 record = hot
             else:
                 break
-            port.flying[ref] = record
+            inside.flying[ref] = record
             self._flying_octets += len(record.content)
-            port.link.offer(
+            inside.link.offer(
                 Outgoing(
                     ref,
                     record.reverse_path,
@@ -239,8 +236,8 @@ class Peer:
                     record.id,
                 )
             )
-        if port.link.has_data:
-            port.on_data()
+        if inside.link.has_data:
+            inside.port.on_data()
 
     async def fetch_forever(self) -> None:
         """Read what is not in memory any more, a few records ahead of the link."""
@@ -260,10 +257,10 @@ class Peer:
                     self._qmgr.release(self.name, [ref])
             self.fill()
 
-    def finished(self, port: Port, event: Finished) -> None:
+    def finished(self, inside: Inside, event: Finished) -> None:
         """Draw the consequence of the peer's replies to one of our messages."""
         ref = event.token
-        record = port.flying.pop(ref)  # type: ignore[call-overload]
+        record = inside.flying.pop(ref)  # type: ignore[call-overload]
         self._flying_octets -= len(record.content)
         ident = record.id  # and not the record: its octets may go
 
@@ -275,14 +272,14 @@ class Peer:
 
     # theirs to us
 
-    def take(self, port: Port, received: Received) -> None:
+    def take(self, inside: Inside, received: Received) -> None:
         """Store a message of theirs once, and answer."""
         stream, message = received
         spool = self._qmgr.spool
 
         def answer(reply: Reply) -> None:
-            if port in self.ports:
-                port.answer(stream, reply)
+            if inside.alive:
+                inside.answer(stream, reply)
 
         ident = message.id
         if ident is None:

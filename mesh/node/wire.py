@@ -5,35 +5,30 @@
 called, so that a clock can decide when; the two `wait_` calls are for those who have
 none.  `Outlet` adds a bounded line of octets that did not fit: it sends what it can at
 once, without a task switch, and a flusher task sends the rest when the kernel has room.
-
-Buffers have fixed sizes, because the kernel's own tuning follows the load and would
-show it.  Nagle is off: a cell leaves when it is sent.
+The system calls themselves are bare.py's, which the pacer uses without an event loop.
 """
 
-import fcntl
-import socket
-import struct
 from collections.abc import Callable
 from typing import Final, Protocol
 
 import trio
 
+from mesh.node.bare import (
+    DRAIN_READS,
+    BareWire,
+)
+from mesh.node.bare import (
+    RECEIVE_MAX as RECEIVE_MAX,
+)
+from mesh.node.bare import (
+    SOCKET_BUFFER as SOCKET_BUFFER,
+)
 from mesh.node.parking import Parking
 
-RECEIVE_MAX: Final = 262_144
-"""Octets of one read: 64 cells, what a greedy peer sends in one call."""
-SOCKET_BUFFER: Final = 524_288
-"""Octets asked of the kernel for each direction of a link; fixed, never tuned."""
 OUTLET_MAX: Final = 1_048_576
 """Octets that may wait in an Outlet before its owner must stop adding."""
-SIOCOUTQNSD: Final = 0x894B
-"""tcp(7)'s number of octets not yet sent: what is only unacknowledged does not count,
-or a long round trip would look like a full buffer."""
-DRAIN_READS: Final = 8
-"""Reads before a close: twice what the kernel holds at most; a flood has no end."""
 FLUSH_MAX: Final = 262_144
 """Octets offered to the kernel in one call: half of its buffer."""
-_INT: Final = struct.Struct("i")
 
 
 class Wire(Protocol):
@@ -48,6 +43,9 @@ class Wire(Protocol):
     def unsent(self) -> int:
         """Octets that the kernel holds and has not put on the wire."""
 
+    def end_sending(self) -> None:
+        """Say FIN after what was sent; reading goes on."""
+
     async def wait_readable(self) -> None:
         """Return when something has come or the connection has ended."""
 
@@ -58,50 +56,8 @@ class Wire(Protocol):
         """Close; again is no error."""
 
 
-class SocketWire:
+class SocketWire(BareWire):
     """A Wire over a stream socket, TCP or UNIX; takes the socket over."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)  # the standard library's signature
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sock = sock
-
-    def fix_buffers(self) -> None:
-        """Give a link's socket its fixed buffers."""
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            self._sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
-
-    @property
-    def socket(self) -> socket.socket:
-        """The socket itself, for its credentials."""
-        return self._sock
-
-    def try_send(self, data: bytes | memoryview) -> int:
-        """Send what fits now; a broken connection takes everything and shows at reading."""
-        try:
-            return self._sock.send(data)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            return len(data)
-
-    def try_receive(self, limit: int) -> bytes | None:
-        """What has come; an error is the end, as a FIN is."""
-        try:
-            return self._sock.recv(limit)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return b""
-
-    def unsent(self) -> int:
-        """Octets that wait in the kernel for the peer's window."""
-        try:
-            raw = fcntl.ioctl(self._sock, SIOCOUTQNSD, bytes(_INT.size))
-        except (OSError, ValueError):  # ValueError: closed
-            return 0
-        return int(_INT.unpack(raw)[0])
 
     async def wait_readable(self) -> None:
         """Park until readable."""
@@ -117,7 +73,7 @@ class SocketWire:
         """Close and wake whoever waits."""
         if self._sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self._sock)
-            self._sock.close()
+        super().close()
 
 
 async def receive(wire: Wire, limit: int = RECEIVE_MAX) -> bytes:

@@ -221,7 +221,6 @@ CONFIGS: list[tuple[str, str, str]] = [
     ('user = ""', 'user = "no-such-user"', "this machine has no user 'no-such-user'"),
     ("[[remailer]]", "[remailer]", "must be a list of tables: write [[remailer]]"),
     ('clock = "renewal"', 'clock = "sometimes"', "no clock 'sometimes': use one of"),
-    ('clock = "renewal"', 'clock = "constant"', "comes with a later version of mesh"),
     (
         "cells_per_second = 1",
         "cells_per_second = 3",

@@ -33,6 +33,13 @@ SEGMENTS = st.lists(
             st.binary(min_size=4, max_size=4),
         ),
         st.tuples(st.just(Kind.GOSSIP), st.just(0), st.binary(min_size=1, max_size=9)),
+        st.tuples(
+            st.just(Kind.MOVE),
+            st.just(0),
+            st.sampled_from([9, 16]).flatmap(
+                lambda length: st.binary(min_size=length, max_size=length)
+            ),
+        ),
         st.tuples(st.just(Kind.CLOSE), st.just(0), st.just(b"")),
     ),
     max_size=4,
@@ -94,7 +101,13 @@ def test_a_segment_may_fill_the_body() -> None:
         HEADER.pack(Kind.GOSSIP, 0, 0),
         HEADER.pack(Kind.GOSSIP, 1, 1),
         HEADER.pack(Kind.GOSSIP, 0, BODY_LEN - HEADER_LEN + 1),
-        HEADER.pack(5, 0, 1),
+        HEADER.pack(Kind.MOVE, 0, 0),
+        HEADER.pack(Kind.MOVE, 0, 8),
+        HEADER.pack(Kind.MOVE, 0, 10),
+        HEADER.pack(Kind.MOVE, 0, 15),
+        HEADER.pack(Kind.MOVE, 0, 17),
+        HEADER.pack(Kind.MOVE, 1, 9),
+        HEADER.pack(Kind.MOVE, 1, 16),
         HEADER.pack(7, 0, 1),
         HEADER.pack(0, 0, 1),
         HEADER.pack(0, 1, 0),

@@ -162,3 +162,25 @@ def test_only_whole_bodies_are_sealed(length: int) -> None:
     with pytest.raises(LocalProtocolError):
         sealer.seal(bytes(length))
     assert sealer.seal(body(0)) == CELLS[0]
+
+
+def test_a_stream_that_has_not_begun_goes_on_elsewhere() -> None:
+    sealer, opener = CellSealer(key()), CellOpener(key())
+    elsewhere = CellSealer(sealer.surrender()), CellOpener(opener.surrender())
+    for number in range(70):
+        cell = elsewhere[0].seal(body(number))
+        assert cell == CELLS[number]
+        assert elsewhere[1].open_untrusted(cell) == body(number)
+    with pytest.raises(LocalProtocolError):
+        sealer.seal(body(0))
+    with pytest.raises(CryptoError):
+        opener.open_untrusted(CELLS[0])
+
+
+def test_a_stream_that_has_begun_stays() -> None:
+    sealer, opener = CellSealer(key()), CellOpener(key())
+    opener.open_untrusted(sealer.seal(body(0)))
+    for half in (sealer, opener):
+        with pytest.raises(LocalProtocolError):
+            half.surrender()
+    assert opener.open_untrusted(sealer.seal(body(1))) == body(1)

@@ -78,3 +78,29 @@ def test_wiped_is_the_end() -> None:
     ):
         with pytest.raises(LocalProtocolError):
             use()
+
+
+def test_a_key_that_has_done_nothing_may_be_given_away() -> None:
+    key = Key.from_bytes(SECRET)
+    state = CipherState(key)
+    given = state.surrender()
+    assert given.unsafe_bytes() == SECRET
+    for use in (
+        key.unsafe_bytes,
+        lambda: state.encrypt_with_ad(b"", b""),
+        lambda: state.decrypt_with_ad_untrusted(b"", bytes(16)),
+        state.surrender,
+    ):
+        with pytest.raises(LocalProtocolError):
+            use()
+    assert given.unsafe_bytes() == SECRET  # it has a life of its own
+
+
+def test_a_key_that_has_sealed_or_opened_stays() -> None:
+    sealer, opener = make(), make()
+    opener.decrypt_with_ad_untrusted(b"", sealer.encrypt_with_ad(b"", b"text"))
+    for state in (sealer, opener):
+        with pytest.raises(LocalProtocolError):
+            state.surrender()
+    box = sealer.encrypt_with_ad(b"", b"text")  # and was not lost by asking
+    assert opener.decrypt_with_ad_untrusted(b"", box) == b"text"

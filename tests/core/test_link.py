@@ -32,6 +32,7 @@ from mesh.core.link import (
 from mesh.core.raw import RawEnded
 from mesh.core.reply import NO_SUCH_RECIPIENT, OK, Reply
 from mesh.core.smtp import Finished, Outgoing
+from mesh.core.streams import Tally
 from mesh.errors import CellError, LocalProtocolError
 
 MAX_MESSAGE = 2_000_000
@@ -646,3 +647,29 @@ def test_when_all_is_said_a_link_with_gossip_pads() -> None:
     pair = Talking()
     pair.run()
     assert pair.alpha.next_body() == pair.bravo.next_body() == PADDING
+
+
+@given(st.lists(st.integers(0, 9_000), min_size=1, max_size=8))
+def test_what_one_end_has_said_the_other_has_heard(lengths: list[int]) -> None:
+    """Octets of commands and of replies, and of nothing else, body by body."""
+    pair = Pair()
+    assert (pair.alpha.said, pair.alpha.heard) == (Tally(), Tally())
+    for number, length in enumerate(lengths):
+        pair.alpha.offer(message(number, b"x" * length + b"\r\n"))
+    pair.alpha.done([b"i" * 16])
+    while pair.alpha.has_data or pair.bravo.has_data:
+        pair.turn()
+        assert pair.alpha.said == pair.bravo.heard
+        assert pair.bravo.said == pair.alpha.heard
+    assert pair.alpha.said.commands > sum(lengths)
+    assert pair.alpha.said.replies == pair.bravo.said.commands == 0
+    assert pair.bravo.said.replies >= len(b"250 ok\r\n") * len(lengths)
+
+
+def test_a_link_does_not_move_by_itself() -> None:
+    """A move, alone or among others, is the connection's matter."""
+    for move in ((Kind.MOVE, 0, bytes(9)), (Kind.MOVE, 0, bytes(16))):
+        link = make("alpha", "bravo")
+        with pytest.raises(CellError):
+            link.receive_body(body(move))
+        assert link.broken

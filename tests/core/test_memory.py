@@ -79,3 +79,31 @@ def test_two_threads_may_find_the_slab_used_up(monkeypatch: pytest.MonkeyPatch) 
     assert len(slab._regions) == 2
     addresses = {int(memory.ffi.cast("uintptr_t", s)) for s in (first, *taken, *rest)}
     assert len(addresses) == slots
+
+
+def test_a_key_may_be_copied_into_a_place_of_its_length_alone() -> None:
+    secret = FixedEntropy().key()
+    memory_ = bytearray(b"-" * 100)
+    place = memoryview(memory_)
+    secret.copy_into(place[10:42])
+    assert memory_ == b"-" * 10 + secret.unsafe_bytes() + b"-" * 58
+    for wrong in (place[10:41], place[10:43], place[:0]):
+        with pytest.raises(LocalProtocolError):
+            secret.copy_into(wrong)
+    assert memory_ == b"-" * 10 + secret.unsafe_bytes() + b"-" * 58
+    with pytest.raises(BufferError):
+        secret.copy_into(memoryview(bytes(32)))
+    secret.wipe()
+    with pytest.raises(LocalProtocolError):
+        secret.copy_into(place[10:42])
+
+
+def test_a_buffer_is_zeroed_and_nothing_beside_it() -> None:
+    octets = bytearray(b"x" * 64)
+    memory.wipe_buffer(memoryview(octets)[16:48])
+    assert octets == b"x" * 16 + bytes(32) + b"x" * 16
+    words = memoryview(bytearray(b"x" * 64)).cast("Q")
+    memory.wipe_buffer(words[1:3])  # its octets, whatever its items are
+    assert words.tobytes() == b"x" * 8 + bytes(16) + b"x" * 40
+    with pytest.raises(BufferError):
+        memory.wipe_buffer(memoryview(b"x" * 32))

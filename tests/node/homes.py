@@ -75,7 +75,7 @@ class Home:
         mesh("peers", "remove", "-c", str(self.toml), other.name)
 
     def make(self) -> Node:
-        self.node = Node(load(self.toml))
+        self.node = Node(load(self.toml), pacer=None)
         return self.node
 
     def found(self) -> list[bytes]:

@@ -34,7 +34,7 @@ from mesh.node.starting import CONTROL_MODE
 from mesh.node.submission import bind_unix
 from mesh.node.wire import SocketWire
 from tests.descriptors import DAY, NOW, text_of
-from tests.harness import Cable, Half, Patience, connect, half, until
+from tests.harness import Cable, Half, Patience, connect, half, inside, until
 from tests.node.homes import Home, running
 
 BRAVO = "mix@bravo.test"
@@ -359,7 +359,9 @@ async def test_ping(
         assert answer["ok"] is True
         assert 0 <= answer["seconds"] < 5
         assert answer["clock"] == "greedy"
-        await until(lambda: not alpha.exchange.peers["bravo"].ports[0].people.open)
+        await until(
+            lambda: not inside(alpha.exchange.peers["bravo"].ports[0]).people.open
+        )
         cable.far.held = True
         stream = operator.open(encode_request(Request(Ask.PING, "bravo")))
         await trio.sleep(2)
@@ -460,7 +462,7 @@ async def test_a_user_who_leaves_in_the_middle_leaves_nothing(
     del autojump_clock, patience
     async with operated(tmp_path) as (operator, alpha, bravo, nursery):
         await linked(nursery, alpha, bravo)
-        people = alpha.exchange.peers["bravo"].ports[0].people
+        people = inside(alpha.exchange.peers["bravo"].ports[0]).people
         for half_said in (b"", b"NOO", b"DATA\r\nx"):
             stream = operator.open(encode_request(Request(Ask.CONNECT, "bravo")))
             await read_line(stream)
@@ -494,7 +496,7 @@ async def test_a_link_that_is_lost_ends_the_dialogue(
         stream = operator.open(encode_request(Request(Ask.CONNECT, "bravo")))
         await read_line(stream)
         await read_line(stream)
-        (conversation,) = alpha.exchange.peers["bravo"].ports[0].people.open
+        (conversation,) = inside(alpha.exchange.peers["bravo"].ports[0]).people.open
         cable.cut()
         assert (await read_line(stream))[:4] == b"421 "
         conversation.write(b"NOOP\r\n")

@@ -65,7 +65,7 @@ async def test_two_that_dial_at_once_end_with_one_link(
         nursery.start_soon(alpha.dialer.keep, keeps("bravo"), lambda: at_bravo)
         nursery.start_soon(bravo.dialer.keep, keeps("alpha"), lambda: at_alpha)
         await until(lambda: alpha.up("bravo") and bravo.up("alpha"), seconds=10)
-        await trio.sleep(30)
+        await trio.sleep(300)  # the one that loses has 64 cells more
         assert (alpha.links("bravo"), bravo.links("alpha")) == (1, 1)
         (one,) = alpha.half.exchange.peers["bravo"].ports
         (other,) = bravo.half.exchange.peers["alpha"].ports
@@ -93,6 +93,7 @@ async def test_a_lost_link_is_dialled_again_by_the_smaller_first(
             await trio.sleep(0.01)
             assert not alpha.links("bravo")
         await until(lambda: alpha.up("bravo") and bravo.up("alpha"), seconds=10)
+        await trio.sleep(300)  # until others have ended
         (port,) = alpha.half.exchange.peers["bravo"].ports
         ours = we_are_smaller(keys_of("alpha").identity, keys_of("bravo").identity)
         assert port.session.we_initiated == ours

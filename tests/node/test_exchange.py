@@ -19,6 +19,7 @@ from mesh.core.cell import (
     parse_untrusted,
 )
 from mesh.core.reply import NO_ROOM, NO_SUCH_RECIPIENT, OK
+from mesh.core.strand import hello_body
 from mesh.errors import LocalProtocolError
 from mesh.node import peer as peer_
 from mesh.node.exchange import Exchange
@@ -32,6 +33,7 @@ from tests.harness import (
     Patience,
     connect,
     half,
+    inside,
     sessions,
     until,
     wire_pair,
@@ -75,6 +77,7 @@ class Stranger:
         self.wire, far = wire_pair()
         self.ended: list[str] = []
         nursery.start_soon(self._carry, bravo, theirs, far)
+        self.wire.try_send(self.session.sealer.seal(hello_body()))
 
     async def _carry(self, bravo: Half, theirs: object, far: FakeWire) -> None:
         reason = await bravo.exchange.run_link(theirs, far)  # type: ignore[arg-type]
@@ -130,9 +133,9 @@ async def test_what_is_done_is_said_again_when_the_link_ended_meanwhile(
         cable = await connect(nursery, alpha, bravo)
         alpha.submit(b"hello\r\n", HERE)
         port = alpha.exchange.peers["bravo"].ports[0]
-        await until(lambda: alpha.quiet and not port.flying)
+        await until(lambda: alpha.quiet and not inside(port).flying)
         cable.near.held = True
-        await until(lambda: port.link.untold())  # on its way, and never there
+        await until(lambda: inside(port).link.untold())  # on its way, and never there
         cable.cut()
         await until(lambda: not alpha.exchange.peers["bravo"].ports)
         await trio.sleep(5)
@@ -150,14 +153,22 @@ async def test_what_is_on_its_way_to_one_peer_is_bounded_link_after_link(
             alpha.submit(b"%d\r\n" % number * 1000, HERE)
         await until(lambda: alpha.spool.waiting == 10)
         peer = alpha.exchange.peer("bravo", bravo.identity)
+        agreed = peer.agreed
+        cable: Cable
+
+        def then_hold(port: Any, link: Any) -> None:
+            cable.near.held = True
+            agreed(port, link)
+
+        monkeypatch.setattr(peer, "agreed", then_hold)
         for counter in range(1, 5):
             cable = await connect(nursery, alpha, bravo, counter=counter)
-            cable.near.held = True
-            await until(lambda: peer.ports[0].flying)
-            flying = [len(r.content) for r in peer.ports[0].flying.values()]
+            await until(lambda: peer.up and inside(peer.ports[0]).flying)
+            flying = [len(r.content) for r in inside(peer.ports[0]).flying.values()]
             assert flying == [3000] * 4  # the last one passes the bound
             cable.cut()
             await until(lambda: not peer.ports)
+        monkeypatch.setattr(peer, "agreed", agreed)
         await connect(nursery, alpha, bravo, counter=9)
         await until(lambda: bravo.spool.waiting == 10)
 
@@ -403,6 +414,7 @@ async def test_messages_of_the_link_that_loses_go_over_the_other(
         for number in range(40):
             alpha.submit(b"%d\r\n" % number, HERE)
         await until(lambda: bravo.spool.waiting)
+        await trio.sleep(5)  # what is silent so long is not gone on from
         await connect(nursery, alpha, bravo, counter=2)
         await until(lambda: alpha.quiet)
         assert sorted(await bravo.arrived()) == sorted(b"%d\r\n" % n for n in range(40))

@@ -2,7 +2,7 @@
 """Directories and descriptors from node to node, on links of fake wire."""
 
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -24,7 +24,9 @@ from mesh.core.frames import (
     WantBoxes,
     WantDocument,
 )
+from mesh.core.handshake import Session
 from mesh.core.ledger import node_of
+from mesh.core.strand import hello_body
 from mesh.node import gossip as gossip_
 from mesh.node.pacing import BROKEN
 from tests.descriptors import NOW, signed
@@ -32,6 +34,7 @@ from tests.directories import directory, drafted, members
 from tests.harness import until, wire_pair
 from tests.node.gossips import Knower, adopt, connect, knower, public_of, real_sessions
 
+Begin = Callable[[Session], gossip_.Talk]
 NAMES = ("alpha", "bravo", "charlie")
 FIRST = directory()
 SECOND = directory(FIRST)
@@ -169,10 +172,9 @@ class Hand:
         *,
         head: Head = NO_HEAD,
         counter: int = 1,
+        clock: Clock = Clock.GREEDY,
     ) -> None:
-        self.session, theirs = real_sessions(
-            name, node.name, counter, Clock.GREEDY, 3, head
-        )
+        self.session, theirs = real_sessions(name, node.name, counter, clock, 3, head)
         self.wire, far = wire_pair()
         self.ended: list[str] = []
         self.reader = FrameReader(1 << 24)
@@ -181,6 +183,7 @@ class Hand:
             self.ended.append(await node.half.exchange.run_link(theirs, far))
 
         nursery.start_soon(carry)
+        self.wire.try_send(self.session.sealer.seal(hello_body()))
 
     def say(self, *frames: Frame) -> None:
         """Whole cells, one at least."""
@@ -423,10 +426,9 @@ async def test_a_hand_over_goes_on_at_its_octet_on_the_next_link(
             cable = await connect(
                 links, alpha, bravo, counter=counter, clock=Clock.RENEWAL, klass=6
             )
-            await trio.sleep(1.5)
+            await trio.sleep(2.2)
             cable.cut()
-            await trio.sleep(1)
-            assert len(cable.reasons) == 2
+            await until(lambda: len(cable.reasons) == 2, seconds=5)  # noqa: B023
             fetch = alpha.gossip._pursuit._fetches.get(public_of("bravo"))
             had.append(len(fetch.octets) if fetch else 0)
         assert counter > 2
@@ -472,20 +474,57 @@ async def test_mail_and_a_large_directory_go_on_beside_each_other(
 async def test_of_two_links_the_later_is_asked(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
+    """The peer began again; its old link has a minute of cells to end in."""
     async with mesh(tmp_path, FIRST) as ((alpha,), links):
         head = said(SECOND)
-        first = Hand(links, alpha)
+        first = Hand(links, alpha, clock=Clock.RENEWAL)
         first.say(HeadFrame(head, 1, SUMS))
-        await trio.sleep(1)
+        await trio.sleep(9)
         assert len(first.wants()) == 1
         second = Hand(links, alpha, counter=2)
         await trio.sleep(0.1)
         first.say(HeadFrame(head, 2, SUMS))
-        await trio.sleep(0.1)
+        await trio.sleep(9)
         assert [want.head for want in first.wants()] == [NO_HEAD]
         second.say()
         await trio.sleep(1)
         assert [want.head for want in second.wants()] == [head]
+        assert not first.ended
+
+
+async def test_what_was_asked_for_comes_on_the_next_connection(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The link moves, its gossip with it: nothing is asked for twice or begun again."""
+    large = directory(FIRST, members(*(f"n{number}" for number in range(400))))
+    async with mesh(tmp_path, FIRST, FIRST) as ((alpha, bravo), links):
+        begun: list[int] = []
+        for node in (alpha, bravo):
+            begin = node.gossip.begin
+
+            def noting(session: Session, begin: Begin = begin) -> gossip_.Talk:
+                begun.append(session.counter)
+                return begin(session)
+
+            node.gossip.begin = noting  # type: ignore[method-assign]
+        clock = Clock.RENEWAL
+        await connect(links, alpha, bravo, clock=clock, klass=3)
+        await trio.sleep(5)
+        adopt(bravo.registry, large)
+        octets = len(bravo.registry.octets())
+        assert octets > 25 * CELL_LEN
+        await trio.sleep(9)
+        peer = public_of("bravo")
+        for counter in (2, 3):
+            fetch = alpha.gossip._pursuit._fetches[peer]
+            had = len(fetch.octets)
+            assert 0 < had < octets
+            await connect(links, alpha, bravo, counter=counter, clock=clock, klass=3)
+            await trio.sleep(8)
+            assert alpha.gossip._pursuit._fetches[peer] is fetch
+            assert len(fetch.octets) > had
+        await until(lambda: order(alpha) == 2)
+        assert begun == [1, 1]
 
 
 # our own disk

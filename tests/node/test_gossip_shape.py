@@ -12,8 +12,9 @@ from trio.testing import MockClock
 from mesh.core.cell import CELL_LEN, PADDING
 from mesh.core.cellstream import CellSealer
 from mesh.core.clock import Clock, Renewal, period_of
-from mesh.node import pacing
-from mesh.node.peer import Port
+from mesh.node.inside import Port
+from mesh.node.pacer.lane import Lane
+from mesh.node.pacer.ring import Ring
 from tests import harness
 from tests.descriptors import signed
 from tests.directories import directory, members
@@ -123,17 +124,24 @@ async def test_the_wire_is_the_same_with_gossip_and_without(
 
 def sends_at_once(patch: pytest.MonkeyPatch) -> None:
     """Gossip leaves when there is some, and not when a cell is due."""
-    take = pacing._Carrier.take
+    put = Ring.put
+    instant = Lane.instant
 
-    def taking(carrier: pacing._Carrier, data: bytes) -> None:
-        take(carrier, data)
-        port = carrier.port
-        assert isinstance(port, Port)
-        if port.link.gossip.pending:
-            body = port.next_body()
-            carrier.wire.try_send(carrier.session.sealer.seal(body))
+    def putting(ring: Ring, body: bytes) -> None:
+        put(ring, body)
+        asked.append(ring)
 
-    patch.setattr(pacing._Carrier, "take", taking)
+    def doing(lane: Lane, now: float) -> int:
+        ended = instant(lane, now)
+        if lane._ring in asked and lane._sealed:
+            asked.clear()
+            lane._wire.try_send(lane._sealed)
+            lane._next(now)
+        return ended
+
+    asked: list[Ring] = []
+    patch.setattr(Ring, "put", putting)
+    patch.setattr(Lane, "instant", doing)
 
 
 def sends_no_padding(patch: pytest.MonkeyPatch) -> None:
@@ -153,7 +161,7 @@ def waits_for_gossip(patch: pytest.MonkeyPatch) -> None:
     advance, body = Renewal.advance, Port.next_body
 
     def writing(port: Port) -> bytes:
-        if port.link.gossip.pending:
+        if port.inside and port.inside.link.gossip.pending:
             busy.append(True)
         return body(port)
 

@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from mesh.core.cell import CELL_LEN, PADDING
 from mesh.core.handshake import PeerKeys
+from mesh.core.strand import hello_body
 from mesh.errors import CannotCreateError
 from mesh.node.counters import PeerCounters
 from mesh.node.listener import UNPROVEN_MAX, bind
@@ -138,6 +139,7 @@ async def test_a_peer_gets_a_link(tmp_path: Path, autojump_clock: MockClock) -> 
     async with end(tmp_path, "bravo", "alpha") as bravo, trio.open_nursery() as nursery:
         caller, session = await proven(nursery, bravo, "alpha", counter=7)
         caller.wire.try_send(session.sealer.seal(PADDING))
+        caller.wire.try_send(session.sealer.seal(hello_body()))
         await until(lambda: bravo.up("alpha"))
         cell = caller.wire.try_receive(CELL_LEN)
         assert session.opener.open_untrusted(cell) == PADDING

@@ -11,8 +11,8 @@ from trio.testing import MockClock
 
 from mesh.core.crypto import x25519_public
 from mesh.node.counters import PeerCounters
+from mesh.node.inside import Port
 from mesh.node.keys import line_of, load_link_keys
-from mesh.node.peer import Port
 from mesh.node.rotation import OVERLAP_RUNNING_SECONDS, OVERLAP_SECONDS, end
 from tests.harness import FixedEntropy, until
 from tests.node.homes import Home, mesh, running
@@ -54,7 +54,7 @@ def publics(home: Home) -> tuple[bytes, ...]:
 
 def ports_of(home: Home, other: Home) -> list[Port]:
     peer = home.node._exchange.peers.get(other.name)
-    return peer.ports if peer else []
+    return [port for port in peer.ports if not port.retired] if peer else []
 
 
 def port(home: Home, other: Home) -> Port:
@@ -69,7 +69,7 @@ async def linked(alpha: Home, bravo: Home) -> None:
         return [ports_of(alpha, bravo)[:], ports_of(bravo, alpha)[:]]
 
     def is_settled() -> bool:
-        return all([one.link.up for one in each] == [True] for each in found())
+        return all([one.up for one in each] == [True] for each in found())
 
     was: list[list[Port]] = []
     while was != found():

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT
+"""One self-contained HTML page of charts: inline SVG, no script, nothing fetched."""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+WIDTH: Final = 640
+HEIGHT: Final = 320
+MARGIN: Final = 56
+COLOURS: Final = ("#1b6ca8", "#c0392b", "#27805b", "#8e5ea2", "#b8860b", "#444444")
+
+
+def page(title: str, *charts: str) -> str:
+    """The page."""
+    style = "body{font:16px sans-serif;margin:2em auto;max-width:44em}"
+    return (
+        f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title>"
+        f"<style>{style}</style><h1>{html.escape(title)}</h1>{''.join(charts)}\n"
+    )
+
+
+def chart(
+    title: str, across: str, curves: Mapping[str, Sequence[tuple[float, float]]]
+) -> str:
+    """Curves over a logarithmic axis, from zero upwards."""
+    points = [point for curve in curves.values() for point in curve]
+    left = math.log10(min(x for x, _ in points))
+    right = max(math.log10(max(x for x, _ in points)), left + 1e-9)
+    top = max(y for _, y in points) or 1.0
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        share = (math.log10(x) - left) / (right - left)
+        return (
+            MARGIN + share * (WIDTH - 2 * MARGIN),
+            HEIGHT - MARGIN - y / top * (HEIGHT - 2 * MARGIN),
+        )
+
+    parts = [_axes(top, across, sorted({x for x, _ in points}), place)]
+    for number, (name, curve) in enumerate(curves.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*p) for p in curve))
+        parts.append(
+            f'<polyline points="{line}" fill="none" stroke="{colour}" '
+            'stroke-width="2"/>'
+        )
+        parts += [
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>'
+            for x, y in (place(*p) for p in curve)
+        ]
+        parts.append(
+            f'<text x="{MARGIN + 8}" y="{18 * number + 18}" fill="{colour}">'
+            f"{html.escape(name)}</text>"
+        )
+    return (
+        f"<h2>{html.escape(title)}</h2>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" font-size="13">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _axes(top: float, across: str, ticks: Sequence[float], place: object) -> str:
+    assert callable(place)
+    base = HEIGHT - MARGIN
+    parts = [
+        f'<path d="M{MARGIN} {MARGIN}V{base}H{WIDTH - MARGIN}" fill="none" '
+        'stroke="#888"/>',
+        f'<text x="{MARGIN - 6}" y="{MARGIN}" text-anchor="end">{top:.3g}</text>',
+        f'<text x="{MARGIN - 6}" y="{base}" text-anchor="end">0</text>',
+        f'<text x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">'
+        f"{html.escape(across)}</text>",
+    ]
+    for tick in ticks:
+        x, _ = place(tick, 0.0)
+        parts.append(
+            f'<text x="{x:.1f}" y="{base + 18}" text-anchor="middle">{tick:g}</text>'
+        )
+    return "".join(parts)

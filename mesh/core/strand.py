@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: MIT
+"""One connection of a link, and how the link moves to the next one unharmed.
+
+A link's connections are replaced now and then (fresh keys, another route for those who
+watch), and its streams do not notice: a message that takes three quarters of an hour
+goes on where it was, on the next connection.
+
+When a connection is up at an end, that end says in its first body which connection it
+could go on from, by who dialled that one and its counter, or none.  When both have
+said the same, the link that was on the old one moves; else a new link begins.
+
+    end A, old    ... data   moved: octets said so far   padding ...  the last cell
+    end A, new    hello: old    (hears the same)   data goes on ...
+
+Each end moves its own words at its own time, at a boundary of bodies.  What it says on
+the new connection may overtake what is still on its way on the old one; so bodies of
+the new one wait until `moved` has come on the old, and the count of octets in it must
+be what was heard.  A connection that ends before its `moved` came has lost words: then
+the new one ends too, both ends begin afresh, and nothing is lost but time.
+
+Segments of kind 5, alone in their body, stream 0:
+
+    hello   u8 dialled by the smaller ID, u64 counter; zeros: none to go on from
+    moved   u64 octets of commands and messages, u64 of replies said since the link began
+
+Invariant: what a connection carries is padding or one body of this, whatever its link
+does; nothing here looks at a clock.  Raises RemoteProtocolError for what no honest
+peer does.
+"""
+
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from mesh.core.cell import PADDING, BodyWriter, Kind, parse_untrusted
+from mesh.core.link import Link
+from mesh.core.streams import Tally
+from mesh.errors import CellError
+
+HELD_MAX: Final = 128
+"""Bodies of the new connection that may wait for the old one's last words: as many as
+the old one may still send.  More is a peer that never says `moved`."""
+_HELLO: Final = struct.Struct(">BQ")
+_MOVED: Final = struct.Struct(">QQ")
+
+
+class Ident(NamedTuple):
+    """A connection of two peers: who dialled it, and its counter."""
+
+    by_smaller: bool
+    counter: int
+
+
+NO_IDENT: Final = Ident(by_smaller=False, counter=0)
+"""No connection to go on from: a counter is never 0."""
+
+
+class Strand:
+    """One connection's part in a link."""
+
+    def __init__(self, ident: Ident, begin: Callable[[], Link]) -> None:
+        """`begin` makes the link when this connection goes on from none."""
+        self.ident = ident
+        self._begin = begin
+        self.link: Link | None = None
+        """The link whose words this carries; None before both ends have agreed."""
+        self.up = False
+        """A body of the other side has opened: key confirmation."""
+        self.peer_closed = False
+        """The other side has said that this connection ends."""
+        self.successor: Strand | None = None
+        """The connection that the link has moved to, as far as this end's words go."""
+        self.heard_out = False
+        """The other side has said `moved`: nothing more comes here."""
+        self.awaited = False
+        """Another connection has offered to go on from here, and has no answer yet."""
+        self._offered: Strand | None = None
+        self._hello: bytes | None = None  # to be said
+        self._said: Ident | None = None
+        self._moved: bytes | None = None  # to be said
+        self._waits_for: Strand | None = None
+        self._held: deque[bytes] = deque()
+
+    def offer(self, old: "Strand | None") -> None:
+        """Say, once this is up, that the link of `old` could move here; None: of none."""
+        usable = old is not None and old.link is not None and not old.heard_out
+        self._offered = old if usable and old and not old.successor else None
+        if self._offered:
+            self._offered.awaited = True
+        self._said = self._offered.ident if self._offered else NO_IDENT
+        self._hello = hello_body(self._said)
+
+    @property
+    def waits(self) -> bool:
+        """What came here waits for the last words on the old connection."""
+        return self._waits_for is not None and not self._waits_for.heard_out
+
+    @property
+    def current(self) -> bool:
+        """The link's words leave here."""
+        return self.link is not None and self.successor is None
+
+    # bodies out
+
+    @property
+    def has_data(self) -> bool:
+        """The next body would not be padding."""
+        if self._hello or self._moved:
+            return True
+        return self.current and self.link is not None and self.link.has_data
+
+    def next_body(self) -> bytes:
+        """Return the next body: BODY_LEN octets, padding when there is nothing."""
+        if self._hello:
+            body, self._hello = self._hello, None
+            return body
+        if self._moved:
+            body, self._moved = self._moved, None
+            return body
+        if self.link is None or self.successor:
+            return PADDING
+        return self.link.next_body()
+
+    # bodies in
+
+    def receive_body(self, body: bytes) -> None:
+        """Take a body that opened."""
+        self.up = True
+        if body == PADDING:
+            return
+        if self.waits:
+            self._held.append(body)
+            if len(self._held) > HELD_MAX:
+                raise CellError("the old connection never says that it is over")
+        else:
+            self._take_untrusted(body)
+
+    def _take_untrusted(self, body: bytes) -> None:
+        """Take a body in its turn."""
+        if body[0] == Kind.MOVE:
+            self._receive_move_untrusted(body)
+        elif self.link is not None and not self.heard_out:
+            self.link.receive_body(body)
+            self.peer_closed = self.link.peer_closed
+        elif body[0] == Kind.CLOSE:
+            self.peer_closed = True
+        else:
+            raise CellError("words on a connection that has none to say")
+
+    def _receive_move_untrusted(self, body: bytes) -> None:
+        segments = parse_untrusted(body)
+        segment = segments[0]
+        if len(segments) > 1:
+            raise CellError("a move among other words")
+        if len(segment.octets) == _HELLO.size:
+            self._receive_hello_untrusted(segment.octets)
+        else:
+            self._receive_moved_untrusted(segment.octets)
+
+    def _receive_hello_untrusted(self, octets: memoryview) -> None:
+        if self.link is not None:
+            raise CellError("a second hello")
+        if self._said is None:
+            raise CellError("a hello before this end was asked")
+        theirs = Ident(*_HELLO.unpack(octets))
+        old = self._offered
+        if old is not None:
+            old.awaited = False
+        same = old is not None and theirs == self._said
+        if same and old and old.link and not old.successor:
+            self.link = old.link
+            old.leave(self)
+            if not old.heard_out:
+                self._waits_for = old
+        else:
+            self.link = self._begin()
+            self.link.up = True
+
+    def leave(self, successor: "Strand") -> None:
+        """Say `moved` here; the link's words leave by the successor."""
+        if self.link is None:
+            raise AssertionError("no link to move")
+        self.successor = successor
+        said = self.link.said
+        self._moved = _segment(_MOVED.pack(said.commands, said.replies))
+
+    def _receive_moved_untrusted(self, octets: memoryview) -> None:
+        if self.link is None or self.heard_out:
+            raise CellError("words on a connection that has none to say")
+        if Tally(*_MOVED.unpack(octets)) != self.link.heard:
+            raise CellError("octets were lost between two connections")
+        self.heard_out = True
+        if self.successor:
+            self.successor.release()
+
+    def release(self) -> None:
+        """Take up what waited for the old connection's last words."""
+        self._waits_for = None
+        while self._held:
+            self._take_untrusted(self._held.popleft())
+
+
+def hello_body(old: Ident = NO_IDENT) -> bytes:
+    """The body that names the connection to go on from."""
+    return _segment(_HELLO.pack(*old))
+
+
+def _segment(octets: bytes) -> bytes:
+    writer = BodyWriter()
+    writer.add(Kind.MOVE, 0, octets)
+    return writer.finish()

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: MIT
+"""A link's inside, and the connections that carry it one after the other.
+
+    Inside   the link: its streams, what is on its way on them, who speaks on them
+    Port     one connection: what its carrier asks of it (port.py), and how it ends
+
+A connection that is replaced, or that loses against another, ends only when the other
+side has agreed on what is gone on from (core/strand.py).  How many cells it still
+sends does not depend on what waits.
+"""
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import trio
+
+from mesh.core.handshake import Session
+from mesh.core.link import Done, Link, Received
+from mesh.core.record import Record
+from mesh.core.reply import Reply
+from mesh.core.smtp import Finished
+from mesh.core.strand import Ident, Strand
+from mesh.errors import RemoteProtocolError
+from mesh.node.conversation import Conversations
+from mesh.node.gossip import Talk
+from mesh.node.port import Ending
+from mesh.node.spool import Ref
+
+LAST_CELLS: Final = 2
+"""Cells before the last one of a node that ends: so many, whatever waits."""
+REPLACED_CELLS: Final = 64
+"""Cells before the last one of a connection that was replaced: so many, whatever is
+on its way; more than a ring holds, so that all that was put there has left."""
+
+
+class Owner(Protocol):
+    """The peer that connections belong to."""
+
+    def ident(self, session: Session) -> Ident:
+        """Name a connection as both ends do."""
+
+    def begin(self, port: "Port") -> "Inside":
+        """Begin a link."""
+
+    def came_up(self, port: "Port") -> None:
+        """A cell of the other side has opened for the first time."""
+
+    def agreed(self, port: "Port", link: Link) -> None:
+        """Both ends have said which link this connection carries."""
+
+    def take(self, inside: "Inside", received: Received) -> None:
+        """Store a message of theirs, and answer."""
+
+    def finished(self, inside: "Inside", event: Finished) -> None:
+        """Draw the consequence of their replies to one of ours."""
+
+    def ids_done(self, ids: tuple[bytes, ...]) -> None:
+        """Forget ids."""
+
+    def fill(self) -> None:
+        """Give the link what its free streams take."""
+
+
+class Inside:
+    """A link's life: its streams, what is on its way on them, who speaks on them.
+
+    It is carried by one port, and by another when the connection is replaced.
+    """
+
+    def __init__(
+        self, peer: Owner, link: Link, port: "Port", talk: Talk | None = None
+    ) -> None:
+        self.peer, self.link, self.port = peer, link, port
+        self.talk = talk
+        if talk:
+            talk.wake = lambda: self.port.on_data()
+            talk.attend()  # a dialler's handshake says what it has
+        self.flying: dict[Ref, Record] = {}
+        self.people = Conversations(link, lambda: self.port.on_data())
+        self.alive = True
+        self._attending = False
+
+    def answer(self, stream: int, reply: Reply) -> None:
+        """Answer a message, and take up what was sent ahead of the answer.
+
+        Called by commits too, where the peer's mistake must end nothing but its link.
+        """
+        try:
+            self.link.answer(stream, reply)
+            self.attend()
+        except RemoteProtocolError:
+            self.port.scope.cancel()
+        self.port.on_data()
+
+    def attend(self) -> None:
+        """Draw the consequences of what has been heard."""
+        if self._attending or not self.alive:
+            return  # an answer at once: the loop below goes on with what it brought
+        self._attending = True
+        try:
+            while (event := self.link.next_event()) is not None:
+                if isinstance(event, Received):
+                    self.peer.take(self, event)
+                elif isinstance(event, Finished):
+                    self.peer.finished(self, event)
+                elif isinstance(event, Done):
+                    self.peer.ids_done(event.ids)
+                else:
+                    self.people.hear(event)
+            if self.talk:
+                self.talk.attend()
+        finally:
+            self._attending = False
+
+    def end(self) -> None:
+        """Nothing is carried any more."""
+        self.alive = False
+        self.people.lost()
+        if self.talk:
+            self.talk.ended()
+
+
+class Port:
+    """One connection as its carrier sees it, and the peer that it belongs to."""
+
+    def __init__(self, peer: Owner, session: Session, due: float) -> None:
+        """`due`: when the connection is to be replaced."""
+        self.peer, self.session, self.due = peer, session, due
+        self.strand = Strand(peer.ident(session), self._begin)
+        self.inside: Inside | None = None
+        self.scope = trio.CancelScope()
+        self.heard = trio.current_time()
+        self.came_up = 0
+        self.retired = False
+        """Another connection is the better one: this one ends."""
+        self._agreed = False
+        self._closing = False
+        self.on_data: Callable[[], None] = lambda: None
+
+    def _begin(self) -> Link:
+        self.inside = self.peer.begin(self)
+        return self.inside.link
+
+    @property
+    def up(self) -> bool:
+        """Its link's words can be said: both ends have agreed which link it is."""
+        return self.inside is not None
+
+    @property
+    def can_offer(self) -> bool:
+        """Mail may be given to this connection's link."""
+        carried = self.inside is not None and self.inside.port is self
+        free = carried and not (self.retired or self._closing)
+        return free and self.inside is not None and self.inside.link.can_offer
+
+    @property
+    def has_data(self) -> bool:
+        """The next body would not be padding."""
+        return self.strand.has_data
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the connection ends, once either side has said so."""
+        if self._closing or self.strand.peer_closed:
+            return Ending(LAST_CELLS)
+        if self.strand.awaited or not self.retired:
+            return None  # its last words come when the other side has agreed
+        return Ending(REPLACED_CELLS, linger=True)
+
+    @property
+    def finished(self) -> bool:
+        """Both sides have said here what they had to: a `greedy` carrier ends."""
+        if self.strand.peer_closed or (self.inside and self.inside.link.finished):
+            return True
+        if self.strand.successor is None:
+            return self.retired and not self.strand.awaited
+        return self.strand.heard_out and not self.strand.has_data
+
+    def next_body(self) -> bytes:
+        """Return the next body to seal."""
+        return self.strand.next_body()
+
+    def receive_body(self, body: bytes) -> None:
+        """Take a body that opened."""
+        if not self.strand.up:
+            self.strand.up = True
+            self.peer.came_up(self)
+        self.strand.receive_body(body)
+        if not self._agreed and self.strand.link is not None:
+            self._agreed = True
+            self.peer.agreed(self, self.strand.link)
+
+    def received(self) -> None:
+        """Draw the consequences of all bodies of one read."""
+        self.heard = trio.current_time()
+        if self.inside is not None:
+            self.inside.attend()
+        self.peer.fill()
+        if self.has_data:
+            self.on_data()
+
+    def retire(self) -> None:
+        """End this connection; what its link says goes by another."""
+        self.retired = True
+        self.on_data()
+
+    def close(self) -> None:
+        """Take no more messages, and end; the node does."""
+        self._closing = True
+        if self.inside is None:
+            self.scope.cancel()
+        else:
+            self.inside.link.close()
+        self.on_data()

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: MIT
+"""One link at one of its instants: the only hand that sends its cells and reads them.
+
+    1  send    the cell that was sealed ahead, one call; a remainder of the last one
+               goes first; nothing while the kernel still holds more than a cell
+    2  read    everything that has come, as far as the ring has room (16 cells and
+               more: a peer that sends without end must not keep the other links'
+               cells from leaving), open it, and put it into the ring
+    3  seal    the next body of the ring, or zeros, always copied: one cell ahead
+    4  draw    the next instant
+
+A link that ends sends a given number of cells more, the sealed one among them, then a
+cell that says so, and nothing after it (FIN); a link that was replaced goes on
+reading until the other side has ended as well, so that what is on its way arrives.
+When the other side ends first, the cells of half a second still leave, in which the
+main process may say that it has more: at high rates it is later than the cells.
+
+Invariant: there is no step here that mail makes or leaves out, and no instant at which
+anything is done but those that the clock drew.  The body's content is never looked at.
+"""
+
+import math
+from typing import Final, Protocol
+
+from mesh.core.cell import BODY_LEN, CELL_LEN, CLOSE_BODY
+from mesh.core.cellstream import CellOpener, CellSealer
+from mesh.core.clock import Law, period_of
+from mesh.errors import RemoteProtocolError
+from mesh.node.bare import DRAIN_READS, RECEIVE_MAX
+from mesh.node.pacer.ring import Ring
+
+DEAD_PERIODS: Final = 8
+DEAD_SECONDS: Final = 10.0
+"""A peer that sent nothing for 8 T + 10 s is dead: Erlang-4 gaps add up to 8 T once in
+10**15, and 10 s cover a stall of its host."""
+
+GRACE_SECONDS: Final = 0.5
+"""A main process that is busy has taken up what it heard by then."""
+
+CLOSED: Final = 1
+SILENT: Final = 2
+BROKEN: Final = 3
+LINGER_PERIODS: Final = 128
+"""For the other side to end too: twice what it has left when both have agreed."""
+
+
+class Wire(Protocol):
+    """What a lane needs of its socket."""
+
+    def try_send(self, data: bytes | memoryview) -> int:
+        """Send what fits now; the number of octets taken."""
+
+    def try_receive(self, limit: int) -> bytes | None:
+        """What has come; None: nothing yet; b"": the end."""
+
+    def unsent(self) -> int:
+        """Octets that the kernel has not put on the wire."""
+
+    def end_sending(self) -> None:
+        """Say FIN after what was sent."""
+
+    def close(self) -> None:
+        """Close."""
+
+
+class Lane:
+    """A link's outside: its wire, its keys, its clock, its ring."""
+
+    def __init__(
+        self,
+        *,
+        wire: Wire,
+        sealer: CellSealer,
+        opener: CellOpener,
+        ring: Ring,
+        law: Law,
+        klass: int,
+        now: float,
+    ) -> None:
+        self._wire, self._ring, self._law = wire, ring, law
+        self._sealer, self._opener = sealer, opener
+        self._patience = DEAD_PERIODS * period_of(klass) + DEAD_SECONDS
+        self._heard = now
+        self._body = bytearray(BODY_LEN)
+        self._sealed = sealer.seal(self._body)
+        self._rest = b""
+        self._partial = b""
+        self._left: int | None = None  # cells before the last one; None: no end yet
+        self._grace = int(GRACE_SECONDS / period_of(klass))
+        self._in_grace = False
+        self._linger = False
+        self._linger_until = math.inf
+        self._linger_seconds = LINGER_PERIODS * period_of(klass) + self._patience
+        self._said_end = False
+        self._heard_end = False
+        self.skipped = 0
+        """Instants at which the kernel still held more than a cell."""
+
+    @property
+    def due(self) -> float:
+        """The next instant."""
+        return self._law.due
+
+    def end_after(self, cells: int, *, linger: bool) -> None:
+        """Send so many cells more (1 or more), then one that says the link ends.
+
+        `linger`: hear the other side out before the connection is closed.
+        """
+        if self._left is None or self._in_grace:
+            self._in_grace = False
+            self._left = max(cells, 1) - 1
+            self._linger = linger
+
+    def instant(self, now: float) -> int:
+        """Do what is to be done at `due`; 0, or why the link has ended."""
+        if self._sealed or self._rest:
+            self._send()
+        ended = self._read(now)
+        if not ended and not self._sealed:
+            ended = self._next(now)
+        if ended:
+            self.close(ended)
+            return ended
+        self._law.advance()
+        return 0
+
+    def close(self, reason: int) -> None:
+        """End now: nothing left unread, so that the kernel says FIN and not RST."""
+        for _ in range(DRAIN_READS):
+            if not self._wire.try_receive(RECEIVE_MAX):
+                break
+        self._wire.close()
+        self._sealer.wipe()
+        self._opener.wipe()
+        self._body[:] = bytes(BODY_LEN)
+        self._ring.end(reason)
+
+    def _send(self) -> None:
+        wire = self._wire
+        if wire.unsent() > CELL_LEN:
+            self.skipped += 1
+            return
+        if not self._rest:
+            self._rest, self._sealed = self._sealed, b""
+        if self._rest:
+            self._rest = self._rest[wire.try_send(self._rest) :]
+
+    def _read(self, now: float) -> int:
+        room = min(RECEIVE_MAX, CELL_LEN * self._ring.into_room - len(self._partial))
+        if self._heard_end:
+            room = 0
+        while room > 0:
+            data = self._wire.try_receive(room)
+            if data is None:
+                break
+            if not data:
+                self._heard_end = True
+                return self._begin_grace()
+            room -= len(data)
+            self._heard = now
+            if ended := self._open(data):
+                return ended
+        late = now > self._heard + self._patience and not self._heard_end
+        return SILENT if late else 0
+
+    def _begin_grace(self) -> int:
+        if self._left is None:
+            if not self._grace:
+                return CLOSED
+            self._left = self._grace
+            self._in_grace = True
+        return 0
+
+    def _open(self, data: bytes) -> int:
+        if self._partial:
+            data = self._partial + data
+        whole = len(data) - len(data) % CELL_LEN
+        view = memoryview(data)
+        try:
+            for at in range(0, whole, CELL_LEN):
+                cell = view[at : at + CELL_LEN]
+                self._ring.put_come(self._opener.open_untrusted(cell))
+        except RemoteProtocolError:
+            return BROKEN
+        self._partial = data[whole:]
+        return 0
+
+    def _next(self, now: float) -> int:
+        """Seal the next cell, one ahead; after the last one, wait for the other side."""
+        if self._left is None:
+            self._ring.take(self._body)
+        elif self._left > 0:
+            self._left -= 1
+            self._ring.take(self._body)
+        elif self._left == 0:
+            self._left = -1
+            self._body[:] = CLOSE_BODY
+        else:
+            return self._finish(now)
+        self._sealed = self._sealer.seal(self._body)
+        return 0
+
+    def _finish(self, now: float) -> int:
+        if self._rest:
+            return 0
+        if not self._said_end:
+            self._said_end = True
+            self._wire.end_sending()
+            self._linger_until = now + self._linger_seconds if self._linger else now
+        return CLOSED if self._heard_end or now >= self._linger_until else 0

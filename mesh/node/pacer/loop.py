@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: MIT
+"""The pacer's loop: all lanes in the order of their instants.
+
+It sleeps until the next instant or a word of the main process, in a call that wakes to
+the microsecond (select(2); epoll counts in milliseconds).  A word is about the birth
+or the end of a link and never about mail, so it may take its time here.
+
+All links end before their next cell when this machine may not be the one that it was
+(a clone that goes on with the same keys would use a nonce twice): the sleep ended
+GAP_SECONDS late, the clock that counts suspended time moved against the one that does
+not, or the boot's id changed.
+"""
+
+import heapq
+import os
+import select
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from mesh.core.cellstream import CellOpener, CellSealer
+from mesh.core.clock import Clock, law_of
+from mesh.core.crypto import SystemEntropy
+from mesh.node.bare import BareWire
+from mesh.node.pacer.histogram import TRIAL, Histogram
+from mesh.node.pacer.lane import CLOSED, Lane
+from mesh.node.pacer.ring import Ring
+from mesh.node.pacer.word import NUMBER, Kind, Word, hear
+
+GAP_SECONDS: Final = 10.0
+"""A sleep that ends so late was no sleep of a loaded host: the machine stood still."""
+SUSPENDED_SECONDS: Final = 1.0
+TRIAL_SECONDS: Final = 0.001
+"""A sleep of the trial: long enough that the processor goes to rest."""
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+BOOT_ID_LEN: Final = 64
+LOOK_SECONDS: Final = 1.0
+"""Between two looks at the boot's id, and the longest sleep."""
+
+
+class Machine:
+    """Whether this is still the machine that it was."""
+
+    def __init__(self) -> None:
+        self._file: int | None = None
+        with suppress(OSError):  # /proc may not be there
+            self._file = os.open(BOOT_ID, os.O_RDONLY | os.O_CLOEXEC)
+        self._boot = self._read()
+        self._slept = self._suspended()
+        self._looked = time.monotonic()
+
+    def moved(self, due: float, now: float) -> bool:
+        """Whether the machine stood still, slept or was cloned; true once."""
+        if now - self._looked < LOOK_SECONDS:
+            return now - due > GAP_SECONDS
+        slept, boot = self._suspended(), self._read()
+        moved = (
+            now - due > GAP_SECONDS
+            or now - self._looked > GAP_SECONDS + LOOK_SECONDS
+            or slept - self._slept > SUSPENDED_SECONDS
+            or boot != self._boot
+        )
+        self._looked, self._slept, self._boot = now, slept, boot
+        return moved
+
+    def _suspended(self) -> float:
+        boot = time.clock_gettime(time.CLOCK_BOOTTIME)
+        return boot - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+    def _read(self) -> bytes:
+        return b"" if self._file is None else os.pread(self._file, BOOT_ID_LEN, 0)
+
+
+class Loop:
+    """All links of a node, and the word of its main process."""
+
+    def __init__(
+        self,
+        control: socket.socket,
+        moved: Callable[[float, float], bool],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._control = control
+        self._moved = moved
+        self._monotonic = monotonic
+        self._entropy = SystemEntropy()
+        self._lanes: dict[int, tuple[Lane, int]] = {}
+        self._dues: list[tuple[float, int]] = []
+        self._untold: list[int] = []
+        self._histogram: Histogram | None = None
+
+    def run(self) -> None:
+        """Serve until the main process is gone."""
+        while self.turn():
+            pass
+        for lane, _ in self._lanes.values():
+            lane.close(CLOSED)
+
+    def turn(self) -> bool:
+        """Sleep until something is due, and do it; False: the main process is gone."""
+        due = self._dues[0][0] if self._dues else None
+        now = self._monotonic()
+        wait = LOOK_SECONDS if due is None else min(LOOK_SECONDS, max(0.0, due - now))
+        heard, _, _ = select.select([self._control], [], [], wait)
+        now = self._monotonic()
+        if self._moved(now if due is None else due, now):
+            self._end_all()
+        if heard:
+            word = hear(self._control)
+            if word is None:
+                return False
+            self._take(word)
+        while self._dues and self._dues[0][0] <= (now := self._monotonic()):
+            self._serve(now)
+        if self._untold:
+            self._untold = [each for each in self._untold if not self._tell(each)]
+        return True
+
+    def _serve(self, now: float) -> None:
+        due, number = self._dues[0]
+        lane, klass = self._lanes.get(number, (None, 0))
+        if lane is None or lane.due != due:  # it was ended by a word
+            heapq.heappop(self._dues)
+            return
+        if self._histogram:
+            self._histogram.count(klass, now - due)
+        if lane.instant(now):
+            heapq.heappop(self._dues)
+            self._ended(number)
+            return
+        heapq.heapreplace(self._dues, (lane.due, number))
+        self._tell(number)
+
+    def _take(self, word: Word) -> None:
+        if word.kind == Kind.HELLO:
+            self._histogram = Histogram.attach(word.descriptors[0])
+            os.close(word.descriptors[0])
+            self._try_waking(self._histogram, word.value)
+            self._ended(0)
+        elif word.kind == Kind.ADD:
+            self._add(word)
+        elif word.number in self._lanes:
+            lane, _ = self._lanes[word.number]
+            if word.value:
+                lane.end_after(word.value, linger=word.kind == Kind.REPLACE)
+            else:
+                lane.close(CLOSED)
+                self._ended(word.number)
+
+    def _add(self, word: Word) -> None:
+        klass, clock = word.value >> 8, Clock(word.value & 0xFF)
+        connection, memory = word.descriptors
+        ring = Ring.attach(memory, klass)
+        os.close(memory)
+        sealer, opener = ring.take_keys()
+        now = self._monotonic()
+        lane = Lane(
+            wire=BareWire(socket.socket(fileno=connection)),
+            sealer=CellSealer(sealer),
+            opener=CellOpener(opener),
+            ring=ring,
+            law=law_of(clock, klass, self._entropy.key(), now),
+            klass=klass,
+            now=now,
+        )
+        self._lanes[word.number] = lane, klass
+        heapq.heappush(self._dues, (lane.due, word.number))
+
+    def _end_all(self) -> None:
+        for number, (lane, _) in list(self._lanes.items()):
+            lane.close(CLOSED)
+            self._ended(number)
+
+    def _try_waking(self, histogram: Histogram, wakes: int) -> None:
+        """Sleep so many times as before a cell, and count how late each one ends."""
+        for _ in range(wakes):
+            due = self._monotonic() + TRIAL_SECONDS
+            select.select([], [], [], TRIAL_SECONDS)
+            histogram.count(TRIAL, self._monotonic() - due)
+
+    def _ended(self, number: int) -> None:
+        self._lanes.pop(number, None)
+        if not self._tell(number):
+            self._untold.append(number)
+
+    def _tell(self, number: int) -> bool:
+        try:
+            self._control.send(NUMBER.pack(number), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # gone: the next word says so
+        return True

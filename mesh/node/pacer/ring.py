@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""The memory that the main process and the pacer share for one link.
+
+    page 0   counters, u64 in the machine's order   0 bodies put for sending     (main)
+                                                    1 of them taken              (pacer)
+                                                    2 bodies put that came       (pacer)
+                                                    3 of them taken              (main)
+                                                    4 why the link ended, 0: not (pacer)
+             octets 2,048 .. 2,111                  the sealer's key, the opener's,
+                                                    zeroed by the pacer when it has them
+    then     `out` slots of a page each, then `into` slots; a body at each one's start
+
+Each counter has one writer.  A slot is filled before its counter moves and zeroed by
+its reader before the counter that frees it does.  `take` copies a whole body always,
+of zeros when there is none, so that the sender's work does not depend on mail.
+
+The number of slots follows the class alone: `out` a quarter of a second, so that a
+main process that stalls leaves mail waiting and not the wire; `into` four seconds, in
+which it may stop without the pacer reading later (then the link is as good as silent).
+"""
+
+import mmap
+import os
+import threading
+from typing import Final
+
+from mesh.core.cell import BODY_LEN, PADDING
+from mesh.core.clock import rate_of
+from mesh.core.crypto import KEY_LEN, Key, Octets, wipe_buffer
+
+PAGE: Final = 4096
+KEYS_AT: Final = 2048
+OUT_SECONDS: Final = 0.25
+OUT_MIN: Final = 2
+OUT_MAX: Final = 48
+"""Bodies: all that was put must leave within the 64 cells that a replaced link has."""
+INTO_SECONDS: Final = 4.0
+INTO_MIN: Final = 16
+"""Bodies: with OUT_MIN and the first page 76 KiB a link, whatever its class."""
+
+_OUT_PUT, _OUT_TAKEN, _INTO_PUT, _INTO_TAKEN, _ENDED = range(5)
+
+
+def slots_of(klass: int) -> tuple[int, int]:
+    """How many slots a link of this class has: (out, into)."""
+    rate = rate_of(klass)
+    out = min(OUT_MAX, max(OUT_MIN, int(OUT_SECONDS * rate)))
+    return out, max(INTO_MIN, int(INTO_SECONDS * rate))
+
+
+class Ring:
+    """One link's shared memory, from either side."""
+
+    def __init__(self, memory: mmap.mmap | bytearray, klass: int) -> None:
+        self._out, self._into = slots_of(klass)
+        self._memory = memory
+        self._octets = memoryview(memory)
+        self._words = self._octets[: 8 * 8].cast("Q")
+        self._between = threading.Lock()
+
+    @classmethod
+    def create(cls, klass: int) -> tuple["Ring", int]:
+        """Make the memory; also its descriptor, to be handed over and closed."""
+        fd = os.memfd_create("mesh-link", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(fd, length_of(klass))
+            return cls.attach(fd, klass), fd
+        except OSError:
+            os.close(fd)
+            raise
+
+    @classmethod
+    def attach(cls, fd: int, klass: int) -> "Ring":
+        """Open the memory behind a descriptor."""
+        memory = mmap.mmap(fd, length_of(klass))
+        memory.madvise(mmap.MADV_DONTDUMP)
+        memory.madvise(mmap.MADV_DONTFORK)
+        return cls(memory, klass)
+
+    def close(self) -> None:
+        """Zero what is mine to zero, and let go of the memory."""
+        wipe_buffer(self._octets[KEYS_AT : KEYS_AT + 2 * KEY_LEN])
+        self._words.release()
+        self._octets.release()
+        if isinstance(self._memory, mmap.mmap):
+            self._memory.close()
+
+    # the main process
+
+    @property
+    def room(self) -> int:
+        """Bodies that may be put for sending now."""
+        return self._out - (self._words[_OUT_PUT] - self._words[_OUT_TAKEN])
+
+    def put(self, body: Octets) -> None:
+        """Add a body to send; the caller has looked at `room`."""
+        put = self._words[_OUT_PUT]
+        at = PAGE * (1 + put % self._out)
+        self._octets[at : at + BODY_LEN] = body
+        self._fence()
+        self._words[_OUT_PUT] = put + 1
+
+    def come(self) -> bytes | None:
+        """Take the next body that came; None: there is none."""
+        taken = self._words[_INTO_TAKEN]
+        if taken == self._words[_INTO_PUT]:
+            return None
+        self._fence()
+        at = PAGE * (1 + self._out + taken % self._into)
+        body = bytes(self._octets[at : at + BODY_LEN])
+        self._octets[at : at + BODY_LEN] = PADDING
+        self._fence()
+        self._words[_INTO_TAKEN] = taken + 1
+        return body
+
+    @property
+    def ended(self) -> int:
+        """Why the link ended, one of lane.py's; 0 while it lives."""
+        return self._words[_ENDED]
+
+    def put_keys(self, sealer: Key, opener: Key) -> None:
+        """Lay the two directions' keys down for the pacer."""
+        sealer.copy_into(self._octets[KEYS_AT : KEYS_AT + KEY_LEN])
+        opener.copy_into(self._octets[KEYS_AT + KEY_LEN : KEYS_AT + 2 * KEY_LEN])
+
+    # the pacer
+
+    def take_keys(self) -> tuple[Key, Key]:
+        """Take the sealer's and the opener's key out and zero them here."""
+        place = self._octets[KEYS_AT : KEYS_AT + 2 * KEY_LEN]
+        keys = Key.from_bytes(place[:KEY_LEN]), Key.from_bytes(place[KEY_LEN:])
+        wipe_buffer(place)
+        return keys
+
+    def take(self, body: bytearray) -> None:
+        """Copy the next body to send, or zeros, over `body`."""
+        taken = self._words[_OUT_TAKEN]
+        if taken == self._words[_OUT_PUT]:
+            body[:] = PADDING
+            return
+        self._fence()
+        at = PAGE * (1 + taken % self._out)
+        body[:] = self._octets[at : at + BODY_LEN]
+        self._octets[at : at + BODY_LEN] = PADDING
+        self._fence()
+        self._words[_OUT_TAKEN] = taken + 1
+
+    @property
+    def into_room(self) -> int:
+        """Bodies that came and that can be put now."""
+        return self._into - (self._words[_INTO_PUT] - self._words[_INTO_TAKEN])
+
+    def put_come(self, body: Octets) -> None:
+        """Add a body that came; the caller has looked at `into_room`."""
+        put = self._words[_INTO_PUT]
+        at = PAGE * (1 + self._out + put % self._into)
+        self._octets[at : at + BODY_LEN] = body
+        self._fence()
+        self._words[_INTO_PUT] = put + 1
+
+    def end(self, reason: int) -> None:
+        """Say why the link ended; nothing more comes."""
+        self._fence()
+        self._words[_ENDED] = reason
+
+    def _fence(self) -> None:
+        """Order what was written before this against what is written after.
+
+        x86 does so by itself; elsewhere two turns of a lock are a full barrier: what
+        stands before the first release and after the second acquire cannot pass.
+        """
+        with self._between:
+            pass
+        with self._between:
+            pass
+
+
+def length_of(klass: int) -> int:
+    """Octets of the memory of a link of this class."""
+    out, into = slots_of(klass)
+    return PAGE * (1 + out + into)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The pacer: its rings, lanes and words without a process, and the process itself."""

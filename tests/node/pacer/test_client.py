@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: MIT
+"""The pacer's process, with real sockets and in real time: what it carries, how it ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trio
+
+from mesh.core.cell import BODY_LEN, CELL_LEN, CLOSE_BODY, PADDING
+from mesh.core.clock import Clock
+from mesh.errors import ConfigError, RemoteProtocolError
+from mesh.node.pacer.client import GONE, MANY, Pacer
+from mesh.node.pacer.histogram import TRIAL
+from mesh.node.pacer.lane import BROKEN, CLOSED
+from mesh.node.port import Ending
+from mesh.node.wire import SocketWire
+from tests.harness import sessions
+
+KLASS = 9
+"""64 cells a second: seconds of real time are minutes of an ordinary link."""
+
+
+def body(number: int) -> bytes:
+    return number.to_bytes(4, "big").ljust(BODY_LEN, b"\1")
+
+
+class Box:
+    """The least inside that a carrier can have."""
+
+    def __init__(self) -> None:
+        self.to_send: list[bytes] = []
+        self.came: list[bytes] = []
+        self.ending: Ending | None = None
+        self.finished = False
+        self.refuses = False
+        self.heard = trio.Event()
+        self.on_data: Callable[[], None] = lambda: None
+
+    @property
+    def has_data(self) -> bool:
+        return bool(self.to_send)
+
+    def next_body(self) -> bytes:
+        return self.to_send.pop(0)
+
+    def receive_body(self, octets: bytes) -> None:
+        if self.refuses:
+            raise RemoteProtocolError("what no honest peer says")
+        self.came.append(octets)
+
+    def received(self) -> None:
+        self.heard.set()
+
+    @property
+    def words(self) -> list[bytes]:
+        return [octets for octets in self.came if octets != PADDING]
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        while not holds():
+            self.heard = trio.Event()
+            await self.heard.wait()
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        far, _ = server.accept()
+    return near, far
+
+
+class Ends:
+    """Both ends of one link, carried by one pacer."""
+
+    def __init__(self, nursery: trio.Nursery, pacer: Pacer, clock: Clock) -> None:
+        self.boxes = Box(), Box()
+        self.reasons: list[int | None] = [None, None]
+        self.ended = trio.Event(), trio.Event()
+        both = sessions("alpha", "bravo", clock=clock, klass=KLASS)
+        for side, sock in enumerate(tcp_pair()):
+            nursery.start_soon(self._run, pacer, side, both[side], SocketWire(sock))
+
+    async def _run(
+        self, pacer: Pacer, side: int, session: object, wire: object
+    ) -> None:
+        self.reasons[side] = await pacer.carry(wire, session, self.boxes[side])  # type: ignore[arg-type]
+        self.ended[side].set()
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[tuple[Pacer, trio.Nursery]]:
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            pacer = Pacer()
+            await nursery.start(pacer.run)
+            yield pacer, nursery
+            nursery.cancel_scope.cancel()
+
+
+def children() -> set[int]:
+    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    return {int(pid) for pid in listed.split()}
+
+
+@pytest.mark.parametrize("clock", [c for c in Clock if c is not Clock.GREEDY])
+async def test_what_is_said_arrives_in_order_between_zeros(clock: Clock) -> None:
+    async with running() as (pacer, nursery):
+        ends = Ends(nursery, pacer, clock)
+        said = [body(number) for number in range(40)]
+        for box in ends.boxes:
+            box.to_send = list(said)
+            box.on_data()
+        for box in ends.boxes:
+            await box.until(lambda box=box: len(box.words) == 40)  # type: ignore[misc]
+            assert box.words == said
+
+
+async def test_an_end_after_so_many_cells_and_a_last_one() -> None:
+    async with running() as (pacer, nursery):
+        ends = Ends(nursery, pacer, Clock.RENEWAL)
+        near, far = ends.boxes
+        await far.until(lambda: far.came)
+        near.to_send = [body(1)]
+        near.ending = Ending(10)
+        near.on_data()
+        await ends.ended[1].wait()
+        assert far.came[-1] == CLOSE_BODY
+        assert far.came.count(CLOSE_BODY) == 1
+        assert body(1) in far.came  # what was put before has left
+        await ends.ended[0].wait()
+        assert ends.reasons == [CLOSED, CLOSED]
+
+
+async def test_two_that_are_replaced_hear_each_other_out() -> None:
+    async with running() as (pacer, nursery):
+        ends = Ends(nursery, pacer, Clock.RENEWAL)
+        near, far = ends.boxes
+        await far.until(lambda: far.came)
+        near.ending = Ending(2, linger=True)
+        near.on_data()
+        await far.until(lambda: CLOSE_BODY in far.came)
+        assert ends.reasons[0] is None  # it still reads
+        far.to_send = [body(number) for number in range(20)]
+        far.on_data()
+        await near.until(lambda: len(near.words) == 20)
+        far.ending = Ending(2, linger=True)
+        far.on_data()
+        await ends.ended[0].wait()
+        await ends.ended[1].wait()
+        assert near.words[-1] == CLOSE_BODY
+
+
+async def test_what_an_inside_does_not_bear_ends_the_link() -> None:
+    async with running() as (pacer, nursery):
+        ends = Ends(nursery, pacer, Clock.RENEWAL)
+        ends.boxes[0].refuses = True
+        await ends.ended[0].wait()
+        await ends.ended[1].wait()
+        assert ends.reasons == [BROKEN, CLOSED]
+
+
+async def test_a_pacer_that_dies_takes_its_links_and_another_one_comes() -> None:
+    async with running() as (pacer, nursery):
+        (before,) = children()
+        ends = Ends(nursery, pacer, Clock.RENEWAL)
+        await ends.boxes[0].until(lambda: ends.boxes[0].came)
+        os.kill(before, signal.SIGKILL)
+        for ended in ends.ended:
+            await ended.wait()
+        assert ends.reasons == [GONE, GONE]
+        again = Ends(nursery, pacer, Clock.RENEWAL)
+        await again.boxes[1].until(lambda: again.boxes[1].came)
+        (after,) = children()
+        assert after != before
+
+
+async def test_the_wire_has_whole_cells_only_and_goes_on_while_we_do_nothing() -> None:
+    async with running() as (pacer, nursery):
+        near, far = tcp_pair()
+        ours, _ = sessions("alpha", "bravo", clock=Clock.RENEWAL, klass=KLASS)
+        box = Box()
+        box.to_send = [body(number) for number in range(100)]
+        nursery.start_soon(pacer.carry, SocketWire(near), ours, box)
+        await trio.lowlevel.checkpoint()
+        with far:
+            await trio.to_thread.run_sync(_read_cells, far, 10)
+            # The loop of this process stands still, as in a long fsync: cells come.
+            assert _read_cells(far, 40) == 40
+
+
+def _read_cells(sock: socket.socket, count: int) -> int:
+    octets = 0
+    while octets < count * CELL_LEN:
+        octets += len(sock.recv(count * CELL_LEN - octets))
+    return octets // CELL_LEN
+
+
+async def test_more_links_than_packets_at_a_time_are_all_looked_at() -> None:
+    async with running() as (pacer, nursery):
+        many = [Ends(nursery, pacer, Clock.RENEWAL) for _ in range(MANY)]
+        for ends in many:
+            for box in ends.boxes:
+                box.to_send = [body(1)]
+                box.on_data()
+        for ends in many:
+            for box in ends.boxes:
+                await box.until(lambda box=box: box.words)  # type: ignore[misc]
+
+
+async def test_the_trial_says_which_class_this_host_can_hold() -> None:
+    async with running() as (pacer, _):
+        assert sum(pacer.histogram.row(TRIAL)) > 0
+        pacer.check_class(Clock.RENEWAL, 0)
+        pacer.check_class(Clock.GREEDY, 15)
+        for _ in range(10_000):  # a host that wakes 3 ms late
+            pacer.histogram.count(TRIAL, 0.003)
+        pacer.check_class(Clock.RENEWAL, 5)
+        with pytest.raises(ConfigError, match=r"4096 us late.*: set 8,"):
+            pacer.check_class(Clock.RENEWAL, 9)
+
+
+async def test_lateness_of_one_in_a_thousand_counts() -> None:
+    async with running() as (pacer, _):
+        for _ in range(9_980):
+            pacer.histogram.count(9, 0.0)
+        assert not pacer.is_late(9)
+        for _ in range(20):
+            pacer.histogram.count(9, 0.1)
+        assert pacer.is_late(9)
+        assert not pacer.is_late(3)
+
+
+PARENT = """
+import signal, socket, sys, trio
+from mesh.core.clock import Clock
+from mesh.node.pacer.client import Pacer
+async def main():
+    async with trio.open_nursery() as nursery:
+        pacer = Pacer()
+        await nursery.start(pacer.run)
+        with open("/proc/self/task/%d/children" % __import__("os").getpid()) as file:
+            print(file.read(), flush=True)
+        await trio.sleep_forever()
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_it_dies_with_its_parent(number: signal.Signals) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(PARENT)], stdout=subprocess.PIPE
+    )
+    with parent:
+        assert parent.stdout
+        pid = int(parent.stdout.readline())
+        watch = os.pidfd_open(pid)
+        parent.send_signal(number)
+        parent.wait()
+        # A pidfd is readable when its process has ended; nobody here reaps it.
+        with suppress(ProcessLookupError):
+            import select
+
+            assert select.select([watch], [], [], 1.0)[0]
+        os.close(watch)

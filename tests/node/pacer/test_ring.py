@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""The memory between the two processes: nothing lost, nothing left behind."""
+
+from collections import deque
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.core.cell import BODY_LEN, PADDING
+from mesh.core.clock import rate_of
+from mesh.core.crypto import Key
+from mesh.node.pacer.ring import (
+    INTO_MIN,
+    INTO_SECONDS,
+    KEYS_AT,
+    OUT_MAX,
+    PAGE,
+    Ring,
+    length_of,
+    slots_of,
+)
+
+
+def body(number: int) -> bytes:
+    return number.to_bytes(8, "big") * (BODY_LEN // 8)
+
+
+@given(st.lists(st.sampled_from(["put", "take", "come", "put_come"]), max_size=200))
+def test_both_ways_are_queues_of_a_bounded_length(steps: list[str]) -> None:
+    ring = Ring(bytearray(length_of(3)), 3)
+    out_slots, into_slots = slots_of(3)
+    out: deque[bytes] = deque()
+    into: deque[bytes] = deque()
+    taken = bytearray(BODY_LEN)
+    for number, step in enumerate(steps, 1):
+        assert ring.room == out_slots - len(out)
+        assert ring.into_room == into_slots - len(into)
+        if step == "put" and ring.room:
+            ring.put(body(number))
+            out.append(body(number))
+        elif step == "take":
+            ring.take(taken)
+            assert taken == (out.popleft() if out else PADDING)
+        elif step == "put_come" and ring.into_room:
+            ring.put_come(body(number))
+            into.append(body(number))
+        elif step == "come":
+            assert ring.come() == (into.popleft() if into else None)
+
+
+def test_what_was_taken_is_zeroed() -> None:
+    memory = bytearray(length_of(3))
+    ring = Ring(memory, 3)
+    ring.put(b"\xaa" * BODY_LEN)
+    ring.put_come(b"\xaa" * BODY_LEN)
+    assert memory.count(0xAA) == 2 * BODY_LEN
+    ring.take(bytearray(BODY_LEN))
+    assert ring.come() == b"\xaa" * BODY_LEN
+    assert 0xAA not in memory
+
+
+def test_keys_pass_and_stay_nowhere() -> None:
+    memory = bytearray(length_of(0))
+    ring = Ring(memory, 0)
+    sealer, opener = Key.from_bytes(b"\xaa" * 32), Key.from_bytes(b"\xbb" * 32)
+    ring.put_keys(sealer, opener)
+    assert memory[KEYS_AT] == 0xAA
+    assert ring.take_keys() == (sealer, opener)
+    assert not any(memory)
+
+
+def test_the_two_ends_see_one_memory() -> None:
+    ours, fd = Ring.create(3)
+    theirs = Ring.attach(fd, 3)
+    ours.put_keys(Key(), Key())
+    theirs.put_come(body(7))
+    assert ours.come() == body(7)
+    assert ours.ended == 0
+    theirs.end(2)
+    assert ours.ended == 2
+    ours.close()
+    theirs.close()
+
+
+def test_keys_that_nobody_took_are_zeroed_at_the_end() -> None:
+    memory = bytearray(length_of(3))
+    ring = Ring(memory, 3)
+    ring.put_keys(Key.from_bytes(b"\xaa" * 32), Key.from_bytes(b"\xbb" * 32))
+    ring.close()
+    assert not any(memory)
+
+
+@pytest.mark.parametrize("klass", range(16))
+def test_slots_follow_the_class_alone(klass: int) -> None:
+    out, into = slots_of(klass)
+    assert 2 <= out <= OUT_MAX < 64  # what a replaced link has left
+    assert into == max(INTO_MIN, INTO_SECONDS * rate_of(klass))
+    if rate_of(klass) <= 1:
+        assert PAGE * (1 + out + into) <= 80_000
