@@ -64,8 +64,6 @@ def _untold(name: str, code: int) -> dict[str, Any]:
         "state": state,
         "links": [],
         "queue": queue,
-        "directory": None,
-        "notices": [],
     }
 
 
@@ -74,7 +72,7 @@ def _screen(status: Mapping[str, Any]) -> list[str]:
     up = sum(link["up"] for link in links)
     lines = [f"{status['name']}: {status['state']}, {up} of {len(links)} links up"]
     width = max((len(link["peer"]) for link in links), default=0)
-    directory = status["directory"]
+    directory = status.get("directory")
     shown = _fitting(
         [plain(_line(link, width)) for link in links], ROWS - 1 if directory else ROWS
     )

@@ -214,7 +214,7 @@ def status(
     """Build the object that `mesh status --json` prints.
 
     `directory` is the one in force (overview.py), `notices` what else an operator should
-    know, a line each.  Of several, no link is missing to a peer that has `gone` at the hour it published.
+    know, a line each; neither is there when there is none.  Of several, no link is missing to a peer that has `gone` at the hour it published.
     """
     wanted = [link for link in links if link.peer not in gone] or links
     return {
@@ -227,6 +227,8 @@ def status(
             "deferred": rough(queue.deferred),
             "corrupt": queue.corrupt,
         },
-        "directory": directory,
-        "notices": list(notices),
+    } | {
+        key: value
+        for key, value in (("directory", directory), ("notices", list(notices)))
+        if value
     }

@@ -132,8 +132,6 @@ def test_status_of_no_node_is_the_same_object(home: Path, capsys: Capture) -> No
         "state": "down",
         "links": [],
         "queue": {"waiting": None, "deferred": None, "corrupt": None},
-        "directory": None,
-        "notices": [],
     }
 
 
@@ -294,8 +292,6 @@ def test_the_object_of_json_is_exact(node: Node, capsys: Capture) -> None:
                     },
                 ],
                 "queue": {"waiting": 4, "deferred": 1, "corrupt": 1},
-                "directory": None,
-                "notices": [],
             },
             indent=2,
         )

@@ -177,8 +177,6 @@ def test_status_is_the_contracts() -> None:
             }
         ],
         "queue": {"waiting": 16, "deferred": 4, "corrupt": 5},
-        "directory": None,
-        "notices": [],
     }
     rounded = queue.rounded()
     assert rounded["corrupt"] == 5

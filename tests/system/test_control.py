@@ -178,7 +178,8 @@ def test_queue(pair: World) -> None:
     assert "name what to drop" in mesh(*dropped, code=64)
     assert "--yes" in mesh(*dropped, "--unrouted", code=64)
     mesh("peers", "remove", "-c", str(alpha.config), "bravo")
-    eventually("bravo is left", 10, lambda: not status(alpha, 0)["links"])
+    eventually("bravo is left", 10, lambda: up(alpha))
+    assert not status(alpha, 0)["links"]
     for _ in range(2):
         assert (
             mesh(*dropped, "--unrouted", "--yes") == "done: unrouted mail is dropped\n"

@@ -20,7 +20,7 @@ message_bytes = -1
 address = "nobody"
 deliver = "mbox:/var/mail/mix"
 [link]
-clock = "constant"
+clock = "sometimes"
 cells_per_second = 3
 [pool]
 kind = "timed"
