@@ -96,7 +96,7 @@ class Node:
         own = OwnCounter(state / "counter", time.time_ns())
         counters = PeerCounters(state / "counters")
         us = Us(config.node.name, config.node.network, config.own_addresses())
-        self._peers = Peers(config.peers_dir, us)
+        self._peers = Peers(config.peers_dir, us, state / "served")
         _check_readable(config.peers_dir)
         self._peers.poll()
         self._routing = Routing(config, lambda: self._peers.snapshot.directory)

@@ -20,8 +20,8 @@ nodes with one key, or one name with two keys: neither counts, for either may li
 Withheld from port 25, because a peer is or was lately to get it and not in clear:
 
     in .removed                   until its day; unreadable: what was known of it
-    of a peer that vanished       31 days, or until this process ends: somebody took the
-                                  file away by hand
+    of a peer that vanished       31 days: somebody took its file away by hand, or a start
+                                  cannot read it; served.py remembers
     of those that do not count    until one of them does
 
 `poll` costs one stat a file, and reads only what changed.  listing.py changes the folder.
@@ -52,6 +52,7 @@ from mesh.core.descriptor import (
 from mesh.core.directory import Directory, Listed
 from mesh.core.names import normalize_address
 from mesh.errors import DescriptorError
+from mesh.node.served import LISTED, read_served, write_served
 
 SUFFIX: Final = ".mesh"
 FILE_MAX_LEN: Final = 4_194_304
@@ -110,14 +111,18 @@ class _Entry:
 class Peers:
     """The folder, watched; call `poll` every second or so, from one thread."""
 
-    def __init__(self, folder: Path, us: Us) -> None:
+    def __init__(self, folder: Path, us: Us, served: Path | None = None) -> None:
+        """`served` is where the node remembers what peers serve; else nobody does."""
         self._folder = folder
         self._us = us
         self._entries: dict[str, _Entry] = {}
         self._trouble: str | None = None
         self._removed = _Entry(())
         self._withheld: dict[str, int] = {}
-        self._left: dict[str, int] = {}
+        self._served_path = served
+        self._served = read_served(served)
+        latest = int(time.time()) + WITHHELD_SECONDS
+        self._left = {a: min(day, latest) for (_, a), day in self._served.items()}
         self.snapshot = self._gather()
 
     def poll(self) -> bool:
@@ -143,14 +148,24 @@ class Peers:
 
     def _adopt(self) -> None:
         """Take up what is there; who vanished leaves nothing to port 25."""
-        before = self.snapshot.by_name
         self.snapshot = self._gather()
-        gone = before.keys() - self.snapshot.by_name.keys()
-        if gone:
-            until = int(time.time()) + WITHHELD_SECONDS
-            for name in gone:
-                self._left |= dict.fromkeys(before[name].counted, until)
+        by_name, now = self.snapshot.by_name, int(time.time())
+        left = {
+            who: min(until, now + WITHHELD_SECONDS)
+            for who, until in self._served.items()
+            if who[0] not in by_name and until > now
+        }
+        if left or self._left:
+            self._left = {address: until for (_, address), until in left.items()}
             self.snapshot = self._gather()
+        served = left | {
+            (name, address): LISTED
+            for name, one in by_name.items()
+            for address in one.counted
+        }
+        if served != self._served:
+            self._served = served
+            write_served(self._served_path, served)
 
     def _read_removed(self) -> bool:
         """Read what removed peers served, if it changed; unreadable: the last stays."""
