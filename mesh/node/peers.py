@@ -20,9 +20,9 @@ nodes with one key, or one name with two keys: neither counts, for either may li
 Withheld from port 25, because a peer is or was lately to get it and not in clear:
 
     in .removed                   until its day; unreadable: what was known of it
-    of a peer that vanished       31 days: somebody took its file away by hand, or a start
-                                  cannot read it; served.py remembers
-    of those that do not count    until one of them does
+    of a peer that vanished       awaited, 31 days: somebody took its file away by hand,
+                                  or a start cannot read it; served.py remembers
+    of those that do not count    awaited until one of them does
 
 `poll` costs one stat a file, and reads only what changed.  listing.py changes the folder.
 
@@ -238,7 +238,7 @@ class Peers:
             key for who, (_, one) in latest.items() for key in _claims(who[0], one)
         )
         good = []
-        withheld = self._left | self._withheld
+        awaited = {a: day for a, day in self._left.items() if a not in self._withheld}
         for name, identity in sorted(latest):
             file, one = latest[name, identity]
             if any(uses[key] > 1 for key in _claims(name, one)):
@@ -246,10 +246,10 @@ class Peers:
                     f"{self._folder / file}: {name}: another descriptor has its name or "
                     "one of its keys: `mesh peers remove` the false one"
                 )
-                withheld |= dict.fromkeys(one.counted, _UNDECIDED)
+                awaited |= dict.fromkeys(one.counted, _UNDECIDED)
             else:
                 good.append(one)
-        directory = Directory(self._us.serves, good, withheld)
+        directory = Directory(self._us.serves, good, self._withheld, awaited)
         mistakes += [_conflict(a, names) for a, names in directory.conflicts]
         return Snapshot(
             directory,
