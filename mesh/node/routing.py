@@ -86,13 +86,16 @@ class Routing:
             return route.name
         if isinstance(route, Conflict):
             return UNROUTED
-        _, at, domain = address.rpartition("@")
-        # Withheld is a peer's until lately: in clear only after 30 days.
         now = time.time()
+        # Withheld is a peer's until lately: in clear only after 30 days.
         if directory.is_withheld(address, now):
             return None
-        if directory.is_awaited(address, now):
-            return UNROUTED
+        return (
+            UNROUTED if directory.is_awaited(address, now) else self._way_out(address)
+        )
+
+    def _way_out(self, address: str) -> str | None:
+        _, at, domain = address.rpartition("@")
         if not (self._exit and at):
             return None
         return EXIT if self._smarthost and domain not in self._routes else EXIT + domain
