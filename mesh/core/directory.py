@@ -27,7 +27,8 @@ Our own remailers are one owner here: among them the exact address wins.
 
 Expired peers still own their addresses: their mail waits rather than leaks elsewhere.
 What a removed peer served is withheld for a while: nobody serves it, and it must not
-leave the mesh either, in clear and to whoever answers there.
+leave the mesh either, in clear and to whoever answers there.  Of a peer that is missing
+without having been removed it is awaited: mail is taken, and waits.
 Nothing here reads a clock or a file; who may sign a directory is trusted.py's.
 """
 
@@ -131,9 +132,11 @@ class Directory:
         ours: Mapping[str, int],
         peers: Iterable[Listed],
         withheld: Mapping[str, int] = _NOTHING,
+        awaited: Mapping[str, int] = _NOTHING,
     ) -> None:
-        """`withheld` has the UNIX time until which, of addresses and @domains."""
+        """Both have the UNIX time until which, of addresses and @domains."""
         self._withheld = withheld
+        self._awaited = awaited
         self._routes: dict[str, Route] = {a: Local(i) for a, i in ours.items()}
         self._claims: dict[str, set[str]] = {a: {_OURS} for a in ours}
         for peer in peers:
@@ -161,8 +164,11 @@ class Directory:
 
     def is_withheld(self, address: str, now: float) -> bool:
         """Whether a removed peer served this canonical address not long ago."""
-        places = (address, "@" + domain_of(address))
-        return any(now < self._withheld.get(place, 0) for place in places)
+        return _is_in(self._withheld, address, now)
+
+    def is_awaited(self, address: str, now: float) -> bool:
+        """Whether a peer that served it may come back any moment."""
+        return _is_in(self._awaited, address, now)
 
     def owners(self, address: str) -> frozenset[str]:
         """Names of the peers that a claim to this address would contradict; "" is us."""
@@ -183,3 +189,9 @@ class Directory:
         """Owners of the address and of the domain that contains it."""
         places = (address, "@" + domain_of(address))
         return frozenset(name for at in places for name in self._claims.get(at, ()))
+
+
+def _is_in(places: Mapping[str, int], address: str, now: float) -> bool:
+    """Whether an address, or its whole domain, is there for now."""
+    found = (places.get(place, 0) for place in (address, "@" + domain_of(address)))
+    return any(now < until for until in found)

@@ -15,7 +15,7 @@ nobody, as mesh-sendmail leaves it:
 A key's file is taken away under its lock, so not from a sender who is sealing to it
 (cli/dropoff.py), or by force from one who will not let go: a sender looks once more
 whether its key lies there when its message does.  A folder that stands in the way of a
-name is renamed aside.  Whoever may leave mail here may use up all keys.
+name, and is not empty, is renamed aside.  Whoever may leave mail here may use up all keys.
 
 Blocking: for a worker thread.
 """
@@ -254,12 +254,15 @@ class DropBox:
             os.close(fd)
 
     def _clear(self, name: str) -> None:
-        """Remove whatever has this name; a folder is renamed aside, unlooked at."""
+        """Remove whatever has this name; a folder with something in it goes aside."""
         try:
             os.unlink(name, dir_fd=self._fd)
         except FileNotFoundError:
             return
         except (IsADirectoryError, PermissionError):
+            with suppress(OSError):
+                os.rmdir(name, dir_fd=self._fd)
+                return
             aside = f"junk.{os.urandom(8).hex()}"
             with suppress(OSError):
                 os.rename(name, aside, src_dir_fd=self._fd, dst_dir_fd=self._fd)

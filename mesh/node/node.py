@@ -156,7 +156,9 @@ class Node:
             config.state_dir, us, time.time(), config.node.directory
         )
         self._tell_registry()
-        self._peers = Peers(config.peers_dir, us, self._registry)
+        self._peers = Peers(
+            config.peers_dir, us, self._registry, served=config.state_dir / "served"
+        )
         _check_readable(config.peers_dir)
         self._peers.poll()
 

@@ -22,9 +22,9 @@ says: what stands in peers.d wins.
 Withheld from port 25, because a peer is or was lately to get it and not in clear:
 
     in .removed                   until its day; unreadable: what was known of it
-    of a peer that vanished       31 days, or until this process ends: somebody took the
-                                  file away by hand
-    of those that do not count    until one of them does
+    of a peer that vanished       awaited, 31 days: somebody took its file away by hand,
+                                  or a start cannot read it; served.py remembers
+    of those that do not count    awaited until one of them does
     taken off by the signers      31 days (registry.py)
 
 `poll` costs one stat a file, and reads only what changed; but what changed may be ten
@@ -65,6 +65,7 @@ from mesh.node.removed import (
     read_distrusted,
     read_withheld,
 )
+from mesh.node.served import LISTED, read_served, write_served
 from mesh.node.whole import look_of, read_regular_untrusted
 
 SUFFIX: Final = ".mesh"
@@ -122,18 +123,22 @@ class Peers:
         us: Us,
         registry: Registry | None = None,
         unix_time: Callable[[], float] = lambda: time.time(),
+        served: Path | None = None,
     ) -> None:
+        """`served` is where the node remembers what peers serve; else nobody does."""
         self._folder = folder
         self._us = us
         self._registry = registry
         self._unix_time = unix_time
         self._entries: dict[str, _Entry] = {}
         self._trouble: str | None = None
-        self._withheld: dict[str, int] = {}
         self._removed = Note(folder / REMOVED_NAME, read_withheld)
         self._distrusted = Note(folder / DISTRUSTED_NAME, read_distrusted)
-        self._left: dict[str, int] = {}
         self._shared = Shared()
+        self._served_path = served
+        self._served = read_served(served)
+        latest = int(unix_time()) + WITHHELD_SECONDS
+        self._left = {a: min(day, latest) for (_, a), day in self._served.items()}
         self.snapshot = self._gather()
 
     def poll(self) -> bool:
@@ -169,14 +174,24 @@ class Peers:
 
     def _adopt(self) -> None:
         """Take up what is there; who vanished leaves nothing to port 25."""
-        before = self.snapshot.by_name
         self.snapshot = self._gather()
-        gone = before.keys() - self.snapshot.by_name.keys()
-        if gone:
-            until = int(self._unix_time()) + WITHHELD_SECONDS
-            for name in gone:
-                self._left |= dict.fromkeys(before[name].counted, until)
+        by_name, now = self.snapshot.by_name, int(self._unix_time())
+        left = {
+            who: min(until, now + WITHHELD_SECONDS)
+            for who, until in self._served.items()
+            if who[0] not in by_name and until > now
+        }
+        if left or self._left:
+            self._left = {address: until for (_, address), until in left.items()}
             self.snapshot = self._gather()
+        served = left | {
+            (name, address): LISTED
+            for name, one in by_name.items()
+            for address in one.counted
+        }
+        if served != self._served:
+            self._served = served
+            write_served(self._served_path, served)
 
     def _read_changed(self, stamps: dict[str, _Stamp]) -> bool:
         gone = self._entries.keys() - stamps.keys()
@@ -230,7 +245,8 @@ class Peers:
         )
         good: list[Listed] = []
         contested: set[object] = set()
-        withheld = {**self._shared.withheld, **self._left, **self._removed.value}
+        withheld = {**self._shared.withheld, **self._removed.value}
+        awaited = {a: day for a, day in self._left.items() if a not in withheld}
         for (name, _), (file, one) in sorted(latest.items(), key=lambda item: item[0]):
             if any(uses[key] > 1 for key in _claims(name, one)):
                 contested.update(_claims(name, one))
@@ -238,13 +254,13 @@ class Peers:
                     f"{self._folder / file}: {name}: another descriptor has its name or "
                     "one of its keys: `mesh peers remove` the false one"
                 )
-                withheld |= dict.fromkeys(one.counted, _UNDECIDED)
+                awaited |= dict.fromkeys(one.counted, _UNDECIDED)
             else:
                 good.append(one)
         if self._registry:
             self._registry.know({o.descriptor.identity: o.descriptor for o in good})
         found = blend(self._us, good, self._shared, self._distrusted.value, contested)
-        directory = Directory(self._us.serves, found.listed, withheld)
+        directory = Directory(self._us.serves, found.listed, withheld, awaited)
         return self._snapshot(found, directory, mistakes)
 
     def _snapshot(

@@ -5,7 +5,8 @@
     on the refuse list                      -               550
     a remailer's of this node               local:N         taken
     a peer's                                its name        taken
-    claimed by two                          ?               taken, and waits
+    claimed by two; of a peer whose file
+    is gone, cannot be read or is in doubt  ?               taken, and waits
     nobody's, exit = true                   exit:DOMAIN     taken, leaves by port 25
                       with a smarthost      exit:           but for the fixed routes
     a removed peer's, for 30 days           none            550
@@ -95,9 +96,17 @@ class Routing:
             return route.name
         if isinstance(route, Conflict):
             return UNROUTED
-        _, at, domain = address.rpartition("@")
+        now = time.time()
         # Withheld is a peer's until lately: in clear only after 30 days.
-        if not (self._exit and at) or directory.is_withheld(address, time.time()):
+        if directory.is_withheld(address, now):
+            return None
+        return (
+            UNROUTED if directory.is_awaited(address, now) else self._way_out(address)
+        )
+
+    def _way_out(self, address: str) -> str | None:
+        _, at, domain = address.rpartition("@")
+        if not (self._exit and at):
             return None
         return EXIT if self._smarthost and domain not in self._routes else EXIT + domain
 

@@ -149,6 +149,11 @@ def test_what_is_withheld_and_until_when() -> None:
     assert not directory.is_withheld("other@gone.test", 99)
     assert directory.is_withheld("any@all.test", 199)
     assert not Directory({}, []).is_withheld("mix@gone.test", 0)
+    assert not directory.is_awaited("mix@gone.test", 0)
+    missing = Directory({}, [], {}, withheld)
+    assert missing.is_awaited("mix@gone.test", 99)
+    assert not missing.is_awaited("mix@gone.test", 100)
+    assert not missing.is_withheld("mix@gone.test", 99)
     assert directory.route("mix@gone.test") is None
 
 

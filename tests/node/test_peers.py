@@ -4,6 +4,7 @@
 import errno
 import os
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Callable
@@ -394,8 +395,8 @@ def test_a_file_that_is_taken_away_by_hand_leaves_nothing_to_port_25(
     assert peers.poll()
     directory = peers.snapshot.directory
     assert directory.route("mix@bravo.test") is None
-    assert directory.is_withheld("mix@bravo.test", time.time() + 30 * DAY)
-    assert not directory.is_withheld("mix@bravo.test", time.time() + 32 * DAY)
+    assert directory.is_awaited("mix@bravo.test", time.time() + 30 * DAY)
+    assert not directory.is_awaited("mix@bravo.test", time.time() + 32 * DAY)
     (folder / "bravo.mesh").write_text(text_of("bravo"))
     assert peers.poll()
     assert peers.snapshot.directory.route("mix@bravo.test") == ToPeer("bravo")
@@ -409,6 +410,68 @@ def test_who_does_not_count_is_not_reached_in_clear(folder: Path) -> None:
     )
     directory = watch(folder).snapshot.directory
     assert directory.route("mix@bravo.test") is None
-    assert directory.is_withheld("mix@bravo.test", NOW + 1000 * DAY)
+    assert directory.is_awaited("mix@bravo.test", NOW + 1000 * DAY)
     (folder / "more.mesh").unlink()
     assert watch(folder).snapshot.directory.route("mix@bravo.test") == ToPeer("bravo")
+
+
+@pytest.mark.parametrize("damage", ["gone", "torn", "another's", "the folder's gone"])
+def test_a_start_remembers_what_peers_served(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, damage: str
+) -> None:
+    served = tmp_path_factory.mktemp("state") / "served"
+    path = folder / "bravo.mesh"
+    (folder / "carol.mesh").write_text(text_of("carol"))
+
+    def start() -> Peers:
+        peers = Peers(folder, US, served=served)
+        peers.poll()
+        return peers
+
+    def awaits(peers: Peers, after: float = 0.0) -> bool:
+        directory = peers.snapshot.directory
+        assert directory.route("mix@bravo.test") is None
+        return directory.is_awaited("mix@bravo.test", time.time() + after)
+
+    assert start().snapshot.directory.route("mix@bravo.test") == ToPeer("bravo")
+    assert stat.S_IMODE(served.stat().st_mode) == 0o600
+    text = path.read_text()
+    if damage == "torn":
+        path.write_text(text[:200])
+    elif damage == "another's":
+        path.write_text(text_of("dave"))
+    else:
+        path.unlink()
+    if damage == "the folder's gone":
+        (folder / "carol.mesh").unlink()
+    for peers in (start(), start()):  # one more does not forget it
+        assert awaits(peers, 29.0 * DAY)
+        assert not awaits(peers, 32.0 * DAY)
+    peers = start()
+    path.write_text(text)
+    assert peers.poll()
+    assert peers.snapshot.directory.route("mix@bravo.test") == ToPeer("bravo")
+    peers = start()
+    path.write_text(text_of("bravo", serves=("other@bravo.test",), serial=8))
+    assert peers.poll()
+    assert not awaits(peers)  # it says itself that it serves this no more
+    assert not awaits(start())
+
+
+def test_who_vanished_31_days_ago_is_forgotten(folder: Path) -> None:
+    served = folder / "served"
+    served.write_text("2020-01-01 carol mix@carol.test\n")
+    peers = Peers(folder, US, served=served)
+    peers.poll()
+    assert not peers.snapshot.directory.is_awaited("mix@carol.test", time.time())
+    assert served.read_text() == "9999-12-31 bravo mix@bravo.test\n"
+
+
+def test_who_was_removed_is_not_awaited(folder: Path) -> None:
+    peers = watch(folder)
+    (folder / ".removed").write_text("2099-01-01 mix@bravo.test\n")
+    (folder / "bravo.mesh").unlink()
+    assert peers.poll()
+    directory = peers.snapshot.directory
+    assert directory.is_withheld("mix@bravo.test", time.time())
+    assert not directory.is_awaited("mix@bravo.test", time.time())

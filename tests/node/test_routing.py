@@ -13,7 +13,7 @@ from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
 from mesh.errors import ConfigError
 from mesh.node.exchange import Exchange
 from mesh.node.qmgr import QueueManager
-from mesh.node.routing import LEFT, REFUSED, Routing, host_of
+from mesh.node.routing import LEFT, REFUSED, UNROUTED, Routing, host_of
 from tests.descriptors import signed
 from tests.harness import FixedEntropy, Patience, half, until
 
@@ -135,6 +135,21 @@ def test_who_wants_no_mail(tmp_path: Path) -> None:
     assert here.accepts("mix@bravo.test") == REFUSED
     assert here.accepts("she@else.test") is None
     assert here.mistakes == ()
+
+
+@pytest.mark.parametrize("delivery", ["", "exit = false", 'smarthost = "h:25"'])
+def test_mail_for_a_peer_that_is_missing_is_taken_and_waits(
+    tmp_path: Path, delivery: str
+) -> None:
+    settings = config(tmp_path, delivery)
+    removed = {"mix@gone.test": 2**62}
+    missing = {"@lost.test": 2**62, "mix@old.test": 1}
+    directory = Directory(settings.own_addresses(), [], removed, missing)
+    here = Routing(settings, lambda: directory)
+    assert here.route("Mix@Lost.test") == UNROUTED
+    assert here.accepts("mix@lost.test") is None
+    assert here.accepts("mix@gone.test") == NO_SUCH_RECIPIENT
+    assert (here.route("mix@old.test") is None) == ("exit" in delivery)
 
 
 def test_a_list_with_a_mistake_stops_the_start(tmp_path: Path) -> None:
