@@ -3,9 +3,9 @@
 
     1  send    the cell that was sealed ahead, one call; a remainder of the last one
                goes first; nothing while the kernel still holds more than a cell
-    2  read    everything that has come, as far as the ring has room (16 cells and
-               more: a peer that sends without end must not keep the other links'
-               cells from leaving), open it, and put it into the ring
+    2  read    everything that has come, one call, as far as the ring has room (16
+               cells and more: a peer that sends without end must not keep the other
+               links' cells from leaving), open it, and put it into the ring
     3  seal    the next body of the ring, or zeros, always copied: one cell ahead
     4  draw    the next instant
 
@@ -152,22 +152,17 @@ class Lane:
         return SILENT if now > self._moved + self._patience else 0
 
     def _read(self, now: float) -> int:
-        room = min(RECEIVE_MAX, CELL_LEN * self._ring.into_room)
         if self._heard_end:
-            room = 0
-        while room > 0:
-            data = self._wire.try_receive(room)
-            if data is None:
-                break
-            if not data:
-                self._heard_end = True
-                return self._begin_grace()
-            room -= len(data)
-            self._heard = now
-            if ended := self._open(data):
-                return ended
-        late = now > self._heard + self._patience and not self._heard_end
-        return SILENT if late else 0
+            return 0
+        room = min(RECEIVE_MAX, CELL_LEN * self._ring.into_room)
+        data = self._wire.try_receive(room) if room else None
+        if data is None:
+            return SILENT if now > self._heard + self._patience else 0
+        if not data:
+            self._heard_end = True
+            return self._begin_grace()
+        self._heard = now
+        return self._open(data)
 
     def _begin_grace(self) -> int:
         if self._left is None:
