@@ -21,7 +21,7 @@ from typing import Final
 
 import trio
 
-from mesh.core.clock import Clock, period_of
+from mesh.core.clock import CLASS_MAX, Clock, period_of, rate_of
 from mesh.core.handshake import Session
 from mesh.errors import ConfigError, RemoteProtocolError
 from mesh.node.pacer.histogram import TRIAL, Histogram, quantile
@@ -253,6 +253,15 @@ class Pacer:
         """Whether more than one cell in a thousand of this class left after T/30."""
         late = quantile(self.histogram.row(klass), LATE_SHARE)
         return late is not None and late > 2 * period_of(klass) / LATE_PART
+
+    def notices(self) -> list[str]:
+        """Give what the operator should know of each class whose cells are late."""
+        return [
+            f"cells of {rate_of(klass):g}/s leave late: this host is too busy, or this "
+            "rate too high for it"
+            for klass in range(CLASS_MAX + 1)
+            if self.is_late(klass)
+        ]
 
 
 async def _say_when_it_fits(

@@ -298,6 +298,8 @@ async def test_lateness_of_one_in_a_thousand_counts() -> None:
         for _ in range(20):
             pacer.histogram.count(9, 0.1)
         assert pacer.is_late(9)
+        (notice,) = pacer.notices()
+        assert notice.startswith("cells of 64/s leave late")
         assert not pacer.is_late(3)
 
 
