@@ -6,19 +6,22 @@
 
 Two nodes' pacers, each with its main process, on loopback; N links between them, idle
 or with mail in every cell, and beside them nothing or a busy loop on every core.  CPU
-is the kernel's count for the whole pacer process, a cell is one sent or one received.
-Memory a link is what the pacer's and the main process's private memory grew by since
-no link was there; the kernel's buffers are not in it.  Lateness is the pacer's own
-histogram, whose buckets double: a figure is a bucket's upper edge.
+is the scheduler's own count, in nanoseconds, for the whole process; a cell is one sent
+or one received.  Memory a link is the slope over the numbers of links of what a node's
+two processes have, in shares (PSS); the kernel's buffers are not in it.  At rest means
+a node that runs and has no peers.  Lateness is the pacer's own histogram, whose buckets
+double: a figure is a bucket's upper edge.
 """
 
 import argparse
 import json
 import os
+import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,12 +37,12 @@ from mesh.core.clock import Clock, class_of
 from mesh.core.crypto import Key, hash256
 from mesh.core.handshake import NO_DIRECTORY, PeerKeys, Session
 from mesh.node.pacer.client import Pacer
-from mesh.node.pacer.histogram import BUCKETS, quantile
+from mesh.node.pacer.histogram import quantile
 from mesh.node.port import Ending
 from mesh.node.wire import SocketWire
 
 SETTLE_SECONDS: Final = 3.0
-TICK: Final = os.sysconf("SC_CLK_TCK")
+REST_SECONDS: Final = 5.0
 BODY: Final = bytes([1, 0, 0, 0x0F, 0xEB]).ljust(BODY_LEN, b"x")
 SHARES: Final = (0.5, 0.99, 0.999)
 
@@ -47,11 +50,11 @@ SHARES: Final = (0.5, 0.99, 0.999)
 class Box:
     """A link's inside that always, or never, has something to say."""
 
-    ending: Ending | None = None
-    finished = False
-
     def __init__(self, busy: bool) -> None:
         self.has_data = busy
+        self.ending: Ending | None = None
+        self.finished = False
+        self.on_data: Callable[[], None] = self.received
 
     def next_body(self) -> bytes:
         """Give mail."""
@@ -62,9 +65,6 @@ class Box:
 
     def received(self) -> None:
         """Go on."""
-
-    def on_data(self) -> None:
-        """Be replaced by the carrier."""
 
 
 def session(number: int, side: int, clock: Clock, klass: int) -> Session:
@@ -85,15 +85,15 @@ def session(number: int, side: int, clock: Clock, klass: int) -> Session:
 
 
 def spent(pid: int) -> float:
-    """CPU seconds of a process so far, user and kernel."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    """CPU seconds of a process's threads so far, user and kernel."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
 
 
-def private(pid: int) -> int:
-    """Octets of memory that are this process's share (PSS)."""
+def memory(pid: int, what: str = "Pss") -> int:
+    """Octets of memory that are this process's share; Rss: that it can touch."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return 1024 * int(rollup.split("\nPss:")[1].split()[0])
+    return 1024 * int(rollup.split(f"\n{what}:")[1].split()[0])
 
 
 class Side:
@@ -109,8 +109,7 @@ class Side:
         args = self._args
         async with trio.open_nursery() as nursery:
             await nursery.start(self._pacer.run)
-            (pid,) = _children()
-            before = private(pid), private(os.getpid())
+            (pid,) = children(os.getpid())
             wires = await self._connect()
             for number, wire in enumerate(wires):
                 clock = Clock[args.clock.upper()]
@@ -118,9 +117,7 @@ class Side:
                 nursery.start_soon(self._pacer.carry, wire, ours, Box(args.busy))
             await trio.sleep(SETTLE_SECONDS + 2 / args.rate)
             told = await self._measure(pid)
-            told["pacer"], told["main"] = before
-            told["pacer_grew"] = private(pid) - before[0]
-            told["main_grew"] = private(os.getpid()) - before[1]
+            told["memory"] = memory(pid) + memory(os.getpid())
             print(json.dumps(told), flush=True)
             await trio.to_thread.run_sync(sys.stdin.read)
             nursery.cancel_scope.cancel()
@@ -137,8 +134,6 @@ class Side:
             print(listener.socket.getsockname()[1], flush=True)
             made = [(await listener.socket.accept())[0] for _ in range(args.count)]
             await listener.aclose()
-        import socket
-
         wires = [SocketWire(socket.socket(fileno=each.detach())) for each in made]
         for wire in wires:
             wire.fix_buffers()
@@ -158,9 +153,29 @@ class Side:
         }
 
 
-def _children() -> list[int]:
-    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-    return [int(pid) for pid in listed.split()]
+def children(pid: int) -> list[int]:
+    """Processes that a process's main thread started."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(each) for each in listed.split()]
+
+
+def at_rest() -> tuple[float, float]:
+    """Megabytes (RSS) of a node without peers: main process, pacer."""
+    mesh = [sys.executable, "-m", "mesh"]
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "node"
+        made = [*mesh, "init", str(home), "--name", "rest", "--address"]
+        made += ["127.0.0.1:0", "--remailer", "mix@rest.test"]
+        subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
+        node = subprocess.Popen(
+            [*mesh, "run", "-c", str(home / "node.toml")], stderr=subprocess.DEVNULL
+        )
+        time.sleep(REST_SECONDS)
+        (pacer,) = children(node.pid)
+        sizes = memory(node.pid, "Rss") / 1e6, memory(pacer, "Rss") / 1e6
+        node.terminate()
+        node.wait()
+    return sizes
 
 
 def _side(args: argparse.Namespace, side: int, *more: str) -> "subprocess.Popen[str]":
@@ -170,6 +185,12 @@ def _side(args: argparse.Namespace, side: int, *more: str) -> "subprocess.Popen[
     return subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+
+
+def _line(side: "subprocess.Popen[str]") -> str:
+    if side.stdout is None or not (line := side.stdout.readline()):
+        raise RuntimeError("a side of the run ended before its time")
+    return line.strip()
 
 
 def measure(
@@ -183,19 +204,15 @@ def measure(
     more = ["--count", str(count), *(["--busy"] if busy else [])]
     first = _side(args, 0, *more)
     try:
-        assert first.stdout is not None
-        port = first.stdout.readline().strip()
-        second = _side(args, 1, "--port", port, *more)
+        second = _side(args, 1, "--port", _line(first), *more)
         with first, second:
-            assert second.stdout is not None
-            told = [json.loads(end.stdout.readline()) for end in (first, second)]  # type: ignore[union-attr]
+            told = [json.loads(_line(end)) for end in (first, second)]
     finally:
         for burner in burners:
             burner.kill()
             burner.wait()
     counts = [sum(each) for each in zip(*(one["counts"] for one in told), strict=True)]
     cells = 2 * sum(counts)  # each instant sends one; as many are received
-    assert len(counts) == BUCKETS
     return {
         "links": count,
         "busy": busy,
@@ -203,8 +220,7 @@ def measure(
         "cells": cells,
         "us_a_cell": 1e6 * sum(one["cpu"] for one in told) / max(cells, 1),
         "main_us_a_cell": 1e6 * sum(one["main_cpu"] for one in told) / max(cells, 1),
-        "kb_a_link": sum(o["pacer_grew"] + o["main_grew"] for o in told) / 2000 / count,
-        "pacer_mb": max(one["pacer"] for one in told) / 1e6,
+        "memory": sum(one["memory"] for one in told) / len(told),
         "late_us": [round(1e6 * (quantile(counts, share) or 0)) for share in SHARES],
         "on_time": sum(counts) / 2 / (told[0]["seconds"] * args.rate * count),
     }
@@ -213,8 +229,8 @@ def measure(
 def _table(found: Sequence[dict[str, Any]], args: argparse.Namespace) -> Table:
     table = Table(title=f"{args.clock} links at {args.rate:g} cells/s")
     for name in (
-        "links", "mail", "cores", "pacer us/cell", "main us/cell", "kB/link",
-        "late us p50", "p99", "p99.9", "cells of its class",
+        "links", "mail", "cores", "pacer us/cell", "main", "late us p50", "p99",
+        "p99.9", "of its rate",
     ):  # fmt: skip
         table.add_column(name, justify="right")
     for one in found:
@@ -222,7 +238,7 @@ def _table(found: Sequence[dict[str, Any]], args: argparse.Namespace) -> Table:
             f"{one['links']:,}", "busy" if one["busy"] else "idle",
             "loaded" if one["load"] else "free",
             f"{one['us_a_cell']:.0f}", f"{one['main_us_a_cell']:.0f}",
-            f"{one['kb_a_link']:.0f}", *(f"{late:,}" for late in one["late_us"]),
+            *(f"{late:,}" for late in one["late_us"]),
             f"{one['on_time']:.1%}",
         )  # fmt: skip
     return table
@@ -250,33 +266,53 @@ def main() -> None:
         for busy in (False, True)
         for count in args.links.split(",")
     ]
-    found = []
     with Progress(console=Console(stderr=True)) as progress:
-        for run in progress.track(runs, description="links"):
-            found.append(measure(args, *run))
+        track = progress.track(runs, description="links")
+        found = [measure(args, *run) for run in track]
     Console().print(_table(found, args))
     print(f"limit for p99.9 (T/30): {1e6 / args.rate / 30:,.0f} us")
+    for name, slope in _slopes(found).items():
+        print(f"memory, {name}: {slope / 1000:.0f} kB a link")
+    print("at rest: main {:.1f} MB, pacer {:.1f} MB (RSS)".format(*at_rest()))
     if args.json:
         args.json.write_text(json.dumps(found, indent=1))
     if args.html:
         args.html.write_text(_page(found, args))
 
 
+def _name(one: dict[str, Any]) -> str:
+    cores = "loaded" if one["load"] else "free"
+    return f"{'busy' if one['busy'] else 'idle'}, cores {cores}"
+
+
+def _slopes(found: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Octets a link, between the smallest and the largest number of links."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for one in found:
+        runs.setdefault(_name(one), []).append(one)
+    slopes = {}
+    for name, each in runs.items():
+        few, many = each[0], each[-1]
+        if many["links"] > few["links"]:
+            more = many["links"] - few["links"]
+            slopes[name] = (many["memory"] - few["memory"]) / more
+    return slopes
+
+
 def _page(found: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
     def lines(key: str) -> dict[str, list[tuple[float, float]]]:
         curves: dict[str, list[tuple[float, float]]] = {}
         for one in found:
-            name = f"{'busy' if one['busy'] else 'idle'}, "
-            name += f"cores {'loaded' if one['load'] else 'free'}"
             value = one[key][-1] if key == "late_us" else one[key]
-            curves.setdefault(name, []).append((one["links"], value))
+            value = value / 1e6 if key == "memory" else value
+            curves.setdefault(_name(one), []).append((one["links"], value))
         return curves
 
     title = f"Standing links: {args.clock} at {args.rate:g} cells/s"
     return page(
         title,
         chart("CPU of the pacer, us a cell", "links", lines("us_a_cell")),
-        chart("memory, kB a link", "links", lines("kb_a_link")),
+        chart("memory of a node, MB", "links", lines("memory")),
         chart("lateness p99.9, us", "links", lines("late_us")),
     )
 

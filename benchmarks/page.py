@@ -3,12 +3,14 @@
 
 import html
 import math
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeAlias
 
 WIDTH: Final = 640
 HEIGHT: Final = 320
 MARGIN: Final = 56
+Place: TypeAlias = Callable[[float, float], tuple[float, float]]
+"""From a value to where it is drawn."""
 COLOURS: Final = ("#1b6ca8", "#c0392b", "#27805b", "#8e5ea2", "#b8860b", "#444444")
 
 
@@ -60,8 +62,7 @@ def chart(
     )
 
 
-def _axes(top: float, across: str, ticks: Sequence[float], place: object) -> str:
-    assert callable(place)
+def _axes(top: float, across: str, ticks: Sequence[float], place: Place) -> str:
     base = HEIGHT - MARGIN
     parts = [
         f'<path d="M{MARGIN} {MARGIN}V{base}H{WIDTH - MARGIN}" fill="none" '

@@ -83,7 +83,7 @@ IDLE: Final = Reply(421, "nothing was said for too long")
 class Control:
     """Answers on the control socket."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each part by name
         self,
         *,
         name: str,
@@ -96,11 +96,13 @@ class Control:
         notices: Callable[[], list[str]] = list,
         directory: Callable[[], dict[str, object] | None] = lambda: None,
         has_left: Callable[[], bool] = lambda: False,
+        ticked: Callable[[], list[str]] = list,
     ) -> None:
         """Give it all that it tells.
 
         `notices` are the node's own lines, live, `directory` what is in force, in brief,
-        `has_left` says whether the node has left.
+        `has_left` says whether the node has left, `ticked` are lines that change with
+        the counts only.
         """
         self._name, self._clock, self._klass = name, clock, klass
         self._peers = peers
@@ -112,7 +114,9 @@ class Control:
         self._has_left = has_left
         self._places = trio.CapacityLimiter(CONNECTIONS_MAX)
         self._dialogues = trio.CapacityLimiter(SESSIONS_MAX)
+        self._ticked = ticked
         self._queue = QueueFacts()
+        self._coarse: list[str] = []
 
     async def run(self, sock: socket.socket) -> None:
         """Accept on a listening socket, which it closes when it is cancelled."""
@@ -132,7 +136,7 @@ class Control:
     async def _tick_forever(self) -> None:
         due = trio.current_time()
         while True:
-            self._queue = self._count()
+            self._queue, self._coarse = self._count(), self._ticked()
             due += TICK_SECONDS
             await trio.sleep_until(due)
 
@@ -185,7 +189,7 @@ class Control:
         listed = [one.descriptor for one in self._peers.snapshot.by_name.values()]
         gone = {descriptor.name for descriptor in listed if descriptor.has_left(now)}
         links = [self._link(descriptor) for descriptor in listed]
-        notes = [*self._notices(), *self._peers.snapshot.mistakes]
+        notes = [*self._notices(), *self._coarse, *self._peers.snapshot.mistakes]
         notes += [
             f"{d.name} {'left' if d.name in gone else 'leaves'} the mesh at "
             f"{date(d.leaves)}"

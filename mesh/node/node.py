@@ -293,6 +293,7 @@ class Node:
             notices=lambda: [*self._routing.mistakes, *self._notices()],
             directory=lambda: self._registry.brief(time.time()),
             has_left=self._renewal.has_left,
+            ticked=self._pacer.notices if self._pacer else list,
         )
 
     async def _serve(

@@ -13,7 +13,7 @@ Without a pacer (tests with a fake clock) the very same lane runs here, woken by
 of padding when nothing left for T.
 
 A cell that does not open, a body that no honest peer seals, the end of the stream, or
-a peer silent for 8 T + 10 s end the link; the reason is one of a few words.
+a peer silent, or taking nothing, for 8 T + 10 s end the link; the reason is one of a few words.
 """
 
 from collections.abc import Mapping
@@ -49,6 +49,7 @@ _REASONS: Final[Mapping[int, str]] = {
     lanes.CLOSED: CLOSED,
     lanes.SILENT: SILENT,
     lanes.BROKEN: BROKEN,
+    lanes.STOPPED: STALLED,
     GONE: STALLED,
 }
 

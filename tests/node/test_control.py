@@ -50,6 +50,7 @@ class Operator:
         self.peers.poll()
         self.now = NOW
         self.notices: list[str] = []
+        self.ticked: list[str] = []
         self.has_left = False
         self._nursery = nursery
         self.control = Control(
@@ -61,6 +62,7 @@ class Operator:
             qmgr=alpha.qmgr,
             unix_time=lambda: self.now,
             notices=lambda: self.notices,
+            ticked=lambda: list(self.ticked),
             has_left=lambda: self.has_left,
         )
 
@@ -229,12 +231,14 @@ async def test_counts_change_on_ticks_only(
             alpha.submit(b"x\r\n", BRAVO)
         alpha.submit(b"x\r\n", "here@alpha.test", "gone@nowhere.test", "who@else.test")
         await until(lambda: alpha.spool.waiting == 6)
-        seen: set[tuple[int, float]] = set()
+        operator.ticked = ["late"]
+        seen: set[tuple[int, int, float]] = set()
         while trio.current_time() < start + TICK_SECONDS + 5:
-            queue = (await operator.ask(Ask.STATUS))["status"]["queue"]
-            seen.add((queue["waiting"], (trio.current_time() - start) // 590))
+            told = (await operator.ask(Ask.STATUS))["status"]
+            waiting, lines = told["queue"]["waiting"], len(told["notices"])
+            seen.add((waiting, lines, (trio.current_time() - start) // 590))
             await trio.sleep(7)
-        assert seen == {(0, 0.0), (0, 1.0), (8, 1.0)}
+        assert seen == {(0, 0, 0.0), (0, 0, 1.0), (8, 1, 1.0)}
         assert (await operator.ask(Ask.QUEUE))["queue"] == {
             "schema": 1,
             "waiting": 8,

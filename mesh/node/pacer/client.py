@@ -21,13 +21,13 @@ from typing import Final
 
 import trio
 
-from mesh.core.clock import Clock, period_of
+from mesh.core.clock import CLASS_MAX, Clock, period_of, rate_of
 from mesh.core.handshake import Session
 from mesh.errors import ConfigError, RemoteProtocolError
 from mesh.node.pacer.histogram import TRIAL, Histogram, quantile
 from mesh.node.pacer.lane import BROKEN
 from mesh.node.pacer.ring import Ring
-from mesh.node.pacer.word import NUMBER, Kind, say
+from mesh.node.pacer.word import NUMBER, REFUSED, Kind, say
 from mesh.node.parking import Parking
 from mesh.node.port import Ending, Port
 from mesh.node.wire import SocketWire
@@ -96,6 +96,7 @@ class Pacer:
         self._feeds: dict[int, Feed] = {}
         self._numbers = count(1)
         self._late_words: deque[tuple[Kind, int, int]] = deque()
+        self._giving = trio.Lock()
         self._started = trio.Event()
         self.histogram, self._memory = Histogram.create()
 
@@ -137,18 +138,8 @@ class Pacer:
         say(control, Kind.HELLO, value=TRIAL_WAKES, descriptors=[self._memory])
         while True:
             await trio.lowlevel.wait_readable(control)
-            numbers = set()
-            packets = 0
-            try:
-                while packets < MANY:
-                    packet = control.recv(NUMBER.size)
-                    if not packet:
-                        return
-                    numbers.add(NUMBER.unpack(packet)[0])
-                    packets += 1
-            except BlockingIOError:
-                pass
-            except OSError:
+            numbers = _packets(control)
+            if numbers is None:
                 return
             if 0 in numbers:
                 self._control = control
@@ -157,7 +148,11 @@ class Pacer:
                     status.started()
                     status = None
             self._say_late_words(control)
-            for number in self._feeds if packets == MANY else numbers:
+            for number in numbers:
+                if number & REFUSED and (feed := self._feeds.get(number ^ REFUSED)):
+                    feed.gone = True
+                    feed.changed.wake()
+            for number in self._feeds if len(numbers) == MANY else set(numbers):
                 if number in self._feeds:
                     self._feeds[number].changed.wake()
 
@@ -165,6 +160,7 @@ class Pacer:
         self._control = None
         self._started = trio.Event()
         self._late_words.clear()
+        trio.lowlevel.notify_closing(control)
         control.close()
         for feed in self._feeds.values():
             feed.gone = True
@@ -187,10 +183,11 @@ class Pacer:
 
         The wire is the pacer's from here on, the keys are its alone.
         """
-        while self._control is None:
-            await self._started.wait()
         number = next(self._numbers)
-        ring = self._give(self._control, number, wire, session)
+        async with self._giving:
+            while self._control is None:
+                await self._started.wait()
+            ring = await self._give(self._control, number, wire, session)
         if ring is None:
             return GONE
         feed = Feed(ring, port, lambda ending: self._end(number, ending))
@@ -204,25 +201,31 @@ class Pacer:
                 self._end(number, Ending(0))
             ring.close()
 
-    def _give(
+    async def _give(
         self, control: socket.socket, number: int, wire: SocketWire, session: Session
     ) -> Ring | None:
+        """Hand a link over; None: the pacer ended, or nothing is left for one more."""
         sealer, opener = session.sealer.surrender(), session.opener.surrender()
-        ring, memory = Ring.create(session.klass)
+        given = None
         try:
-            ring.put_keys(sealer, opener)
-            value = session.klass << 8 | session.clock
-            descriptors = [wire.socket.fileno(), memory]
-            say(control, Kind.ADD, number, value, descriptors)
-        except OSError:
-            ring.close()
+            ring, memory = Ring.create(session.klass)
+            try:
+                ring.put_keys(sealer, opener)
+                value = session.klass << 8 | session.clock
+                descriptors = [wire.socket.fileno(), memory]
+                await _say_when_it_fits(control, number, value, descriptors)
+                given = ring
+            finally:
+                os.close(memory)
+                if given is None:
+                    ring.close()
+        except (OSError, trio.ClosedResourceError):
             return None
         finally:
-            os.close(memory)
             wire.close()
             sealer.wipe()
             opener.wipe()
-        return ring
+        return given
 
     # lateness
 
@@ -250,6 +253,42 @@ class Pacer:
         """Whether more than one cell in a thousand of this class left after T/30."""
         late = quantile(self.histogram.row(klass), LATE_SHARE)
         return late is not None and late > 2 * period_of(klass) / LATE_PART
+
+    def notices(self) -> list[str]:
+        """Give what the operator should know of each class whose cells are late."""
+        return [
+            f"cells of {rate_of(klass):g}/s leave late: this host is too busy, or this "
+            "rate too high for it"
+            for klass in range(CLASS_MAX + 1)
+            if self.is_late(klass)
+        ]
+
+
+async def _say_when_it_fits(
+    control: socket.socket, number: int, value: int, descriptors: list[int]
+) -> None:
+    while True:
+        try:
+            say(control, Kind.ADD, number, value, descriptors)
+        except BlockingIOError:  # hundreds of links at once
+            await trio.lowlevel.wait_writable(control)
+        else:
+            return
+
+
+def _packets(control: socket.socket) -> list[int] | None:
+    """Numbers that the pacer said, MANY at most; None: it has ended."""
+    numbers: list[int] = []
+    with suppress(BlockingIOError):
+        while len(numbers) < MANY:
+            try:
+                packet = control.recv(NUMBER.size)
+            except ConnectionError:
+                return None
+            if not packet:
+                return None
+            numbers += NUMBER.unpack(packet)
+    return numbers
 
 
 def _nothing() -> None:

@@ -3,9 +3,9 @@
 
     1  send    the cell that was sealed ahead, one call; a remainder of the last one
                goes first; nothing while the kernel still holds more than a cell
-    2  read    everything that has come, as far as the ring has room (16 cells and
-               more: a peer that sends without end must not keep the other links'
-               cells from leaving), open it, and put it into the ring
+    2  read    everything that has come, one call, as far as the ring has room (16
+               cells and more: a peer that sends without end must not keep the other
+               links' cells from leaving), open it, and put it into the ring
     3  seal    the next body of the ring, or zeros, always copied: one cell ahead
     4  draw    the next instant
 
@@ -14,6 +14,8 @@ cell that says so, and nothing after it (FIN); a link that was replaced goes on
 reading until the other side has ended as well, so that what is on its way arrives.
 When the other side ends first, the cells of half a second still leave, in which the
 main process may say that it has more: at high rates it is later than the cells.
+
+A peer that sends nothing, or takes nothing, for 8 T + 10 s is dead.
 
 Invariant: there is no step here that mail makes or leaves out, and no instant at which
 anything is done but those that the clock drew.  The body's content is never looked at.
@@ -31,8 +33,8 @@ from mesh.node.pacer.ring import Ring
 
 DEAD_PERIODS: Final = 8
 DEAD_SECONDS: Final = 10.0
-"""A peer that sent nothing for 8 T + 10 s is dead: Erlang-4 gaps add up to 8 T once in
-10**15, and 10 s cover a stall of its host."""
+"""A peer that sent or took nothing for 8 T + 10 s is dead: Erlang-4 gaps add up to 8 T
+once in 10**15, and 10 s cover a stall of its host."""
 
 GRACE_SECONDS: Final = 0.5
 """A main process that is busy has taken up what it heard by then."""
@@ -40,6 +42,8 @@ GRACE_SECONDS: Final = 0.5
 CLOSED: Final = 1
 SILENT: Final = 2
 BROKEN: Final = 3
+STOPPED: Final = 4
+"""Whoever drives the lanes has ended."""
 LINGER_PERIODS: Final = 128
 """For the other side to end too: twice what it has left when both have agreed."""
 
@@ -80,7 +84,7 @@ class Lane:
         self._wire, self._ring, self._law = wire, ring, law
         self._sealer, self._opener = sealer, opener
         self._patience = DEAD_PERIODS * period_of(klass) + DEAD_SECONDS
-        self._heard = now
+        self._heard = self._moved = now
         self._body = bytearray(BODY_LEN)
         self._sealed = sealer.seal(self._body)
         self._rest = b""
@@ -113,9 +117,7 @@ class Lane:
 
     def instant(self, now: float) -> int:
         """Do what is to be done at `due`; 0, or why the link has ended."""
-        if self._sealed or self._rest:
-            self._send()
-        ended = self._read(now)
+        ended = self._send(now) or self._read(now)
         if not ended and not self._sealed:
             ended = self._next(now)
         if ended:
@@ -135,33 +137,32 @@ class Lane:
         self._body[:] = bytes(BODY_LEN)
         self._ring.end(reason)
 
-    def _send(self) -> None:
+    def _send(self, now: float) -> int:
         wire = self._wire
+        if not (self._sealed or self._rest):
+            return 0  # the last cell has left
         if wire.unsent() > CELL_LEN:
             self.skipped += 1
-            return
-        if not self._rest:
-            self._rest, self._sealed = self._sealed, b""
-        if self._rest:
+        else:
+            if not self._rest:
+                self._rest, self._sealed = self._sealed, b""
             self._rest = self._rest[wire.try_send(self._rest) :]
+            if not self._rest:
+                self._moved = now
+        return SILENT if now > self._moved + self._patience else 0
 
     def _read(self, now: float) -> int:
-        room = min(RECEIVE_MAX, CELL_LEN * self._ring.into_room - len(self._partial))
         if self._heard_end:
-            room = 0
-        while room > 0:
-            data = self._wire.try_receive(room)
-            if data is None:
-                break
-            if not data:
-                self._heard_end = True
-                return self._begin_grace()
-            room -= len(data)
-            self._heard = now
-            if ended := self._open(data):
-                return ended
-        late = now > self._heard + self._patience and not self._heard_end
-        return SILENT if late else 0
+            return 0
+        room = min(RECEIVE_MAX, CELL_LEN * self._ring.into_room)
+        data = self._wire.try_receive(room) if room else None
+        if data is None:
+            return SILENT if now > self._heard + self._patience else 0
+        if not data:
+            self._heard_end = True
+            return self._begin_grace()
+        self._heard = now
+        return self._open(data)
 
     def _begin_grace(self) -> int:
         if self._left is None:

@@ -3,12 +3,15 @@
 
 It sleeps until the next instant or a word of the main process, in a call that wakes to
 the microsecond (select(2); epoll counts in milliseconds).  A word is about the birth
-or the end of a link and never about mail, so it may take its time here.
+or the end of a link and never about mail, so it may take its time here; between two
+words all that was due has left, and no more, so that words are heard under any load.
 
-All links end before their next cell when this machine may not be the one that it was
+The process ends, with all its links, when this machine may not be the one that it was
 (a clone that goes on with the same keys would use a nonce twice): the sleep ended
 GAP_SECONDS late, the clock that counts suspended time moved against the one that does
-not, or the boot's id changed.
+not, or the boot's id changed.  Keys that wait in its control socket go with it, and the
+main process starts another one.  So does a word that it does not understand, and an
+error of its own: whatever ends the loop, each link says FIN and its keys are zeroed.
 """
 
 import heapq
@@ -16,7 +19,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -26,9 +29,9 @@ from mesh.core.clock import Clock, law_of
 from mesh.core.crypto import SystemEntropy
 from mesh.node.bare import BareWire
 from mesh.node.pacer.histogram import TRIAL, Histogram
-from mesh.node.pacer.lane import CLOSED, Lane
+from mesh.node.pacer.lane import CLOSED, STOPPED, Lane
 from mesh.node.pacer.ring import Ring
-from mesh.node.pacer.word import NUMBER, Kind, Word, hear
+from mesh.node.pacer.word import DESCRIPTORS_MAX, NUMBER, REFUSED, Kind, Word, hear
 
 GAP_SECONDS: Final = 10.0
 """A sleep that ends so late was no sleep of a loaded host: the machine stood still."""
@@ -38,37 +41,44 @@ TRIAL_SECONDS: Final = 0.001
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 BOOT_ID_LEN: Final = 64
 LOOK_SECONDS: Final = 1.0
-"""Between two looks at the boot's id, and the longest sleep."""
+"""The longest sleep."""
+
+
+def sleep(socks: Sequence[socket.socket], seconds: float) -> bool:
+    """Sleep so long or until a socket can be read; whether one can."""
+    return bool(select.select(socks, [], [], seconds)[0])
+
+
+def suspended() -> float:
+    """Seconds that this machine was suspended since its boot."""
+    boot = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return boot - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 class Machine:
     """Whether this is still the machine that it was."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, boot_id: Path = BOOT_ID, suspended: Callable[[], float] = suspended
+    ) -> None:
+        self._suspended = suspended
         self._file: int | None = None
         with suppress(OSError):  # /proc may not be there
-            self._file = os.open(BOOT_ID, os.O_RDONLY | os.O_CLOEXEC)
+            self._file = os.open(boot_id, os.O_RDONLY | os.O_CLOEXEC)
         self._boot = self._read()
-        self._slept = self._suspended()
-        self._looked = time.monotonic()
+        self._slept = suspended()
+        self._looked: float | None = None
 
     def moved(self, due: float, now: float) -> bool:
-        """Whether the machine stood still, slept or was cloned; true once."""
-        if now - self._looked < LOOK_SECONDS:
-            return now - due > GAP_SECONDS
-        slept, boot = self._suspended(), self._read()
-        moved = (
+        """Whether the machine stood still, slept or was cloned."""
+        looked = now if self._looked is None else self._looked
+        self._looked = now
+        return (
             now - due > GAP_SECONDS
-            or now - self._looked > GAP_SECONDS + LOOK_SECONDS
-            or slept - self._slept > SUSPENDED_SECONDS
-            or boot != self._boot
+            or now - looked > GAP_SECONDS + LOOK_SECONDS
+            or self._suspended() - self._slept > SUSPENDED_SECONDS
+            or self._read() != self._boot
         )
-        self._looked, self._slept, self._boot = now, slept, boot
-        return moved
-
-    def _suspended(self) -> float:
-        boot = time.clock_gettime(time.CLOCK_BOOTTIME)
-        return boot - time.clock_gettime(time.CLOCK_MONOTONIC)
 
     def _read(self) -> bytes:
         return b"" if self._file is None else os.pread(self._file, BOOT_ID_LEN, 0)
@@ -82,10 +92,12 @@ class Loop:
         control: socket.socket,
         moved: Callable[[float, float], bool],
         monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[Sequence[socket.socket], float], bool] = sleep,
     ) -> None:
         self._control = control
         self._moved = moved
         self._monotonic = monotonic
+        self._sleep = sleep
         self._entropy = SystemEntropy()
         self._lanes: dict[int, tuple[Lane, int]] = {}
         self._dues: list[tuple[float, int]] = []
@@ -93,28 +105,31 @@ class Loop:
         self._histogram: Histogram | None = None
 
     def run(self) -> None:
-        """Serve until the main process is gone."""
-        while self.turn():
-            pass
-        for lane, _ in self._lanes.values():
-            lane.close(CLOSED)
+        """Serve until the main process is gone, or the machine moved."""
+        try:
+            while self.turn():
+                pass
+        finally:
+            for lane, _ in self._lanes.values():
+                lane.close(STOPPED)
+            self._lanes.clear()
 
     def turn(self) -> bool:
-        """Sleep until something is due, and do it; False: the main process is gone."""
+        """Sleep until something is due, and do it; False: this process is to end."""
         due = self._dues[0][0] if self._dues else None
         now = self._monotonic()
         wait = LOOK_SECONDS if due is None else min(LOOK_SECONDS, max(0.0, due - now))
-        heard, _, _ = select.select([self._control], [], [], wait)
+        heard = self._sleep([self._control], wait)
         now = self._monotonic()
         if self._moved(now if due is None else due, now):
-            self._end_all()
+            return False
         if heard:
             word = hear(self._control)
             if word is None:
                 return False
             self._take(word)
-        while self._dues and self._dues[0][0] <= (now := self._monotonic()):
-            self._serve(now)
+        while self._dues and self._dues[0][0] <= now:
+            self._serve(self._monotonic())
         if self._untold:
             self._untold = [each for each in self._untold if not self._tell(each)]
         return True
@@ -141,7 +156,13 @@ class Loop:
             self._try_waking(self._histogram, word.value)
             self._ended(0)
         elif word.kind == Kind.ADD:
-            self._add(word)
+            try:
+                self._add(word)
+            except OSError:  # no memory or descriptors left, here or on the way
+                for fd in word.descriptors:
+                    with suppress(OSError):
+                        os.close(fd)
+                self._say(word.number | REFUSED)
         elif word.number in self._lanes:
             lane, _ = self._lanes[word.number]
             if word.value:
@@ -152,6 +173,8 @@ class Loop:
 
     def _add(self, word: Word) -> None:
         klass, clock = word.value >> 8, Clock(word.value & 0xFF)
+        if len(word.descriptors) != DESCRIPTORS_MAX:
+            raise OSError("the descriptors did not arrive")
         connection, memory = word.descriptors
         ring = Ring.attach(memory, klass)
         os.close(memory)
@@ -169,20 +192,18 @@ class Loop:
         self._lanes[word.number] = lane, klass
         heapq.heappush(self._dues, (lane.due, word.number))
 
-    def _end_all(self) -> None:
-        for number, (lane, _) in list(self._lanes.items()):
-            lane.close(CLOSED)
-            self._ended(number)
-
     def _try_waking(self, histogram: Histogram, wakes: int) -> None:
         """Sleep so many times as before a cell, and count how late each one ends."""
         for _ in range(wakes):
             due = self._monotonic() + TRIAL_SECONDS
-            select.select([], [], [], TRIAL_SECONDS)
+            self._sleep([], TRIAL_SECONDS)
             histogram.count(TRIAL, self._monotonic() - due)
 
     def _ended(self, number: int) -> None:
         self._lanes.pop(number, None)
+        self._say(number)
+
+    def _say(self, number: int) -> None:
         if not self._tell(number):
             self._untold.append(number)
 

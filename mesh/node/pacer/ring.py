@@ -35,6 +35,8 @@ OUT_MIN: Final = 2
 OUT_MAX: Final = 48
 """Bodies: all that was put must leave within the 64 cells that a replaced link has."""
 INTO_SECONDS: Final = 4.0
+MAP_LOCKED: Final = 0x2000
+"""mmap(2): never swapped; Python 3.11 has no name for it."""
 INTO_MIN: Final = 16
 """Bodies: with OUT_MIN and the first page 76 KiB a link, whatever its class."""
 
@@ -72,7 +74,14 @@ class Ring:
     @classmethod
     def attach(cls, fd: int, klass: int) -> "Ring":
         """Open the memory behind a descriptor."""
-        memory = mmap.mmap(fd, length_of(klass))
+        # All pages now: a first touch later would cost the instant at which it falls.
+        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+        try:
+            memory = mmap.mmap(fd, length_of(klass), flags | MAP_LOCKED)
+        except (
+            OSError
+        ):  # RLIMIT_MEMLOCK: swapping is the operator's matter, as for keys
+            memory = mmap.mmap(fd, length_of(klass), flags)
         memory.madvise(mmap.MADV_DONTDUMP)
         memory.madvise(mmap.MADV_DONTFORK)
         return cls(memory, klass)

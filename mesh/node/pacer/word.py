@@ -10,8 +10,9 @@ A SOCK_SEQPACKET pair, one word a packet, integers big-endian:
     3 REPLACE a link       likewise, but the other side is heard out
 
 The pacer answers with packets of one link's number each: "look at its ring"; 0 says
-that its trial is over.  One that does not fit is left out; the main process looks at
-all rings when many have come.
+that its trial is over, and a number with REFUSED that it could not take the link.  A
+"look" that does not fit is left out; the main process looks at all rings when many
+have come.
 """
 
 import enum
@@ -23,6 +24,8 @@ from typing import Final, NamedTuple
 WORD: Final = struct.Struct(">BII")
 NUMBER: Final = struct.Struct(">I")
 DESCRIPTORS_MAX: Final = 2
+REFUSED: Final = 1 << 31
+"""Added to a link's number."""
 
 
 class Kind(enum.IntEnum):
@@ -56,7 +59,10 @@ def say(
 
 def hear(sock: socket.socket) -> Word | None:
     """Receive one word; None: the other side is gone."""
-    data, descriptors, _, _ = socket.recv_fds(sock, WORD.size, DESCRIPTORS_MAX)
+    try:
+        data, descriptors, _, _ = socket.recv_fds(sock, WORD.size, DESCRIPTORS_MAX)
+    except OSError:  # it ended without having read all that we said
+        return None
     if len(data) != WORD.size:
         return None
     kind, number, value = WORD.unpack(data)

@@ -2,6 +2,7 @@
 """The pacer's process, with real sockets and in real time: what it carries, how it ends."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from mesh.core.cell import BODY_LEN, CELL_LEN, CLOSE_BODY, PADDING
 from mesh.core.clock import Clock
@@ -214,6 +216,68 @@ async def test_more_links_than_packets_at_a_time_are_all_looked_at() -> None:
                 await box.until(lambda box=box: box.words)  # type: ignore[misc]
 
 
+async def test_links_that_do_not_fit_at_once_are_given_one_after_the_other() -> None:
+    async with running() as (pacer, nursery):
+        (pid,) = children()
+        os.kill(pid, signal.SIGSTOP)
+        assert pacer._control is not None
+        pacer._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        many = [Ends(nursery, pacer, Clock.RENEWAL) for _ in range(20)]
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(pacer._feeds) < 40
+        os.kill(pid, signal.SIGCONT)
+        for ends in many:
+            for box in ends.boxes:
+                await box.until(lambda box=box: box.came)  # type: ignore[misc]
+
+
+async def test_links_that_wait_to_be_given_end_with_the_pacer() -> None:
+    async with running() as (pacer, nursery):
+        (pid,) = children()
+        os.kill(pid, signal.SIGSTOP)
+        assert pacer._control is not None
+        pacer._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        many = [Ends(nursery, pacer, Clock.RENEWAL) for _ in range(20)]
+        await trio.testing.wait_all_tasks_blocked()
+        held = len(pacer._feeds)
+        assert 0 < held < 40
+        os.kill(pid, signal.SIGKILL)
+        await trio.testing.wait_all_tasks_blocked()
+        while sum(each.is_set() for e in many for each in e.ended) <= held:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        ended = [r for e in many for r in e.reasons if r is not None]
+        assert set(ended) == {GONE}
+        # Those that were still with us live on with the next one.
+        left = [(e, side) for e in many for side in (0, 1) if e.reasons[side] is None]
+        for ends, side in left:
+            if ends.reasons[1 - side] is None:
+                box = ends.boxes[side]
+                await box.until(lambda box=box: box.came)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("whose", ["pacer", "ours"])
+async def test_a_link_too_many_ends_alone(whose: str) -> None:
+    async with running() as (pacer, nursery):
+        (pacers,) = children()
+        first = Ends(nursery, pacer, Clock.RENEWAL)
+        await first.boxes[0].until(lambda: first.boxes[0].came)
+        pid = pacers if whose == "pacer" else os.getpid()
+        wires = [SocketWire(sock) for sock in tcp_pair()]
+        one, other = sessions("alpha", "bravo", clock=Clock.RENEWAL, klass=KLASS)
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (4, before[1]))
+        try:
+            assert await pacer.carry(wires[0], one, Box()) == GONE
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        wires[1].close()
+        other.wipe()
+        for box in first.boxes:
+            count = len(box.came)
+            await box.until(lambda box=box, count=count: len(box.came) > count)  # type: ignore[misc]
+        assert first.reasons == [None, None]
+
+
 async def test_the_trial_says_which_class_this_host_can_hold() -> None:
     async with running() as (pacer, _):
         assert sum(pacer.histogram.row(TRIAL)) > 0
@@ -234,6 +298,8 @@ async def test_lateness_of_one_in_a_thousand_counts() -> None:
         for _ in range(20):
             pacer.histogram.count(9, 0.1)
         assert pacer.is_late(9)
+        (notice,) = pacer.notices()
+        assert notice.startswith("cells of 64/s leave late")
         assert not pacer.is_late(3)
 
 

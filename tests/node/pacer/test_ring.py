@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The memory between the two processes: nothing lost, nothing left behind."""
 
+import os
+import subprocess
+import sys
 from collections import deque
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -98,3 +102,31 @@ def test_slots_follow_the_class_alone(klass: int) -> None:
     assert into == max(INTO_MIN, INTO_SECONDS * rate_of(klass))
     if rate_of(klass) <= 1:
         assert PAGE * (1 + out + into) <= 80_000
+
+
+def locked() -> int:
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmLck:")[1].split()[0])
+
+
+def test_it_is_locked_and_all_there_from_the_beginning() -> None:
+    before = locked()
+    ring, fd = Ring.create(3)
+    assert locked() - before == length_of(3)
+    assert os.fstat(fd).st_blocks * 512 == length_of(3)
+    ring.close()
+    os.close(fd)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can lose CAP_IPC_LOCK")
+def test_without_a_right_to_lock_it_works() -> None:
+    code = """
+import os, resource
+from mesh.node.pacer.ring import Ring, length_of
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+os.setgid(65534)
+os.setuid(65534)
+ring, fd = Ring.create(3)
+assert os.fstat(fd).st_blocks * 512 == length_of(3)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
