@@ -45,6 +45,12 @@ class Verdict(enum.Enum):
     FORK = "fork"
     REFUSED = "refused"
 
+    @classmethod
+    def of(cls, error: DirectoryError) -> "Verdict":
+        """What such an error makes of it."""
+        kinds = {ForkError: cls.FORK, OlderError: cls.OLDER}
+        return kinds.get(type(error), cls.REFUSED)
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

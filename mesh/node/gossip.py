@@ -226,9 +226,8 @@ class Gossiping:
                     talk.wake()
 
     def _consider_boxes(self, boxes: list[bytes]) -> None:
-        for box in boxes:
-            with suppress(CannotCreateError, IoError):  # it comes again from another
-                self._registry.consider_descriptor(box, self._now())
+        with suppress(CannotCreateError, IoError):  # they come again from another
+            self._registry.consider_descriptors(boxes, self._now())
 
     async def _judge_document(self, talk: Talk, head: Head, octets: bytearray) -> None:
         good = await self._in_thread(self._consider_document, talk.name, head, octets)

@@ -527,7 +527,7 @@ async def test_what_is_judged_in_one_hop_is_bounded(
 
         monkeypatch.setattr(alpha.gossip, "_consider_boxes", noting)
         for name in names:
-            bravo.registry.consider_descriptor(signed(name, serial=8).box, NOW)
+            bravo.registry.consider_descriptors([signed(name, serial=8).box], NOW)
         await connect(links, alpha, bravo)
         await until(lambda: {alpha.newest(name) for name in names} == {8})
         assert sum(seen) == 9
