@@ -40,8 +40,8 @@ def test_the_first_needs_an_operator() -> None:
 def test_what_an_error_makes_of_an_offer() -> None:
     assert Verdict.of(ForkError("")) is Verdict.FORK
     assert Verdict.of(OlderError("")) is Verdict.OLDER
-    for error in (DirectoryError(""), ExpiredError("")):
-        assert Verdict.of(error) is Verdict.REFUSED
+    assert Verdict.of(ExpiredError("")) is Verdict.UNTIMELY
+    assert Verdict.of(DirectoryError("")) is Verdict.REFUSED
 
 
 def test_the_fingerprint_is_of_one_of_its_roots() -> None:
