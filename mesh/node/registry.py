@@ -145,7 +145,7 @@ class Registry:
             lines.append(
                 f"directory: the signers signed contradicting ones, kept in "
                 f"{self._archive.main.parent}/evidence ({', '.join(view.evidence)}): "
-                "show them the files; none is adopted before the version after the next"
+                "show them; adopt two versions more, then remove the files"
             )
         return lines
 

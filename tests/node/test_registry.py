@@ -578,3 +578,14 @@ def test_one_that_cannot_be_written_keeps_no_other_out(tmp_path: Path) -> None:
     for each in (node, opened(tmp_path)):
         assert serial_of(each, "bravo") == 7
         assert serial_of(each, "charlie") == 9
+
+
+def test_evidence_is_told_until_it_is_removed(tmp_path: Path) -> None:
+    node = begun(tmp_path, SECOND)
+    assert offer(node, FORK) is Verdict.FORK
+    (line,) = node.notices(NOW)
+    assert line.endswith("adopt two versions more, then remove the files")
+    for each in (tmp_path / "evidence").iterdir():
+        each.unlink()
+    node.poll(NOW)
+    assert node.notices(NOW) == []
