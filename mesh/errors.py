@@ -15,7 +15,7 @@
         DirectoryError        65   something signed does not hold
             DescriptorError        a descriptor
             OlderError             a directory below the one in force
-            ExpiredError           a directory past its time
+            ExpiredError           a directory past its time, or before it
             ForkError              two directories of one version: evidence
         ProtocolError              abstract
             LocalProtocolError 70  our own bug; never caught
@@ -117,7 +117,7 @@ class OlderError(DirectoryError):
 
 
 class ExpiredError(DirectoryError):
-    """A directory whose time has passed: the signers must sign the next."""
+    """A directory whose time has passed, or has not come: the next, or another clock."""
 
 
 class ForkError(DirectoryError):

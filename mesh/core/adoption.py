@@ -32,7 +32,7 @@ from mesh.core.descriptor import Descriptor
 from mesh.core.directory import Listed
 from mesh.core.document import Document
 from mesh.core.trusted import Trusted, begin_untrusted
-from mesh.errors import DirectoryError, ForkError, OlderError
+from mesh.errors import DirectoryError, ExpiredError, ForkError, OlderError
 
 
 class Verdict(enum.Enum):
@@ -43,7 +43,14 @@ class Verdict(enum.Enum):
     SAME = "same"
     OLDER = "older"
     FORK = "fork"
+    UNTIMELY = "untimely"
     REFUSED = "refused"
+
+    @classmethod
+    def of(cls, error: DirectoryError) -> "Verdict":
+        """What such an error makes of it."""
+        kinds = {ForkError: cls.FORK, OlderError: cls.OLDER, ExpiredError: cls.UNTIMELY}
+        return kinds.get(type(error), cls.REFUSED)
 
 
 @dataclass(frozen=True, slots=True)

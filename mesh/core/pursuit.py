@@ -25,6 +25,9 @@ nothing for 2 minutes, doubling with each failure, at most a day.  So liars who 
 send garbage keep three places from an honest majority for one fetch, not for ever, and
 cost a verification in minutes, then hours.
 
+A head whose time has passed, or has not come, is nobody's lie, and it may be our clock
+that is wrong: it is wanted again after an hour, by anybody's hand.
+
 Nothing here reads a clock, believes an octet, or keeps more than FETCHES_MAX documents.
 """
 
@@ -49,6 +52,8 @@ FAILED_SECONDS: Final = 60.0
 FAILED_DOUBLINGS_MAX: Final = 10
 """2**10 minutes are 17 hours; and that is how long an honest peer may be passed over."""
 REFUSED_MAX: Final = 8
+UNTIMELY_SECONDS: Final = 3600.0
+"""A clock that was wrong at the start is right by then; and it costs a verification."""
 SETTLED_MAX: Final = 64
 """Heads remembered, the last ones: whoever has more lies takes longer than that."""
 _NO_COPY: Final = bytes(COPY_LEN)
@@ -96,6 +101,7 @@ class Pursuit:
         self._peers: dict[bytes, _Peer] = {}
         self._fetches: dict[bytes, _Fetch] = {}
         self._settled: deque[Head] = deque(maxlen=SETTLED_MAX)
+        self._untimely: deque[tuple[Head, float]] = deque(maxlen=SETTLED_MAX)
 
     # what happens
 
@@ -164,6 +170,12 @@ class Pursuit:
             self._fail(peer, head, now)
         self._arrange(now)
 
+    def untimely(self, peer: bytes, head: Head, now: float) -> None:
+        """Say that a whole document is good, and not now."""
+        del self._fetches[peer]
+        self._untimely.append((head, now + UNTIMELY_SECONDS))
+        self._arrange(now)
+
     def put_off(self, peer: bytes, now: float) -> None:
         """Say that a whole document could not be judged: our own disk's fault."""
         del self._fetches[peer]
@@ -189,9 +201,11 @@ class Pursuit:
         known.not_before = now + minutes * FAILED_SECONDS
         known.refused.append(head)
 
-    def _wanted(self, head: Head) -> bool:
+    def _wanted(self, head: Head, now: float) -> bool:
         ours = self._ours
         if not ours.order or head in self._settled or head == ours:
+            return False
+        if any(head == known and now < until for known, until in self._untimely):
             return False
         return head.order >= ours.order
 
@@ -201,7 +215,7 @@ class Pursuit:
             known = self._peers[peer]
             if fetch.whole:
                 continue
-            if not self._wanted(fetch.head) or (
+            if not self._wanted(fetch.head, now) or (
                 known.linked and known.head != fetch.head
             ):
                 del self._fetches[peer]  # P1
@@ -217,7 +231,7 @@ class Pursuit:
             if known.linked
             and peer not in self._fetches
             and now >= known.not_before
-            and self._wanted(known.head)
+            and self._wanted(known.head, now)
             and known.head not in known.refused
         ]
         return sorted(may, key=lambda peer: self._claim(peer, haves))

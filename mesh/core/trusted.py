@@ -256,7 +256,7 @@ def _check_time(document: Document, now: float) -> None:
     """R11."""
     roster = document.roster
     if roster.issued > now + AHEAD_SECONDS:
-        raise DirectoryError(
+        raise ExpiredError(
             f"issued {date(roster.issued)}, in the future: set this machine's clock"
         )
     if roster.not_after < now:

@@ -226,23 +226,25 @@ class Gossiping:
                     talk.wake()
 
     def _consider_boxes(self, boxes: list[bytes]) -> None:
-        for box in boxes:
-            with suppress(CannotCreateError, IoError):  # it comes again from another
-                self._registry.consider_descriptor(box, self._now())
+        with suppress(CannotCreateError, IoError):  # they come again from another
+            self._registry.consider_descriptors(boxes, self._now())
 
     async def _judge_document(self, talk: Talk, head: Head, octets: bytearray) -> None:
-        good = await self._in_thread(self._consider_document, talk.name, head, octets)
+        came = await self._in_thread(self._consider_document, talk.name, head, octets)
         now = trio.current_time()
-        if good is None:
+        if came is None:
             self._pursuit.put_off(talk.identity, now)
+        elif came is Verdict.UNTIMELY:
+            self._pursuit.untimely(talk.identity, head, now)
         else:
+            good = came is not Verdict.REFUSED
             self._pursuit.judged(talk.identity, head, now, good=good)
         self._ask()
 
     def _consider_document(
         self, name: str, head: Head, octets: bytearray
-    ) -> bool | None:
-        """Whether it is what it was said to be; the registry does the rest.
+    ) -> Verdict | None:
+        """What became of it; refused is also what is not what it was said to be.
 
         None: our disk does not let us know.
         """
@@ -250,14 +252,14 @@ class Gossiping:
             with calm_for(len(octets)):
                 document = from_octets_untrusted(bytes(octets))
                 if Head(*document.head) != head:
-                    return False
+                    return Verdict.REFUSED
                 where, now = f"directory from {name}", self._now()
                 outcome = self._registry.consider_document(document, where, now)
         except DirectoryError:
-            return False
+            return Verdict.REFUSED
         except (CannotCreateError, IoError):
             return None
-        return outcome.verdict is not Verdict.REFUSED
+        return outcome.verdict
 
     # what we have
 

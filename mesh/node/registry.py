@@ -20,10 +20,11 @@ for a verification, for another process: it is a thread's work, never the Trio t
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from mesh.core.adoption import Offer, Outcome, Verdict, judge_untrusted, released
 from mesh.core.descriptor import Descriptor, from_box_untrusted
@@ -37,7 +38,7 @@ from mesh.core.document import (
 from mesh.core.overview import brief
 from mesh.core.sources import Shared
 from mesh.core.trusted import Member, Trusted
-from mesh.errors import DirectoryError, ForkError, OlderError
+from mesh.errors import DirectoryError, ForkError, IoError
 from mesh.node.archive import Archive, placed, read_text_untrusted
 from mesh.node.calm import calm_for
 from mesh.node.watched import Watched
@@ -144,7 +145,7 @@ class Registry:
             lines.append(
                 f"directory: the signers signed contradicting ones, kept in "
                 f"{self._archive.main.parent}/evidence ({', '.join(view.evidence)}): "
-                "show them the files; none is adopted before the version after the next"
+                "show them; adopt two versions more, then remove the files"
             )
         return lines
 
@@ -175,13 +176,12 @@ class Registry:
 
     def tell_own(self, descriptor: Descriptor) -> bool:
         """Learn our own current descriptor; whether it changed anything."""
-        with self._turn:
+        with self._told(), self._turn:
             if self._own == descriptor:
                 return False
             self._own = descriptor
             view = self._view
             self._show(replace(view, trusted=view.trusted.renewed([descriptor])))
-        self._changed()
         return True
 
     def consider_document(
@@ -204,12 +204,7 @@ class Registry:
             return self._offer(offered, where, now, begin, root)
 
     def _offer(
-        self,
-        offered: bytes | str | Document,
-        where: str,
-        now: float,
-        begin: bool,
-        root: str | None,
+        self, offered: bytes | str | Document, where: str, now: float, *typed: Any
     ) -> Outcome:
         try:
             if isinstance(offered, bytes):
@@ -218,48 +213,37 @@ class Registry:
                 offered = parse_untrusted(offered, where)
         except DirectoryError as error:
             return Outcome(Verdict.REFUSED, placed(where, error))
-        with self._turn, self._archive.lock():
+        with self._told(), self._turn, self._archive.lock():
             self._reload(now)
             try:
-                outcome = Outcome(self._consider(Offer(offered, begin, root), now))
+                outcome = Outcome(self._consider(Offer(offered, *typed), now))
             except DirectoryError as error:
                 if isinstance(error, ForkError):
                     self._keep_evidence(offered)
-                outcome = Outcome(_verdict(error), placed(where, error))
+                outcome = Outcome(Verdict.of(error), placed(where, error))
             self._stamp = self._archive.stamp()
-        if outcome.changed:
-            self._changed()
         return outcome
 
-    def consider_descriptor(self, box: bytes, now: float) -> bool:
-        """Offer what a node says of itself; True when it is taken.
+    def consider_descriptors(self, boxes: Iterable[bytes], now: float) -> int:
+        """Offer what nodes say of themselves; how many are taken, settled once for all.
 
-        It must be of a listed node, valid now, and later than what we have.
+        Each must be of a listed node, valid now, and later than what we have; what the
+        disk refuses comes again.  Raises CannotCreateError.
         """
-        try:
-            descriptor = from_box_untrusted(box)
-        except DirectoryError:
-            return False
-        if descriptor.network != self.us.network or not descriptor.valid_at(now):
-            return False
-        with self._turn, self._archive.lock():
+        read = filter(None, map(_read_untrusted, boxes))
+        ours = (one for one in read if one.network == self.us.network)
+        offered = [one for one in ours if one.valid_at(now)]
+        with self._told(), self._turn, self._archive.lock():
             self._reload(now)
-            view = self._taken(descriptor)
-            if view is None:
-                return False
-            self._archive.shelve(descriptor)
-            self._show(view)
-        self._changed()
-        return True
+            return self._take(offered)
 
     def poll(self, now: float) -> bool:
         """Look whether a command or the watched file brings another; True if so."""
         before = self._view
-        with self._turn:
+        with self._told(), self._turn:
             if self._archive.stamp() != self._stamp:
                 with self._archive.lock():
                     self._reload(now)
-                self._changed()
         if self._watched:
             self._watched.poll(
                 now, lambda text, where: self.consider_document(text, where, now)
@@ -296,25 +280,35 @@ class Registry:
         known = [*self.members.values(), *self._view.loose.values()]
         return [*known, self._own] if self._own else known
 
-    def _taken(self, descriptor: Descriptor) -> _View | None:
-        """What is known with this one in it; None when it has no place, or is no later."""
-        view, who = self._view, descriptor.identity
-        if who in view.trusted.members:
-            trusted = view.trusted.renewed([descriptor])
-            if trusted is view.trusted:
-                return None
-            view = replace(view, trusted=trusted)
-            if trusted.members[who].descriptor != descriptor:
-                self._show(view)  # it claims another's key: that is to be told
-                return None
-            return view
-        listed = self._by_hand.get(who)
-        if listed is None or descriptor.name != listed.name:
-            return None
-        held = _later(view.loose.get(who), listed)
-        if descriptor.serial <= held.serial:
-            return None
-        return replace(view, loose={**view.loose, who: descriptor})
+    def _take(self, offered: list[Descriptor]) -> int:
+        """Take those that are later and stand; how many."""
+        view, taken = self._with(offered)
+        kept = [one for one in taken if self._shelve(one)]
+        view = view if kept == taken else self._with(kept)[0]
+        if view is not self._view:
+            self._show(view)
+        return len(kept)
+
+    def _shelve(self, one: Descriptor) -> bool:
+        with suppress(IoError):
+            self._archive.shelve(one)
+            return True
+        return False
+
+    def _with(self, offered: list[Descriptor]) -> tuple[_View, list[Descriptor]]:
+        """What is known with these in it, and which of them it has."""
+        view, loose = self._view, dict(self._view.loose)
+        for one in offered:
+            listed = self._by_hand.get(one.identity)
+            if one.identity not in view.trusted.members and listed:
+                held = _later(loose.get(one.identity), listed)
+                if one.name == listed.name and one.serial > held.serial:
+                    loose[one.identity] = one
+        trusted = view.trusted.renewed(offered)
+        if trusted is not view.trusted or loose != view.loose:
+            view = replace(view, trusted=trusted, loose=loose)
+        has = {**loose, **{w: m.descriptor for w, m in trusted.members.items()}}
+        return view, [one for one in offered if has.get(one.identity) is one]
 
     def _load(self, now: float) -> None:
         """Read everything."""
@@ -374,9 +368,15 @@ class Registry:
         evidence = tuple(path.name for path in self._archive.evidence())
         self._view = replace(view, shared=shared, evidence=evidence)
 
-    def _changed(self) -> None:
-        for call in self.on_change:
-            call()
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tell of whatever is shown meanwhile: also of what a command had changed."""
+        before = self._view
+        try:
+            yield
+        finally:
+            for call in self.on_change if self._view is not before else ():
+                call()
 
 
 def _listed(member: Member) -> Listed:
@@ -387,14 +387,14 @@ def _listed(member: Member) -> Listed:
     return Listed(descriptor, member.addresses, frozenset(member.entry.hosts))
 
 
+def _read_untrusted(box: bytes) -> Descriptor | None:
+    with suppress(DirectoryError):
+        return from_box_untrusted(box)
+    return None
+
+
 def _later(one: Descriptor | None, listed: Descriptor) -> Descriptor:
     """What counts of one that was offered and the one that peers.d lists."""
     if one is None or one.name != listed.name:
         return listed
     return max(listed, one, key=lambda descriptor: descriptor.serial)
-
-
-def _verdict(error: DirectoryError) -> Verdict:
-    if isinstance(error, ForkError):
-        return Verdict.FORK
-    return Verdict.OLDER if isinstance(error, OlderError) else Verdict.REFUSED

@@ -14,7 +14,7 @@ from mesh.core.adoption import (
 )
 from mesh.core.document import Document
 from mesh.core.trusted import Trusted, begin_untrusted
-from mesh.errors import DirectoryError, ForkError, OlderError
+from mesh.errors import DirectoryError, ExpiredError, ForkError, OlderError
 from tests.descriptors import NOW, signed
 from tests.directories import directory, drafted, forged, members
 
@@ -35,6 +35,13 @@ def test_the_first_needs_an_operator() -> None:
     with pytest.raises(DirectoryError, match=r"no directory is in force: compare .*"):
         judge(NONE, Offer(FIRST))
     assert judge(NONE, Offer(FIRST, typed=True)) == (Verdict.ADOPTED, held())
+
+
+def test_what_an_error_makes_of_an_offer() -> None:
+    assert Verdict.of(ForkError("")) is Verdict.FORK
+    assert Verdict.of(OlderError("")) is Verdict.OLDER
+    assert Verdict.of(ExpiredError("")) is Verdict.UNTIMELY
+    assert Verdict.of(DirectoryError("")) is Verdict.REFUSED
 
 
 def test_the_fingerprint_is_of_one_of_its_roots() -> None:

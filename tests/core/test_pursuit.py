@@ -18,6 +18,7 @@ from mesh.core.pursuit import (
     RETURN_SECONDS,
     SETTLED_MAX,
     SLOWEST_SHARE,
+    UNTIMELY_SECONDS,
     Pursuit,
     Wish,
 )
@@ -273,6 +274,23 @@ def test_what_our_own_disk_could_not_take_is_fetched_again_later() -> None:
     pursuit.put_off(A, 1)
     assert not asked(pursuit)
     pursuit.tick(1 + FAILED_SECONDS)
+    assert asked(pursuit) == {A: NEXT}
+    assert not pursuit._peers[A].failures
+
+
+def test_what_is_not_of_this_time_is_asked_for_again_in_an_hour_of_anybody() -> None:
+    pursuit = make()
+    for peer in (A, B):
+        pursuit.heard(peer, NEXT, PACE, 0)
+    assert whole(pursuit, A, part(NEXT, 0, b"x", 1)) == b"x"
+    pursuit.untimely(A, NEXT, 1)
+    assert not asked(pursuit)
+    pursuit.heard(C, head(9), PACE, 2)
+    assert asked(pursuit) == {C: head(9)}
+    pursuit.heard(C, NEXT, PACE, 3)
+    pursuit.tick(UNTIMELY_SECONDS)
+    assert not asked(pursuit)
+    pursuit.tick(1 + UNTIMELY_SECONDS)
     assert asked(pursuit) == {A: NEXT}
     assert not pursuit._peers[A].failures
 

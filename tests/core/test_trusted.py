@@ -319,7 +319,8 @@ def test_r11_expired() -> None:
 def test_r11_from_the_future() -> None:
     start = V2.roster.issued - AHEAD_SECONDS
     assert T1.update_untrusted(V2, start).head == V2.head
-    refuses(T1, V2, "in the future: set this machine's clock", start - 1)
+    why = "in the future: set this machine's clock"
+    refuses(T1, V2, why, start - 1, kind=ExpiredError)
 
 
 def test_r11_what_is_in_force_stays_so_when_it_expires() -> None:

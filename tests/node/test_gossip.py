@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from mesh.core.adoption import Verdict
 from mesh.core.cell import CELL_LEN, PADDING, BodyWriter, Kind, parse_untrusted
 from mesh.core.clock import Clock
 from mesh.core.document import Document, to_octets
@@ -26,10 +27,11 @@ from mesh.core.frames import (
 )
 from mesh.core.handshake import Session
 from mesh.core.ledger import node_of
+from mesh.core.pursuit import UNTIMELY_SECONDS
 from mesh.core.strand import hello_body
 from mesh.node import gossip as gossip_
 from mesh.node.pacing import BROKEN
-from tests.descriptors import NOW, signed
+from tests.descriptors import DAY, NOW, signed
 from tests.directories import directory, drafted, members
 from tests.harness import until, wire_pair
 from tests.node.gossips import Knower, adopt, connect, knower, public_of, real_sessions
@@ -527,6 +529,22 @@ async def test_what_was_asked_for_comes_on_the_next_connection(
         assert begun == [1, 1]
 
 
+async def test_what_a_wrong_clock_refused_is_fetched_when_it_is_right(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """By an hour later, though nobody has anything newer; and the peer is no liar."""
+    wrong = SECOND.roster.issued - 3 * DAY
+    async with mesh(tmp_path, FIRST, SECOND) as ((alpha, bravo), links):
+        clock = [float(wrong)]
+        alpha.gossip._now = lambda: clock[0]
+        await connect(links, alpha, bravo)
+        await trio.sleep(600)
+        assert order(alpha) == 1
+        clock[0] = NOW
+        await until(lambda: order(alpha) == 2, seconds=2 * UNTIMELY_SECONDS)
+        assert not alpha.gossip._pursuit._peers[public_of("bravo")].failures
+
+
 # our own disk
 
 
@@ -566,7 +584,7 @@ async def test_what_is_judged_in_one_hop_is_bounded(
 
         monkeypatch.setattr(alpha.gossip, "_consider_boxes", noting)
         for name in names:
-            bravo.registry.consider_descriptor(signed(name, serial=8).box, NOW)
+            bravo.registry.consider_descriptors([signed(name, serial=8).box], NOW)
         await connect(links, alpha, bravo)
         await until(lambda: {alpha.newest(name) for name in names} == {8})
         assert sum(seen) == 9
@@ -579,10 +597,10 @@ async def test_one_thread_verifies_at_a_time(
     async with mesh(tmp_path, FIRST) as ((alpha,), links):
         together, met = threading.Barrier(2), []
 
-        def meeting(*_: object) -> bool:
+        def meeting(*_: object) -> Verdict:
             with suppress(threading.BrokenBarrierError):
                 met.append(together.wait(0.05))
-            return False
+            return Verdict.REFUSED
 
         monkeypatch.setattr(alpha.gossip, "_consider_document", meeting)
         hands = {Head(2**40 + n, bytes(32)): "bc"[n] for n in range(2)}

@@ -7,6 +7,7 @@ import stat
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def test_what_we_had_of_a_node_before_it_was_listed_is_kept(tmp_path: Path) -> N
     registry = begun(tmp_path)
     dave = signed("dave")
     registry.know({dave.identity: dave})
-    assert registry.consider_descriptor(signed("dave", serial=12).box, NOW)
+    assert registry.consider_descriptors([signed("dave", serial=12).box], NOW)
     assert registry.private == {dave.identity: signed("dave", serial=12)}
     offer(registry, SECOND)
     offer(registry, THIRD)
@@ -172,7 +173,7 @@ def test_the_version_after_the_next_mends_a_fork(tmp_path: Path) -> None:
 def test_other_signers_need_their_fingerprint_typed(tmp_path: Path) -> None:
     registry = begun(tmp_path)
     dave = signed("bravo", serial=33)
-    registry.consider_descriptor(dave.box, NOW)
+    registry.consider_descriptors([dave.box], NOW)
     typed = registry.consider_document(DAN, "it", NOW, begin=True)
     assert typed.verdict is Verdict.REFUSED
     root = DAN.root.fingerprint
@@ -206,8 +207,8 @@ def test_descriptors_that_are_not_taken(tmp_path: Path, one: Descriptor) -> None
     zoe = signed("zoe")
     registry.know({zoe.identity: zoe})
     seen = registry.shared
-    assert not registry.consider_descriptor(one.box, NOW)
-    assert not registry.consider_descriptor(one.box[:-1], NOW)
+    assert not registry.consider_descriptors([one.box], NOW)
+    assert not registry.consider_descriptors([one.box[:-1]], NOW)
     assert registry.shared is seen
     assert not (tmp_path / "descriptors").exists()
 
@@ -218,8 +219,8 @@ def test_descriptors_of_listed_nodes_are_taken_and_found_again(tmp_path: Path) -
     registry.know({zoe.identity: zoe})
     assert registry.private == {zoe.identity: zoe}
     for one in (signed("bravo", serial=9), signed("zoe", serial=9)):
-        assert registry.consider_descriptor(one.box, NOW)
-        assert not registry.consider_descriptor(one.box, NOW)
+        assert registry.consider_descriptors([one.box], NOW)
+        assert not registry.consider_descriptors([one.box], NOW)
     again = opened(tmp_path)
     again.know({zoe.identity: zoe})
     for each in (registry, again):
@@ -234,7 +235,7 @@ def test_descriptors_of_listed_nodes_are_taken_and_found_again(tmp_path: Path) -
 def test_a_descriptor_with_anothers_key_is_told_and_not_taken(tmp_path: Path) -> None:
     registry = begun(tmp_path)
     liar = signed("bravo", serial=9, link_keys=signed("charlie").link_keys)
-    assert not registry.consider_descriptor(liar.box, NOW)
+    assert not registry.consider_descriptors([liar.box], NOW)
     assert serial_of(registry, "bravo") == 7
     (line,) = registry.notices(NOW)
     assert line == "directory: bravo claims another node's key: ask the signers"
@@ -468,8 +469,7 @@ def test_a_disk_that_refuses(tmp_path: Path) -> None:
     with full_disk():
         with pytest.raises(IoError):
             offer(registry, SECOND)
-        with pytest.raises(IoError):
-            registry.consider_descriptor(signed("bravo", serial=9).box, NOW)
+        assert not registry.consider_descriptors([signed("bravo", serial=9).box], NOW)
         assert not registry.poll(NOW)
         assert "File too large" in registry.notices(NOW)[0]
     assert registry.head == FIRST.head
@@ -510,3 +510,82 @@ def test_the_header_is_base64() -> None:
     """The bomb's armour is otherwise in order."""
     lines = bomb(9).split("\n\n")[1].splitlines()[:-1]
     assert base64.b64decode("".join(lines))
+
+
+# What a command changed at the moment that something was offered
+
+
+def test_what_is_taken_up_beside_an_offer_is_told(tmp_path: Path) -> None:
+    """Nothing else would: a poll finds it taken up already."""
+    for number, offered in enumerate([FORK, FIRST, DAN]):
+        node = begun(tmp_path / str(number))
+        told: list[int] = []
+        node.on_change.append(partial(told.append, 2))
+        opened(tmp_path / str(number)).consider_document(SECOND, "typed", NOW)
+        assert not node.consider_document(offered, "bravo", NOW).changed
+        assert node.head == SECOND.head
+        assert told == [2]
+        assert not node.poll(NOW)
+
+
+def test_what_is_taken_up_beside_a_descriptor_is_told(tmp_path: Path) -> None:
+    node = begun(tmp_path)
+    told: list[int] = []
+    node.on_change.append(lambda: told.append(node.version))
+    opened(tmp_path).consider_document(SECOND, "typed", NOW)
+    assert not node.consider_descriptors([signed("bravo", serial=1).box], NOW)
+    assert told == [2]
+
+
+# Many at once
+
+
+def test_a_batch_is_settled_and_told_once(tmp_path: Path) -> None:
+    zoe = signed("zoe")
+    batch = [
+        signed("bravo", serial=8),
+        signed("stranger", serial=9),
+        signed("zoe", serial=8),
+        signed("bravo", serial=9),
+        signed("charlie", serial=9),
+        signed("bravo", serial=8),
+        signed("zoe", serial=9),
+        signed("zoe", serial=8),
+    ]
+    told: list[int] = []
+    one_by_one, at_once = begun(tmp_path / "one"), begun(tmp_path / "all")
+    for each in (one_by_one, at_once):
+        each.know({zoe.identity: zoe})
+    at_once.on_change.append(lambda: told.append(at_once.version))
+    assert sum(one_by_one.consider_descriptors([one.box], NOW) for one in batch) == 5
+    boxes = [b"junk", *(one.box for one in batch)]
+    assert at_once.consider_descriptors(boxes, NOW) == 3
+    assert told == [1]
+    assert at_once.members == one_by_one.members
+    assert at_once.private == one_by_one.private
+    for each in (at_once, opened(tmp_path / "all")):
+        assert serial_of(each, "bravo") == serial_of(each, "charlie") == 9
+    assert at_once.consider_descriptors(boxes, NOW) == 0
+    assert told == [1]
+
+
+def test_one_that_cannot_be_written_keeps_no_other_out(tmp_path: Path) -> None:
+    node = begun(tmp_path)
+    in_the_way = tmp_path / "descriptors" / f"{public_of('bravo').hex()}.mesh"
+    in_the_way.mkdir(parents=True)
+    batch = [signed(name, serial=9).box for name in ("bravo", "charlie")]
+    assert node.consider_descriptors(batch, NOW) == 1
+    for each in (node, opened(tmp_path)):
+        assert serial_of(each, "bravo") == 7
+        assert serial_of(each, "charlie") == 9
+
+
+def test_evidence_is_told_until_it_is_removed(tmp_path: Path) -> None:
+    node = begun(tmp_path, SECOND)
+    assert offer(node, FORK) is Verdict.FORK
+    (line,) = node.notices(NOW)
+    assert line.endswith("adopt two versions more, then remove the files")
+    for each in (tmp_path / "evidence").iterdir():
+        each.unlink()
+    node.poll(NOW)
+    assert node.notices(NOW) == []

@@ -130,7 +130,7 @@ async def test_a_rotation_under_traffic(
         ports = port(alpha, bravo), port(bravo, alpha)
         with pytest.MonkeyPatch.context() as patch:
             # As long as it hears of nothing, bravo has the old descriptor: who dials?
-            patch.setattr(bravo.node._registry, "consider_descriptor", lambda *_: False)
+            patch.setattr(bravo.node._registry, "consider_descriptors", lambda *_: 0)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(talk, alpha, bravo, count)
                 await trio.sleep(3)

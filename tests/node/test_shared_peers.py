@@ -52,7 +52,7 @@ def test_poll_sees_what_was_adopted_once(here: Here) -> None:
     assert here.peers.snapshot.by_signers == frozenset({"bravo", "charlie"})
     assert here.route("mix@bravo.test") == ToPeer("bravo")
     later = signed("bravo", serial=9)
-    assert here.registry.consider_descriptor(later.box, NOW)
+    assert here.registry.consider_descriptors([later.box], NOW)
     assert [here.peers.poll(), here.peers.poll()] == [True, False]
     assert here.peers.snapshot.by_name["bravo"].descriptor == later
     assert here.peers.snapshot.mistakes == ()
@@ -73,7 +73,7 @@ def test_added_by_hand_and_listed_too(here: Here) -> None:
     (here.folder / "zoe.mesh").write_text(text_of("zoe"))
     assert here.names() == ["bravo", "zoe"]
     for name in ("bravo", "zoe"):
-        assert here.registry.consider_descriptor(signed(name, serial=9).box, NOW)
+        assert here.registry.consider_descriptors([signed(name, serial=9).box], NOW)
     here.adopt(FIRST)
     assert here.names() == ["bravo", "charlie", "zoe"]
     found = here.peers.snapshot
