@@ -29,6 +29,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -224,15 +225,13 @@ def table(
 ) -> list[Row]:
     """Make a row of each whole cell of the first node that lies in a block."""
     sent = [packet for packet in seen if packet.ours and packet.length]
-    cells: list[list[Packet]] = []
-    for packet in sent:
-        if not cells or sum(p.length for p in cells[-1]) >= CELL_LEN:
-            cells.append([])
-        # The handshake has other lengths: a cell begins with a full segment.
-        if not cells[-1] or packet.sequence == _end(cells[-1][-1]):
-            cells[-1].append(packet)
-        if packet.at - cells[-1][0].at > GUARD_SECONDS / 10:
-            cells[-1] = [packet]
+    # A cell ends with a short segment: that tells where cells lie in the stream.
+    longest = max((packet.length for packet in sent), default=0)
+    ends = [_end(packet) % CELL_LEN for packet in sent if packet.length < longest]
+    phase = max(set(ends), key=ends.count, default=0)
+    groups = groupby(sent, lambda p: (p.sequence - phase) % (1 << 32) // CELL_LEN)
+    cells = [list(group) for _, group in groups]
+    cells = [cell for cell in cells if sum(p.length for p in cell) == CELL_LEN]
     rows = []
     for before, cell, after in zip(cells, cells[1:], cells[2:], strict=False):
         first, end = cell[0].at, _end(cell[-1])
