@@ -165,7 +165,9 @@ def at_rest() -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "node"
         made = [*mesh, "init", str(home), "--name", "rest", "--address"]
-        made += ["127.0.0.1:0", "--remailer", "mix@rest.test"]
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        made += [f"127.0.0.1:{port}", "--remailer", "mix@rest.test"]
         subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
         node = subprocess.Popen(
             [*mesh, "run", "-c", str(home / "node.toml")], stderr=subprocess.DEVNULL

@@ -15,8 +15,16 @@ said the same, the link that was on the old one moves; else a new link begins.
 Each end moves its own words at its own time, at a boundary of bodies.  What it says on
 the new connection may overtake what is still on its way on the old one; so bodies of
 the new one wait until `moved` has come on the old, and the count of octets in it must
-be what was heard.  A connection that ends before its `moved` came has lost words: then
-the new one ends too, both ends begin afresh, and nothing is lost but time.
+be what was heard.
+
+A connection is offered to one other at a time, and not while it waits itself.  Who is
+offered, or waits, ends when the other one does (`falls_with`):
+
+    the old one ends    before `moved` came: words are lost, the new one ends
+    the new one ends    before its hello came: the other end may have moved, and
+                        what it says is lost; the old one ends
+
+Then both ends begin afresh, and nothing is lost but time.
 
 Segments of kind 5, alone in their body, stream 0:
 
@@ -38,9 +46,10 @@ from mesh.core.link import Link
 from mesh.core.streams import Tally
 from mesh.errors import CellError
 
-HELD_MAX: Final = 128
-"""Bodies of the new connection that may wait for the old one's last words: as many as
-the old one may still send.  More is a peer that never says `moved`."""
+HELD_MAX: Final = 4096
+"""Bodies of the new connection that may wait for the old one's last words: 16 MB, more
+than the credit of all streams, and a second of the fastest class, in which a packet of
+the old one is sent again.  More is a peer that never says `moved`."""
 _HELLO: Final = struct.Struct(">BQ")
 _MOVED: Final = struct.Struct(">QQ")
 
@@ -75,7 +84,8 @@ class Strand:
         """The other side has said `moved`: nothing more comes here."""
         self.awaited = False
         """Another connection has offered to go on from here, and has no answer yet."""
-        self._offered: Strand | None = None
+        self.offered: Strand | None = None
+        """The connection that the link could come from, until the answer."""
         self._hello: bytes | None = None  # to be said
         self._said: Ident | None = None
         self._moved: bytes | None = None  # to be said
@@ -84,17 +94,26 @@ class Strand:
 
     def offer(self, old: "Strand | None") -> None:
         """Say, once this is up, that the link of `old` could move here; None: of none."""
-        usable = old is not None and old.link is not None and not old.heard_out
-        self._offered = old if usable and old and not old.successor else None
-        if self._offered:
-            self._offered.awaited = True
-        self._said = self._offered.ident if self._offered else NO_IDENT
+        self._said = NO_IDENT
+        if old is not None and old.movable:
+            self.offered = old
+            self._said = old.ident
+            old.awaited = True
         self._hello = hello_body(self._said)
+
+    @property
+    def movable(self) -> bool:
+        """The link is here at both ends, as far as this one knows, and may be offered."""
+        return self.current and not (self.awaited or self.waits)
 
     @property
     def waits(self) -> bool:
         """What came here waits for the last words on the old connection."""
-        return self._waits_for is not None and not self._waits_for.heard_out
+        return self._waits_for is not None
+
+    def falls_with(self, gone: "Strand") -> bool:
+        """Whether this connection cannot go on because that one has ended."""
+        return gone in (self.offered, self._waits_for) or gone.offered is self
 
     @property
     def current(self) -> bool:
@@ -130,9 +149,9 @@ class Strand:
         if body == PADDING:
             return
         if self.waits:
-            self._held.append(body)
-            if len(self._held) > HELD_MAX:
+            if len(self._held) == HELD_MAX:
                 raise CellError("the old connection never says that it is over")
+            self._held.append(body)
         else:
             self._take_untrusted(body)
 
@@ -164,30 +183,31 @@ class Strand:
         if self._said is None:
             raise CellError("a hello before this end was asked")
         theirs = Ident(*_HELLO.unpack(octets))
-        old = self._offered
+        old, self.offered = self.offered, None
         if old is not None:
             old.awaited = False
-        same = old is not None and theirs == self._said
-        if same and old and old.link and not old.successor:
-            self.link = old.link
-            old.leave(self)
+        if old is not None and theirs == self._said:
+            self.link = old.leave(self)
             if not old.heard_out:
                 self._waits_for = old
         else:
             self.link = self._begin()
             self.link.up = True
 
-    def leave(self, successor: "Strand") -> None:
+    def leave(self, successor: "Strand") -> Link:
         """Say `moved` here; the link's words leave by the successor."""
         if self.link is None:
             raise AssertionError("no link to move")
         self.successor = successor
         said = self.link.said
         self._moved = _segment(_MOVED.pack(said.commands, said.replies))
+        return self.link
 
     def _receive_moved_untrusted(self, octets: memoryview) -> None:
         if self.link is None or self.heard_out:
             raise CellError("words on a connection that has none to say")
+        if not (self.awaited or self.successor):
+            raise CellError("a move that this end knows nothing of")
         if Tally(*_MOVED.unpack(octets)) != self.link.heard:
             raise CellError("octets were lost between two connections")
         self.heard_out = True
@@ -196,9 +216,9 @@ class Strand:
 
     def release(self) -> None:
         """Take up what waited for the old connection's last words."""
-        self._waits_for = None
         while self._held:
             self._take_untrusted(self._held.popleft())
+        self._waits_for = None
 
 
 def hello_body(old: Ident = NO_IDENT) -> bytes:

@@ -129,8 +129,7 @@ class Exchange:
         peer = self.peer(session.peer.name, session.peer.identity)
         birth = trio.current_time()
         port = Port(peer, session, birth + uniform(self.entropy, *LIFE_SECONDS))
-        peer.ports.append(port)
-        peer.changed.wake()
+        peer.admit(port)
         task_status.started()
         reason = "replaced"
         try:

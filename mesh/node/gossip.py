@@ -60,12 +60,16 @@ class Talk:
         self.core = gossip
         self.identity = session.peer.identity
         self.name = session.peer.name
-        self.pace = rate_of(session.klass) * BODY_LEN
+        self.moved(session)
         self.wake: Callable[[], None] = lambda: None
         """Tells the carrier that there is something to send."""
         self.wanted: WantDocument | None = None
         self.serving = False
         self._gossiping = gossiping
+
+    def moved(self, session: Session) -> None:
+        """Go by this connection from now on."""
+        self.pace = rate_of(session.klass) * BODY_LEN
 
     def attend(self) -> None:
         """Draw the consequences of what came in."""

@@ -80,6 +80,12 @@ class Inside:
         self.alive = True
         self._attending = False
 
+    def move(self, port: "Port") -> None:
+        """Be carried by this connection from now on."""
+        self.port = port
+        if self.talk:
+            self.talk.moved(port.session)
+
     def answer(self, stream: int, reply: Reply) -> None:
         """Answer a message, and take up what was sent ahead of the answer.
 

@@ -44,6 +44,10 @@ FLYING_MAX: Final = 8_388_608
 """Octets of messages on their way to one peer; one larger message goes alone."""
 FETCH_MAX: Final = 8
 """Records read from the disk at once for one peer."""
+PORTS_MAX: Final = 8
+"""Connections of one peer at once.  An honest one has four: that which is up, its
+replacement, one of a crossing dial, one about to end; in twice as many a peer that
+opens them without end has a megabyte of kernel memory each."""
 
 
 class Peer:
@@ -114,6 +118,14 @@ class Peer:
 
     # links
 
+    def admit(self, port: Port) -> None:
+        """Take a connection on; of too many, the oldest that never came up is closed."""
+        self.ports.append(port)
+        open_ = [each for each in self.ports if not each.scope.cancel_called]
+        if len(open_) > PORTS_MAX:
+            next(each for each in open_ if not each.strand.up).scope.cancel()
+        self.changed.wake()
+
     def ident(self, session: Session) -> Ident:
         """Name a connection as both ends do."""
         smaller = we_are_smaller(self._our_identity, self.identity)
@@ -158,7 +170,7 @@ class Peer:
         for other in self.ports:
             if other.inside is not None and other.inside.link is link:
                 port.inside = other.inside
-                port.inside.port = port
+                port.inside.move(port)
             other.on_data()
         self.changed.wake()
 
@@ -166,12 +178,11 @@ class Peer:
         """Take back what was on its way on a link that is gone."""
         self.ports.remove(port)
         inside = port.inside
-        if not port.up:  # nobody goes on from those that were to be replaced by it
-            for other in self.ports:
-                if other.strand.awaited:
-                    other.scope.cancel()
+        for other in self.ports:
+            if other.strand.falls_with(port.strand):
+                other.scope.cancel()
         if inside is not None and inside.port is not port:
-            if inside.port.strand.waits or inside.link.broken:
+            if inside.link.broken:
                 inside.port.scope.cancel()
             self.changed.wake()
             return

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """A link that moves from connection to connection, and what may go wrong on the way."""
 
+import gc
 import random
+import weakref
 from collections import deque
 from collections.abc import Callable
 
@@ -142,7 +144,8 @@ def test_whatever_crosses_when_nothing_waits_doubled_or_begun_again(
         world.connect()
         for _ in range(chance.randrange(200)):
             _any_step(world, chance)
-        while not all(strand.link for strand in world.connections[-1].ends):
+        ends = world.connections[-1].ends
+        while not all(strand.movable for strand in ends):
             _any_step(world, chance)
     world.settle()
     assert sorted(world.received) == sorted(bytes(each.content) for each in sent)
@@ -199,20 +202,87 @@ def test_what_has_no_link_has_ended_or_has_moved_is_not_gone_on_from() -> None:
         assert fresh.next_body() == hello_body()
 
 
-def test_two_offers_for_one_connection_have_one_winner() -> None:
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_connection_is_offered_to_one_other_at_a_time(order: tuple[int, int]) -> None:
+    """Two at once could be agreed on in another order at each end: a link torn apart."""
     world = World()
     first = world.connect()
     world.settle()
     rivals = [Connection(number, world.begun) for number in (2, 3)]
-    for rival in rivals:
-        for side in (0, 1):
-            rival.ends[side].offer(first.ends[side])
+    for side in (0, 1):
+        for at in order if side else (0, 1):
+            rivals[at].ends[side].offer(first.ends[side])
     world.connections += rivals
     world.settle()
-    links = [rival.ends[0].link for rival in rivals]
-    assert links[0] is first.ends[0].link
-    assert links[1] is not None
-    assert links[1] is not links[0]
+    for side in (0, 1):
+        moved = [rival.ends[side].link is first.ends[side].link for rival in rivals]
+        assert moved == [order == (0, 1), False]
+        assert first.ends[side].heard_out == moved[0]
+
+
+def test_what_waits_for_the_old_one_s_last_words_is_not_offered() -> None:
+    """Else what a peer may make us hold would grow with each connection more."""
+    world = World()
+    old = world.connect()
+    world.settle()
+    new = Connection(2, world.begun)
+    for side in (0, 1):
+        new.ends[side].offer(old.ends[side])
+    new.ends[0].receive_body(hello_body(old.ends[0].ident))
+    assert waits(new.ends[0])
+    third = Connection(3, world.begun).ends[0]
+    third.offer(new.ends[0])
+    assert third.next_body() == hello_body()
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_what_falls_with_a_connection(side: int) -> None:
+    world = World()
+    old = world.connect()
+    world.settle()
+    new, other = Connection(2, world.begun), Connection(3, world.begun)
+    other.ends[side].offer(None)
+    new.ends[side].offer(old.ends[side])
+
+    def falls() -> tuple[bool, bool]:
+        """The old one with the new one; the new one with the old one."""
+        both = old.ends[side], new.ends[side]
+        for each in both:
+            assert not each.falls_with(other.ends[side])
+            assert not other.ends[side].falls_with(each)
+        return both[0].falls_with(both[1]), both[1].falls_with(both[0])
+
+    assert falls() == (True, True)  # offered, and no answer yet
+    new.ends[side].receive_body(hello_body(old.ends[0].ident))
+    assert falls() == (False, True)  # moved, and waits for the last words
+    old.ends[side].receive_body(moved_body(0, 0))
+    assert falls() == (False, False)
+
+
+def test_nothing_falls_with_a_connection_that_was_not_gone_on_from() -> None:
+    world = World()
+    old = world.connect()
+    world.settle()
+    new = Connection(2, world.begun).ends[0]
+    new.offer(old.ends[0])
+    new.receive_body(hello_body())
+    assert not new.falls_with(old.ends[0])
+    assert not old.ends[0].falls_with(new)
+
+
+def test_what_was_held_and_is_no_good_falls_with_the_old_one() -> None:
+    world = World()
+    old = world.connect()
+    world.settle()
+    new = Connection(2, world.begun)
+    for side in (0, 1):
+        new.ends[side].offer(old.ends[side])
+    new.ends[0].receive_body(hello_body(old.ends[0].ident))
+    for body in (hello_body(), words()):
+        new.ends[0].receive_body(body)
+    with pytest.raises(CellError):
+        old.ends[0].receive_body(moved_body(0, 0))
+    assert new.ends[0].falls_with(old.ends[0])
 
 
 def test_words_of_the_next_connection_wait_for_the_last_of_the_old() -> None:
@@ -264,11 +334,9 @@ def words() -> bytes:
         [hello_body(), hello_body()],
         [words()],
         [moved_body(0, 0)],
-        [hello_body(), moved_body(1, 0)],
-        [hello_body(), moved_body(0, 1)],
-        [hello_body(), moved_body(0, 0), moved_body(0, 0)],
-        [hello_body(), moved_body(0, 0), words()],
+        [hello_body(), moved_body(0, 0)],
         [beside_another()],
+        [hello_body(), beside_another()],
     ],
 )
 def test_what_no_honest_peer_says(bodies: list[bytes]) -> None:
@@ -285,6 +353,47 @@ def test_a_hello_before_ours_was_asked_for_is_our_caller_s_mistake() -> None:
     strand = Connection(1, []).ends[0]
     with pytest.raises(CellError):
         strand.receive_body(hello_body())
+
+
+@pytest.mark.parametrize("after", ["offered", "moved"])
+@pytest.mark.parametrize(
+    "bodies",
+    [
+        [moved_body(1, 0)],
+        [moved_body(0, 1)],
+        [moved_body(0, 0), moved_body(0, 0)],
+        [moved_body(0, 0), words()],
+        [moved_body(0, 0), hello_body()],
+    ],
+)
+def test_no_honest_peer_says_on_a_connection_that_it_leaves(
+    after: str, bodies: list[bytes]
+) -> None:
+    world = World()
+    old = world.connect()
+    world.settle()
+    new = Connection(2, world.begun)
+    new.ends[0].offer(old.ends[0])
+    if after == "moved":
+        new.ends[0].receive_body(hello_body(old.ends[0].ident))
+    *first, last = bodies
+    for body in first:
+        old.ends[0].receive_body(body)
+    with pytest.raises(CellError):
+        old.ends[0].receive_body(last)
+
+
+def test_moving_again_and_again_keeps_nothing_of_what_was() -> None:
+    world = World()
+    world.connect()
+    for _ in range(5):
+        world.settle()
+        world.connect()
+    world.settle()
+    last = weakref.ref(world.connections[0].ends[0])
+    del world.connections[:-1]
+    gc.collect()
+    assert last() is None
 
 
 def test_a_move_among_other_words_ends_the_link() -> None:
