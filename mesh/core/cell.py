@@ -42,8 +42,8 @@ HEADER_LEN: Final = HEADER.size
 CREDIT: Final = struct.Struct(">I")
 STREAMS_MAX: Final = 32
 """Streams a direction: what one link may have in flight, and its memory, are bounded."""
-SEGMENTS_MAX: Final = 3 * STREAMS_MAX + 2
-"""Segments a body: commands, replies and credit of each stream, gossip and a close.
+SEGMENTS_MAX: Final = 3 * STREAMS_MAX + 1
+"""Segments a body: commands, replies and credit of each stream, and gossip.
 Hundreds of one octet each would take milliseconds, in which no other link's cell leaves."""
 PADDING: Final = bytes(BODY_LEN)
 CLOSE_BODY: Final = HEADER.pack(6, 0, 0).ljust(BODY_LEN, b"\0")

@@ -5,7 +5,7 @@
                     or RawSender (raw.py): a person or a tool instead of mail
     their stream n  Dialogue (dialogue.py) <- their commands, kind 1   replies, kind 2 ->
 
-A body is filled in this order: a close, credit, replies, gossip (gossip.py; at most half
+A body is filled in this order: credit, replies, gossip (gossip.py; at most half
 of the rest while commands wait), then commands of the streams in turn, one segment each,
 so that 10 MB on one stream do not stop 10 kB on another.
 
@@ -97,9 +97,7 @@ class Link:
         self.said, self.heard = Tally(), Tally()
         self.up = False  # a body of the other side has opened: key confirmation
         self.peer_closed = False
-        """The other side has said that this link ends."""
-        self.finished = False
-        """Our last body was taken."""
+        """The other side has said, to the connection, that this link ends."""
 
     # ours
 
@@ -200,7 +198,7 @@ class Link:
             raise
 
     def close(self) -> None:
-        """Take no more messages of ours and say so in the next body, the last one."""
+        """Take no more messages of ours; the connection says that it ends (strand.py)."""
         self.closing = True
 
     # bodies in
@@ -314,19 +312,16 @@ class Link:
             raise CellError("more credit than the window")
         self._turn(segment.stream)
 
-    def _receive_close(self, _: Segment) -> None:
-        self.peer_closed = True
-
-    def _receive_move(self, _: Segment) -> None:
-        raise CellError("a move among other words")  # alone it is strand.py's
+    def _receive_alone(self, _: Segment) -> None:
+        raise CellError("a move or a close among other words")
 
     _RECEIVERS: ClassVar[Mapping[int, Callable[["Link", Segment], None]]] = {
         Kind.COMMANDS: _receive_commands_untrusted,
         Kind.REPLIES: _receive_replies_untrusted,
         Kind.CREDIT: _receive_credit_untrusted,
         Kind.GOSSIP: lambda link, each: link.gossip.receive_data(each.octets),
-        Kind.MOVE: _receive_move,
-        Kind.CLOSE: _receive_close,
+        Kind.MOVE: _receive_alone,  # strand.py's
+        Kind.CLOSE: _receive_alone,
     }
 
     # bodies out
@@ -338,7 +333,6 @@ class Link:
             self._replying
             or self._credits
             or self._turns
-            or (self.closing and not self.finished)
             or (self._done and self._free and self.up)
             or self._gossips()
         )
@@ -348,9 +342,6 @@ class Link:
         if self.broken:
             return PADDING
         writer = BodyWriter()
-        if self.closing and not self.finished:
-            writer.add(Kind.CLOSE, 0, b"")
-            self.finished = True
         self._write_credits(writer)
         self._write_replies(writer)
         self._write_gossip(writer)

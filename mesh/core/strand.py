@@ -26,10 +26,12 @@ offered, or waits, ends when the other one does (`falls_with`):
 
 Then both ends begin afresh, and nothing is lost but time.
 
-Segments of kind 5, alone in their body, stream 0:
+Segments alone in their body, stream 0:
 
-    hello   u8 dialled by the smaller ID, u64 counter; zeros: none to go on from
-    moved   u64 octets of commands and messages, u64 of replies said since the link began
+    5  hello   u8 dialled by the smaller ID, u64 counter; zeros: none to go on from
+    5  moved   u64 octets of commands and messages, u64 of replies, since the link began
+    6  close   nothing: the last body here, at a cell that was counted off and not when
+               all was said; so whoever hears it ends when mail has no part in it
 
 Invariant: what a connection carries is padding or one body of this, whatever its link
 does; nothing here looks at a clock.  Raises RemoteProtocolError for what no honest
@@ -41,7 +43,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from mesh.core.cell import PADDING, BodyWriter, Kind, parse_untrusted
+from mesh.core.cell import CLOSE_BODY, PADDING, BodyWriter, Kind, parse_untrusted
 from mesh.core.link import Link
 from mesh.core.streams import Tally
 from mesh.errors import CellError
@@ -159,11 +161,12 @@ class Strand:
         """Take a body in its turn."""
         if body[0] == Kind.MOVE:
             self._receive_move_untrusted(body)
+        elif body == CLOSE_BODY:
+            self.peer_closed = True
+            if self.link is not None and not self.successor:
+                self.link.peer_closed = True
         elif self.link is not None and not self.heard_out:
             self.link.receive_body(body)
-            self.peer_closed = self.link.peer_closed
-        elif body[0] == Kind.CLOSE:
-            self.peer_closed = True
         else:
             raise CellError("words on a connection that has none to say")
 

@@ -14,6 +14,8 @@ from typing import Final, Protocol
 
 import trio
 
+from mesh.core.cell import CLOSE_BODY
+from mesh.core.clock import Clock
 from mesh.core.handshake import Session
 from mesh.core.link import Done, Link, Received
 from mesh.core.record import Record
@@ -141,6 +143,7 @@ class Port:
         """Another connection is the better one: this one ends."""
         self._agreed = False
         self._closing = False
+        self._left = -1  # a `greedy` link's bodies before the last one, when it ends
         self.on_data: Callable[[], None] = lambda: None
 
     def _begin(self) -> Link:
@@ -162,7 +165,7 @@ class Port:
     @property
     def has_data(self) -> bool:
         """The next body would not be padding."""
-        return self.strand.has_data
+        return self.strand.has_data or self._left >= 0
 
     @property
     def ending(self) -> Ending | None:
@@ -176,7 +179,7 @@ class Port:
     @property
     def finished(self) -> bool:
         """Both sides have said here what they had to: a `greedy` carrier ends."""
-        if self.strand.peer_closed or (self.inside and self.inside.link.finished):
+        if self.strand.peer_closed or (self._closing and self._left < 0):
             return True
         if self.strand.successor is None:
             return self.retired and not self.strand.awaited
@@ -184,6 +187,10 @@ class Port:
 
     def next_body(self) -> bytes:
         """Return the next body to seal."""
+        if self._left >= 0:
+            self._left -= 1
+            if self._left < 0:
+                return CLOSE_BODY
         return self.strand.next_body()
 
     def receive_body(self, body: bytes) -> None:
@@ -211,10 +218,14 @@ class Port:
         self.on_data()
 
     def close(self) -> None:
-        """Take no more messages, and end; the node does."""
+        """Take no more messages, and end; the node does.  Again is no error."""
+        if self._closing:
+            return
         self._closing = True
         if self.inside is None:
             self.scope.cancel()
-        else:
-            self.inside.link.close()
+            return
+        self.inside.link.close()
+        if self.session.clock is Clock.GREEDY:  # the others' lanes count for themselves
+            self._left = LAST_CELLS
         self.on_data()

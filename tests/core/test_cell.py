@@ -149,7 +149,7 @@ def test_a_body_has_no_more_segments_than_streams_need() -> None:
             (Kind.CREDIT, stream, b"1234"),
         )
     ]
-    whole = [(Kind.CLOSE, 0, b""), *each, (Kind.GOSSIP, 0, b"x")]
+    whole = [*each, (Kind.GOSSIP, 0, b"x")]
     assert len(parse_untrusted(write(whole))) == SEGMENTS_MAX
     with pytest.raises(CellError):
         parse_untrusted(write([*whole, (Kind.COMMANDS, 0, b"x")]))

@@ -322,6 +322,13 @@ def beside_another() -> bytes:
     return writer.finish()
 
 
+def close_beside_words() -> bytes:
+    writer = BodyWriter()
+    writer.add(Kind.CLOSE, 0, b"")
+    writer.add(Kind.COMMANDS, 0, b"HELO alpha\r\n")
+    return writer.finish()
+
+
 def words() -> bytes:
     writer = BodyWriter()
     writer.add(Kind.COMMANDS, 0, b"HELO alpha\r\n")
@@ -337,6 +344,8 @@ def words() -> bytes:
         [hello_body(), moved_body(0, 0)],
         [beside_another()],
         [hello_body(), beside_another()],
+        [close_beside_words()],
+        [hello_body(), close_beside_words()],
     ],
 )
 def test_what_no_honest_peer_says(bodies: list[bytes]) -> None:

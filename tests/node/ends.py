@@ -56,7 +56,16 @@ class End:
 
 
 @asynccontextmanager
-async def end(folder: Path, name: str, *listed: str) -> AsyncIterator[End]:
+async def end(
+    folder: Path,
+    name: str,
+    *listed: str,
+    clock: Clock = Clock.RENEWAL,
+    klass: int = 3,
+    keys_of: Callable[[str], PeerKeys] = keys_of,
+    routes: dict[str, str] | None = None,
+) -> AsyncIterator[End]:
+    """Run one; `keys_of` says what it knows of the others, asked each time."""
     entropy = FixedEntropy("end " + name)
     names = set(listed)
 
@@ -69,7 +78,7 @@ async def end(folder: Path, name: str, *listed: str) -> AsyncIterator[End]:
     counters = PeerCounters(home / "peers")
     identity = identity_of(name)
     public = signing_public(identity)
-    async with half(folder, name, {}, identity=public) as inner:
+    async with half(folder, name, routes or {}, identity=public) as inner:
         kem = MlKem768()
         statics = [link_key_of(name)]
         gate = Gate(
@@ -78,8 +87,8 @@ async def end(folder: Path, name: str, *listed: str) -> AsyncIterator[End]:
             statics=statics,
             find_peer=find_peer,
             counters=counters.last,
-            clock=Clock.RENEWAL,
-            klass=3,
+            clock=clock,
+            klass=klass,
             kem=kem,
             entropy=entropy,
         )
@@ -89,8 +98,8 @@ async def end(folder: Path, name: str, *listed: str) -> AsyncIterator[End]:
             identity=identity,
             statics=lambda: statics,
             counter=OwnCounter(home / "own", int(trio.current_time() * 1e9)),
-            clock=Clock.RENEWAL,
-            klass=3,
+            clock=clock,
+            klass=klass,
             kem=kem,
             exchange=inner.exchange,
             entropy=entropy,
