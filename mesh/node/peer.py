@@ -112,9 +112,8 @@ class Peer:
     @property
     def session(self) -> Session | None:
         """What was agreed on for the link that is up."""
-        up = [port for port in self.ports if port.up]
-        best = next((port for port in up if not port.retired), up[0] if up else None)
-        return best.session if best else None
+        living = (port for port in self.ports if port.up and not port.retired)
+        return next((port.session for port in living), None)
 
     # links
 
