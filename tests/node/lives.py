@@ -46,9 +46,16 @@ Sent = list[tuple[float, int]]
 
 
 class SeenWire(FakeWire):
-    """A wire that also keeps when its end said FIN."""
+    """A wire that also keeps when its end said FIN, and what it sent to nobody."""
 
     fin: float | None = None
+    reset = False
+
+    def try_send(self, data: bytes | memoryview) -> int:
+        if self.other.closed and not (self.closed or self.reset):
+            self.reset = True  # what follows does not leave any more
+            self.sent.append((trio.current_time(), len(data)))
+        return super().try_send(data)
 
     def end_sending(self) -> None:
         super().end_sending()
@@ -104,8 +111,15 @@ class Seen:
 class World:
     """Alpha and bravo, who are each other's only peers, and the network."""
 
-    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        nursery: trio.Nursery,
+        klass: int = 6,
+        clock: Clock = Clock.RENEWAL,
+    ) -> None:
         self._folder, self._nursery = folder, nursery
+        self._klass, self._clock = klass, clock
         self.ends: dict[str, End] = {}
         self.lines: list[Line] = []
         self.calls: list[tuple[float, str]] = []
@@ -123,15 +137,19 @@ class World:
         return self.ends[name].half
 
     @property
-    def newest(self) -> Line:
-        return self.lines[-1]
+    def up(self) -> Line:
+        """The one connection that there is."""
+        (line,) = (each for each in self.lines if not each.near.closed)
+        return line
 
     # nodes
 
     async def start(
-        self, name: str, klass: int = 6, clock: Clock = Clock.RENEWAL
+        self, name: str, klass: int | None = None, clock: Clock | None = None
     ) -> None:
         """Start a node; again after it has ended."""
+        klass = self._klass if klass is None else klass
+        clock = self._clock if clock is None else clock
         await self._nursery.start(self._run, name, klass, clock)
 
     async def _run(
@@ -287,35 +305,42 @@ def live(
     load: Callable[[World, Mail], None],
     life: tuple[float, float],
     patch: Patch,
+    klass: int = 6,
+    clock: Clock = Clock.RENEWAL,
 ) -> Told:
     """Let alpha and bravo live through a story, from instant 0 of a clock of its own.
 
     Their links are up when it begins; connections are replaced at an age of `life`.
     The load comes 10 s after the start.  What arrives later is waited for, unseen.
     """
-    clock = patient_clock(Patience(patch))
+    time = patient_clock(Patience(patch))
     patch.setattr(exchange_, "LIFE_SECONDS", life)
+
+    async def run() -> Told:
+        async with trio.open_nursery() as nursery:
+            world = World(Path(folder), nursery, klass, clock)
+            told = await _live(world, story, load, patch)
+            nursery.cancel_scope.cancel()
+        return told
+
     with tempfile.TemporaryDirectory() as folder:
-        return trio.run(_live, Path(folder), story, load, patch, clock=clock)
+        return trio.run(run, clock=time)
 
 
 async def _live(
-    folder: Path, story: Story, load: Callable[[World, Mail], None], patch: Patch
+    world: World, story: Story, load: Callable[[World, Mail], None], patch: Patch
 ) -> Told:
-    async with trio.open_nursery() as nursery:
-        world = World(folder, nursery)
-        patch.setattr(dialer_, "_connect", world.connect)
-        ends_told = _listen_to_ends(world, patch)
-        await world.start("alpha")
-        await trio.sleep(0.5)
-        await world.start("bravo")
-        await trio.sleep_until(10)
-        mail = Mail()
-        load(world, mail)
-        await story(world)
-        told = Told(world.seen, list(world.calls), list(ends_told), 0, world.proven)
-        told.arrived = await mail.all_there(world)
-        nursery.cancel_scope.cancel()
+    patch.setattr(dialer_, "_connect", world.connect)
+    ends_told = _listen_to_ends(world, patch)
+    await world.start("alpha")
+    await trio.sleep(0.5)
+    await world.start("bravo")
+    await trio.sleep_until(10)
+    mail = Mail()
+    load(world, mail)
+    await story(world)
+    told = Told(world.seen, list(world.calls), list(ends_told), 0, world.proven)
+    told.arrived = await mail.all_there(world)
     return told
 
 
