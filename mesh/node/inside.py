@@ -209,7 +209,7 @@ class Port:
         if self.inside is not None:
             self.inside.attend()
         self.peer.fill()
-        if self.has_data:
+        if self.has_data or self.finished:
             self.on_data()
 
     def retire(self) -> None:
