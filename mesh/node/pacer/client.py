@@ -34,9 +34,9 @@ from mesh.node.wire import SocketWire
 
 TRIAL_WAKES: Final = 128
 """Sleeps of a millisecond at the start, before the first link."""
-TRIAL_SHARE: Final = 0.5
+TRIAL_SHARE: Final = 0.1
 """Of them, those that must be in time: a host that is busy at its start may hold the
-class all the same, and one that wakes late every other time never does.  What cells
+class all the same, and one whose best wake-ups are too late never does.  What cells
 really do is counted while they leave, and `status` says it."""
 LATE_SHARE: Final = 0.999
 LATE_PART: Final = 30
