@@ -285,9 +285,9 @@ async def test_the_trial_says_which_class_this_host_can_hold() -> None:
         pacer.check_class(Clock.GREEDY, 15)
         for _ in range(10_000):  # a host that wakes 3 ms late
             pacer.histogram.count(TRIAL, 0.003)
-        pacer.check_class(Clock.RENEWAL, 5)
-        with pytest.raises(ConfigError, match=r"4096 us late.*: set 8,"):
-            pacer.check_class(Clock.RENEWAL, 9)
+        pacer.check_class(Clock.RENEWAL, 9)
+        with pytest.raises(ConfigError, match=r"4096 us late.*: set 64,"):
+            pacer.check_class(Clock.RENEWAL, 11)
 
 
 async def test_lateness_of_one_in_a_thousand_counts() -> None:
