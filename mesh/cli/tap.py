@@ -92,7 +92,8 @@ class Tap:
                 self._seen.append(_Passed(trio.current_time(), wire, len(data)))
                 await target.send_all(data)
         self._ended.add(wire[1])
-        nursery.cancel_scope.cancel()
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await target.send_eof()
 
     def wires(self, cells: int) -> list[tuple[str, str]]:
         """Directions, still open, on which so many cells have passed, oldest first."""
@@ -104,6 +105,11 @@ class Tap:
             for wire, count in octets.items()
             if count >= cells * CELL_LEN and wire[1] not in self._ended
         ]
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return self._open
 
     @property
     def is_quiet(self) -> bool:
