@@ -152,15 +152,15 @@ class Port:
 
     @property
     def up(self) -> bool:
-        """Its link's words can be said: both ends have agreed which link it is."""
-        return self.inside is not None
+        """Both ends have agreed which link it carries, and that one lives."""
+        return self.inside is not None and self.inside.alive
 
     @property
     def can_offer(self) -> bool:
         """Mail may be given to this connection's link."""
-        carried = self.inside is not None and self.inside.port is self
-        free = carried and not (self.retired or self._closing)
-        return free and self.inside is not None and self.inside.link.can_offer
+        if self.inside is None or self.retired:
+            return False
+        return self.inside.link.can_offer
 
     @property
     def has_data(self) -> bool:

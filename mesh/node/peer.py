@@ -181,9 +181,7 @@ class Peer:
             if other.strand.falls_with(port.strand):
                 other.scope.cancel()
         if inside is not None and inside.port is not port:
-            if inside.link.broken:
-                inside.port.scope.cancel()
-            self.changed.wake()
+            self.changed.wake()  # the link goes on elsewhere
             return
         back = []
         if inside is not None:

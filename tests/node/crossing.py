@@ -45,6 +45,7 @@ class Tip:
 
     def send(self) -> None:
         """An instant: one cell leaves."""
+        self._see()
         if self.ended or self._fin:
             return
         if self.ending is None and (ending := self.port.ending) is not None:

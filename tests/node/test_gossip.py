@@ -25,6 +25,7 @@ from mesh.core.frames import (
     WantBoxes,
     WantDocument,
 )
+from mesh.core.gossip import Gossip
 from mesh.core.handshake import Session
 from mesh.core.ledger import node_of
 from mesh.core.pursuit import UNTIMELY_SECONDS
@@ -543,6 +544,44 @@ async def test_what_a_wrong_clock_refused_is_fetched_when_it_is_right(
         clock[0] = NOW
         await until(lambda: order(alpha) == 2, seconds=2 * UNTIMELY_SECONDS)
         assert not alpha.gossip._pursuit._peers[public_of("bravo")].failures
+
+
+async def test_ten_megabytes_of_directory_cross_replacements_once(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domain = ".".join(["d" * 60] * 2) + ".test"
+    large = directory(
+        FIRST,
+        members("alpha", "bravo")
+        + [
+            signed(f"n{n}", serves=tuple(f"{i:050}@n{n}.{domain}" for i in range(128)))
+            for n in range(430)
+        ],
+    )
+    told = [0]
+    take = Gossip.take
+
+    def counting(gossip: Gossip, limit: int) -> bytes:
+        octets = take(gossip, limit)
+        told[0] += len(octets)
+        return octets
+
+    monkeypatch.setattr(Gossip, "take", counting)
+    async with mesh(tmp_path, FIRST, FIRST) as ((alpha, bravo), links):
+        clock, klass = Clock.RENEWAL, 9
+        await connect(links, alpha, bravo, clock=clock, klass=klass)
+        await trio.sleep(2)
+        adopt(bravo.registry, large)
+        octets = len(bravo.registry.octets())
+        assert octets > 10_000_000
+        for counter in (2, 3, 4, 5):
+            await trio.sleep(8)
+            assert order(alpha) == 1
+            await connect(
+                links, alpha, bravo, counter=counter, clock=clock, klass=klass
+            )
+        await until(lambda: order(alpha) == 2, seconds=30)
+        assert told[0] < octets * 1.02
 
 
 # our own disk
