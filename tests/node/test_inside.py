@@ -163,7 +163,7 @@ async def test_a_greedy_one_says_so_many_bodies_more_too(
         await until(lambda: inside(port).flying)
         bodies = []
         port.close()
-        while port.has_data and not port.finished:
+        while port.has_data and not port.finished and len(bodies) < 9:
             port.close()
             bodies.append(port.next_body())
         assert len(bodies) == LAST_CELLS + 1
