@@ -161,7 +161,7 @@ async def test_a_greedy_one_says_so_many_bodies_more_too(
         port.on_data = lambda: None  # its carrier's: we ask ourselves
         alpha.submit(b"0123456789abcd\r\n" * 10_000, HERE)
         await until(lambda: inside(port).flying)
-        bodies = []
+        bodies: list[bytes] = []
         port.close()
         while port.has_data and not port.finished and len(bodies) < 9:
             port.close()
