@@ -112,8 +112,11 @@ class Peer:
     @property
     def session(self) -> Session | None:
         """What was agreed on for the link that is up."""
-        living = (port for port in self.ports if port.up and not port.retired)
-        return next((port.session for port in living), None)
+        living = [port for port in self.ports if port.up]
+        best = [port for port in living if not port.retired]
+        # One that is to be replaced carries the link until the other side has agreed.
+        best += [port for port in living if port.strand.awaited]
+        return best[0].session if best else None
 
     # links
 

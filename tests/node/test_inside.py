@@ -105,15 +105,19 @@ async def test_the_old_one_takes_no_new_message_and_waits_for_the_answer(
             tip.receive()
         assert old.near.port.retired
         assert not old.near.port.can_offer
+        peers = (alpha.exchange.peers["bravo"], bravo.exchange.peers["alpha"])
+        assert [peer.up for peer in peers] == [True, True]  # all the while
         alpha.submit(b"hello\r\n", HERE)
         await until(lambda: alpha.spool.waiting)
         for _ in range(3 * REPLACED_CELLS):
             old.turn()
         assert ending(old.near) is None
         assert not inside(old.near.port).flying
+        assert [peer.up for peer in peers] == [True, True]
         for _ in range(10):
             new.turn()
             old.turn()
+            assert [peer.up for peer in peers] == [True, True]
         said = Ending(REPLACED_CELLS, linger=True)
         assert ending(old.near) == ending(old.far) == said
         assert inside(new.near.port).link is link
@@ -241,6 +245,8 @@ async def test_a_connection_that_is_not_the_one_that_was_offered(
         say(third.near, hello_body(named))
         assert inside(third.far.port).link is not link
         assert not second.far.port.strand.awaited
+        third.far.die()
+        assert not bravo.exchange.peers["alpha"].up  # what is about to end is not
         for _ in range(REPLACED_CELLS + 2):
             second.turn()
         assert second.far.ended
