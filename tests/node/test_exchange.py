@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Two exchanges, each on a spool of its own, joined by fake wires."""
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from mesh.core.reply import NO_ROOM, NO_SUCH_RECIPIENT, OK
 from mesh.core.strand import hello_body
 from mesh.errors import LocalProtocolError
 from mesh.node import peer as peer_
-from mesh.node.exchange import Exchange
+from mesh.node.exchange import LIFE_SECONDS, Exchange
 from mesh.node.pacing import BROKEN, CLOSED
 from mesh.node.qmgr import STORED
 from tests.harness import (
@@ -520,6 +521,28 @@ async def test_close_says_so_and_makes_no_link_afterwards(
         late = await connect(nursery, bravo, alpha, counter=2)
         await until(lambda: len(late.reasons) == 2)
         assert late.reasons["alpha"] == "closing"
+
+
+async def test_the_age_of_replacement_is_drawn_at_birth_and_stays(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with two(tmp_path) as (alpha, bravo, nursery):
+        ages = []
+        for counter in range(1, 31):
+            birth = trio.current_time()
+            cable = await connect(nursery, alpha, bravo, counter=counter)
+            (port,) = alpha.exchange.peers["bravo"].ports
+            due = port.due
+            await trio.sleep(1)
+            assert alpha.exchange.peers["bravo"].due == due == port.due
+            assert bravo.exchange.peers["alpha"].due == math.inf  # who dialled it dials
+            ages.append(due - birth)
+            cable.cut()
+            await until(lambda cable=cable: len(cable.reasons) == 2)  # type: ignore[misc]
+        assert LIFE_SECONDS == (1800, 3600)
+        assert all(1800 <= age < 3600 for age in ages)
+        assert min(ages) < 2100
+        assert max(ages) > 3300
 
 
 async def test_a_removed_peer_s_links_end_at_once(
