@@ -43,6 +43,23 @@ INTO_MIN: Final = 16
 _OUT_PUT, _OUT_TAKEN, _INTO_PUT, _INTO_TAKEN, _ENDED = range(5)
 
 
+def _two_turns() -> None:
+    """A barrier: nothing passes one lock's release and another one's acquire."""
+    with _between:
+        pass
+    with _between:
+        pass
+
+
+def _nothing() -> None:
+    """x86 keeps writes in order, and reads."""
+
+
+_between: Final = threading.Lock()
+fence: Final = _nothing if os.uname().machine == "x86_64" else _two_turns
+"""Orders what was written, or read, before it against what is after it."""
+
+
 def slots_of(klass: int) -> tuple[int, int]:
     """How many slots a link of this class has: (out, into)."""
     rate = rate_of(klass)
@@ -58,7 +75,6 @@ class Ring:
         self._memory = memory
         self._octets = memoryview(memory)
         self._words = self._octets[: 8 * 8].cast("Q")
-        self._between = threading.Lock()
 
     @classmethod
     def create(cls, klass: int) -> tuple["Ring", int]:
@@ -106,7 +122,7 @@ class Ring:
         put = self._words[_OUT_PUT]
         at = PAGE * (1 + put % self._out)
         self._octets[at : at + BODY_LEN] = body
-        self._fence()
+        fence()
         self._words[_OUT_PUT] = put + 1
 
     def come(self) -> bytes | None:
@@ -114,11 +130,11 @@ class Ring:
         taken = self._words[_INTO_TAKEN]
         if taken == self._words[_INTO_PUT]:
             return None
-        self._fence()
+        fence()
         at = PAGE * (1 + self._out + taken % self._into)
         body = bytes(self._octets[at : at + BODY_LEN])
         self._octets[at : at + BODY_LEN] = PADDING
-        self._fence()
+        fence()
         self._words[_INTO_TAKEN] = taken + 1
         return body
 
@@ -147,11 +163,11 @@ class Ring:
         if taken == self._words[_OUT_PUT]:
             body[:] = PADDING
             return
-        self._fence()
+        fence()
         at = PAGE * (1 + taken % self._out)
         body[:] = self._octets[at : at + BODY_LEN]
         self._octets[at : at + BODY_LEN] = PADDING
-        self._fence()
+        fence()
         self._words[_OUT_TAKEN] = taken + 1
 
     @property
@@ -164,24 +180,13 @@ class Ring:
         put = self._words[_INTO_PUT]
         at = PAGE * (1 + self._out + put % self._into)
         self._octets[at : at + BODY_LEN] = body
-        self._fence()
+        fence()
         self._words[_INTO_PUT] = put + 1
 
     def end(self, reason: int) -> None:
         """Say why the link ended; nothing more comes."""
-        self._fence()
+        fence()
         self._words[_ENDED] = reason
-
-    def _fence(self) -> None:
-        """Order what was written before this against what is written after.
-
-        x86 does so by itself; elsewhere two turns of a lock are a full barrier: what
-        stands before the first release and after the second acquire cannot pass.
-        """
-        with self._between:
-            pass
-        with self._between:
-            pass
 
 
 def length_of(klass: int) -> int:
