@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The loop turn by turn, on a clock of our own: words, instants, a machine that moved."""
 
+import gc
 import itertools
 import math
 import os
@@ -123,6 +124,7 @@ def main() -> Iterator[Main]:
 
 
 def descriptors() -> int:
+    gc.collect()  # what earlier tests have left goes now or later
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
