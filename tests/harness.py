@@ -168,6 +168,12 @@ class FakeWire:
             return data
         return b"" if self._ended else None
 
+    def try_receive_into(self, place: memoryview, limit: int) -> int | None:
+        data = self.try_receive(limit)
+        if data is not None:
+            place[: len(data)] = data
+        return None if data is None else len(data)
+
     def unsent(self) -> int:
         return len(self._kernel)
 

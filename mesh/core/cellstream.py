@@ -22,7 +22,7 @@ from typing import Final
 
 from mesh.core.cell import BODY_LEN, CELL_LEN
 from mesh.core.cipherstate import CipherState
-from mesh.core.crypto import Key, Octets
+from mesh.core.crypto import Key, Octets, Place
 from mesh.errors import CryptoError, LocalProtocolError
 
 REKEY_AFTER_CELLS: Final = 64
@@ -46,6 +46,11 @@ class CellSealer:
         if self._cipher.count == REKEY_AFTER_CELLS:
             self._cipher.rekey()
         return cell
+
+    def seal_over(self, cell: Place) -> None:
+        """Seal the body at the head of a cell's 4,096 octets into that very cell."""
+        if self._cipher.seal_over(cell, BODY_LEN) == REKEY_AFTER_CELLS:
+            self._cipher.rekey()
 
     def surrender(self) -> Key:
         """Give up the key of a stream that has not begun, to whoever goes on with it."""
@@ -79,6 +84,18 @@ class CellOpener:
         if self._cipher.count == REKEY_AFTER_CELLS:
             self._cipher.rekey()
         return body
+
+    def open_into_untrusted(self, cell: Place, body: Place) -> None:
+        """Open the next cell into a place; CryptoError as above."""
+        if self._dead:
+            raise CryptoError("this is not the next cell of the link")
+        try:
+            count = self._cipher.open_into_untrusted(cell, CELL_LEN, body)
+        except CryptoError:
+            self.wipe()
+            raise
+        if count == REKEY_AFTER_CELLS:
+            self._cipher.rekey()
 
     def surrender(self) -> Key:
         """Give up the key of a stream that has not begun, to whoever goes on with it."""

@@ -25,6 +25,7 @@ See `mesh help protocol`; Erlang-4 has no edge at which a shift would show.
 
 import enum
 import math
+import struct
 from collections.abc import Mapping
 from typing import ClassVar, Final, Protocol
 
@@ -38,8 +39,10 @@ ERLANG_SHAPE: Final = 4
 """Exponentials in a gap: mean wait 0.63 T, no mass at gap 0 where a serial sender shows."""
 RAISED_COSINE_BITS: Final = 40
 """Halvings: 10**-12 of a period, far below what any clock can show."""
-DRAW_LEN: Final = 7
-"""Octets a draw: 56 bits, more than a double's 53."""
+DRAW_SHIFT: Final = 11
+"""Bits of 64 that are left out of a draw: a double has 53."""
+_BLOCK: Final = struct.Struct(">8Q")
+"""Eight draws: two gaps of `renewal`."""
 
 
 class Clock(enum.IntEnum):
@@ -74,24 +77,24 @@ def period_of(klass: int) -> float:
 class Draws:
     """Uniform draws in (0, 1] from a stream keyed once: BLAKE2b over a counter."""
 
-    __slots__ = ("_at", "_block", "_counter", "_key")
+    __slots__ = ("_counter", "_key", "_left")
 
     def __init__(self, key: Key) -> None:
         self._key = key
         self._counter = 0
-        self._block = b""
-        self._at = 0
+        self._left: list[float] = []
 
     def unit(self) -> float:
-        """One draw; 64 octets of stream serve nine."""
-        if self._at + DRAW_LEN > len(self._block):
+        """One draw; 64 octets of stream serve eight."""
+        if not self._left:
             counter = self._counter.to_bytes(8, "big")
-            self._block = keyed_hash(self._key, b"mesh/1 draws" + counter, 64)
+            block = keyed_hash(self._key, b"mesh/1 draws" + counter, _BLOCK.size)
             self._counter += 1
-            self._at = 0
-        octets = self._block[self._at : self._at + DRAW_LEN]
-        self._at += DRAW_LEN
-        return (int.from_bytes(octets, "big") + 1) / (1 << 8 * DRAW_LEN)
+            self._left = [
+                math.ldexp((word >> DRAW_SHIFT) + 1, DRAW_SHIFT - 64)
+                for word in _BLOCK.unpack(block)
+            ]
+        return self._left.pop()
 
 
 class Law(Protocol):
@@ -120,9 +123,9 @@ class Renewal:
 
     def advance(self) -> float:
         """Move to the instant after this one and return it."""
-        product = 1.0
+        product, unit = 1.0, self._draws.unit
         for _ in range(self.SHAPE):
-            product *= self._draws.unit()
+            product *= unit()
         self.due -= self._scale * math.log(product)
         return self.due
 

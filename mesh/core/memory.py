@@ -22,6 +22,8 @@ lib: Final[Any] = _sodium.lib
 ffi: Final[Any] = _sodium.ffi
 
 Octets: TypeAlias = bytes | bytearray | memoryview
+Place: TypeAlias = Any
+"""An address from `address_of`, or one so many octets behind it."""
 
 KEY_LEN: Final = 32
 """Octets of a symmetric key, an X25519 scalar, an Ed25519 seed."""
@@ -50,11 +52,11 @@ def new_locked(length: int) -> Any:
 
 def wipe_buffer(place: memoryview) -> None:
     """Zero a writable buffer, however clever the compiler."""
-    lib.sodium_memzero(_writable(place), place.nbytes)
+    lib.sodium_memzero(address_of(place), place.nbytes)
 
 
-def _writable(place: memoryview) -> Any:
-    """Give its address; BufferError where nobody may write."""
+def address_of(place: bytearray | memoryview) -> Place:
+    """Give a buffer's address, which keeps it where it is; BufferError: nobody may write."""
     return ffi.from_buffer("unsigned char[]", place, require_writable=True)
 
 
@@ -129,7 +131,7 @@ class Key:
         """Copy the secret into memory that its reader zeroes: the pacer's."""
         if place.nbytes != self.length:
             raise LocalProtocolError("a place of another length than the key's")
-        ffi.memmove(_writable(place), self.address, self.length)
+        ffi.memmove(address_of(place), self.address, self.length)
 
     def unsafe_bytes(self) -> bytes:
         """Copy the secret out, for a key file or a known-answer test only."""

@@ -10,7 +10,7 @@ show it.  Nagle is off: a cell leaves when it is sent.
 
 import fcntl
 import socket
-import struct
+import sys
 from contextlib import suppress
 from typing import Final
 
@@ -23,7 +23,8 @@ SIOCOUTQNSD: Final = 0x894B
 or a long round trip would look like a full buffer."""
 DRAIN_READS: Final = 8
 """Reads before a close: twice what the kernel holds at most; a flood has no end."""
-_INT: Final = struct.Struct("i")
+_NONE: Final = bytes(4)
+"""An int that the kernel writes over."""
 
 
 class BareWire:
@@ -34,6 +35,7 @@ class BareWire:
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock = sock
+        self._fd = sock.fileno()
 
     def fix_buffers(self) -> None:
         """Give a link's socket its fixed buffers."""
@@ -63,13 +65,22 @@ class BareWire:
         except OSError:
             return b""
 
+    def try_receive_into(self, place: memoryview, limit: int) -> int | None:
+        """What has come, into a place; octets, None: nothing yet; 0: the end."""
+        try:
+            return self._sock.recv_into(place, limit)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return 0
+
     def unsent(self) -> int:
         """Octets that wait in the kernel for the peer's window."""
         try:
-            raw = fcntl.ioctl(self._sock, SIOCOUTQNSD, bytes(_INT.size))
+            raw = fcntl.ioctl(self._fd, SIOCOUTQNSD, _NONE)
         except (OSError, ValueError):  # ValueError: closed
             return 0
-        return int(_INT.unpack(raw)[0])
+        return int.from_bytes(raw, sys.byteorder)
 
     def end_sending(self) -> None:
         """Say FIN after what was sent; a connection that is gone needs none."""
@@ -78,4 +89,5 @@ class BareWire:
 
     def close(self) -> None:
         """Close; again is no error."""
+        self._fd = -1
         self._sock.close()

@@ -40,6 +40,9 @@ class Wire(Protocol):
     def try_receive(self, limit: int) -> bytes | None:
         """What has come, at most `limit`; None: nothing yet; b"": the end."""
 
+    def try_receive_into(self, place: memoryview, limit: int) -> int | None:
+        """What has come, at most `limit`, into a place; None: nothing yet; 0: the end."""
+
     def unsent(self) -> int:
         """Octets that the kernel holds and has not put on the wire."""
 

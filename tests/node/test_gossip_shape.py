@@ -135,7 +135,7 @@ def sends_at_once(patch: pytest.MonkeyPatch) -> None:
         ended = instant(lane, now)
         if lane._ring in asked and lane._sealed:
             asked.clear()
-            lane._wire.try_send(lane._sealed)
+            lane._wire.try_send(lane._cell)
             lane._next(now)
         return ended
 

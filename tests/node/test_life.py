@@ -412,7 +412,7 @@ def has_last_words(patch: Patch) -> None:
 
     def closing(lane: Lane, reason: int) -> None:
         if lane._ring.room < slots_of(KLASS)[0] and lane._sealed:
-            lane._wire.try_send(lane._sealed)
+            lane._wire.try_send(lane._cell)
         close(lane, reason)
 
     patch.setattr(Lane, "close", closing)

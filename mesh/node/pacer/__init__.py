@@ -5,6 +5,7 @@
     lane       one link at one of its instants: send, read, open, seal
     loop       all lanes in the order of their instants; the main process's words
     word       those words, and the file descriptors that come with them
+    board      when the next instant is, and which links had theirs
     histogram  how late cells were, counted
     hardening  what this process can no longer do
     client     the main process's hand: it starts the pacer and feeds its rings

@@ -5,14 +5,21 @@ A link is given away whole: its socket, both keys, its law.  From then on this p
 does three things for it, none of which the wire shows: it puts bodies that have
 something to say into the ring, takes what came out of it, and says when the link ends.
 
+The pacer wakes nobody for a cell.  This process looks by itself at the rings of links
+that had an instant (board.py), LATER_SECONDS after the next one of all, or T/8 of its
+fastest link where that is less: so it wakes for many cells at once, mail waits a
+twentieth of a second at most, and nothing at the pacer depends on what came.
+
 The pacer that ended, for whatever reason, took its links with it: they end here as
 well, another pacer is started, and the dialer makes new links.
 """
 
+import math
 import os
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -45,7 +52,10 @@ LATE_PART: Final = 30
 """A cell may be late by T/30, which 128 cells of `renewal` do not show."""
 RESTART_SECONDS: Final = 0.5
 MANY: Final = 64
-"""Packets at once after which one may have been lost: look at all rings."""
+"""Packets heard at once, before others have their turn."""
+LATER_SECONDS: Final = 0.05
+"""From an instant to the look at what came: a twentieth of T at 1 cell/s."""
+LATER_PART: Final = 8
 GONE: Final = -1
 """The pacer ended, and its links with it."""
 
@@ -103,6 +113,9 @@ class Pacer:
         self._giving = trio.Lock()
         self._started = trio.Event()
         self.histogram, self._memory = Histogram.create()
+        self._board = self.histogram.board
+        self._given = Parking()
+        self._carried = [0] * (CLASS_MAX + 1)  # links of each class
 
     async def run(
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -112,7 +125,10 @@ class Pacer:
         while True:
             process, control = self._spawn()
             try:
-                await self._listen(control, status)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._look)
+                    await self._listen(control, status)
+                    nursery.cancel_scope.cancel()
             finally:
                 self._lose(control)
                 process.kill()  # ours, by its own handle; it may be gone already
@@ -156,9 +172,32 @@ class Pacer:
                 if number & REFUSED and (feed := self._feeds.get(number ^ REFUSED)):
                     feed.gone = True
                     feed.changed.wake()
-            for number in self._feeds if len(numbers) == MANY else set(numbers):
+            for number in set(numbers) & self._feeds.keys():
+                self._feeds[number].changed.wake()
+
+    async def _look(self) -> None:
+        """Wake those whose links had instants, a little after the next one, for ever."""
+        self._board.begin()
+        while True:
+            with trio.move_on_after(self._pause()):
+                await self._given.park()
+                await trio.sleep(self._later())  # its first instant may be the next one
+            looked = self._board.looked()
+            for number in self._feeds.keys() if looked is None else looked:
                 if number in self._feeds:
                     self._feeds[number].changed.wake()
+
+    def _pause(self) -> float:
+        """Seconds until the next look."""
+        if not self._feeds:
+            return math.inf
+        due = self._board.due
+        wait = due - time.monotonic() if due < math.inf else 0.0  # not shown yet
+        return max(0.0, wait) + self._later()
+
+    def _later(self) -> float:
+        fastest = max((k for k, n in enumerate(self._carried) if n), default=0)
+        return min(LATER_SECONDS, period_of(fastest) / LATER_PART)
 
     def _lose(self, control: socket.socket) -> None:
         self._control = None
@@ -196,9 +235,12 @@ class Pacer:
             return GONE
         feed = Feed(ring, port, lambda ending: self._end(number, ending))
         self._feeds[number] = feed
+        self._carried[session.klass] += 1
+        self._given.wake()
         try:
             return await feed.run()
         finally:
+            self._carried[session.klass] -= 1
             port.on_data = _nothing
             del self._feeds[number]
             if not (ring.ended or feed.gone):

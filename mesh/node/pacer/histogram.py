@@ -16,19 +16,24 @@ import os
 from typing import Final
 
 from mesh.core.clock import CLASS_MAX
+from mesh.node.pacer import board
+from mesh.node.pacer.board import Board
 
 BUCKETS: Final = 32
 MICROSECOND: Final = 1e-6
 TRIAL: Final = CLASS_MAX + 1
 """The row of the trial."""
-LENGTH: Final = (TRIAL + 1) * BUCKETS * 8
+ROWS_LEN: Final = (TRIAL + 1) * BUCKETS * 8
+LENGTH: Final = ROWS_LEN + board.LENGTH
 
 
 class Histogram:
     """The counters, from either side."""
 
     def __init__(self, memory: mmap.mmap | bytearray) -> None:
-        self._words = memoryview(memory).cast("Q")
+        self._words = memoryview(memory)[:ROWS_LEN].cast("Q")
+        self.board = Board(memory, ROWS_LEN)
+        """What lies behind the counts."""
 
     @classmethod
     def create(cls) -> tuple["Histogram", int]:

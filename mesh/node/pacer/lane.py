@@ -5,8 +5,9 @@
                goes first; nothing while the kernel still holds more than a cell
     2  read    everything that has come, one call, as far as the ring has room (16
                cells and more: a peer that sends without end must not keep the other
-               links' cells from leaving), open it, and put it into the ring
-    3  seal    the next body of the ring, or zeros, always copied: one cell ahead
+               links' cells from leaving), and open it, into the ring
+    3  seal    the next body of the ring, or zeros, always copied: one cell ahead; it
+               is copied to where the cell will be and sealed there, so none is left
     4  draw    the next instant
 
 A link that ends sends a given number of cells more, the sealed one among them, then a
@@ -27,6 +28,7 @@ from typing import Final, Protocol
 from mesh.core.cell import BODY_LEN, CELL_LEN, CLOSE_BODY
 from mesh.core.cellstream import CellOpener, CellSealer
 from mesh.core.clock import Law, period_of
+from mesh.core.crypto import address_of, memmove
 from mesh.errors import RemoteProtocolError
 from mesh.node.bare import DRAIN_READS, RECEIVE_MAX
 from mesh.node.pacer.ring import Ring
@@ -47,6 +49,10 @@ STOPPED: Final = 4
 LINGER_PERIODS: Final = 128
 """For the other side to end too: twice what it has left when both have agreed."""
 
+_inbox: Final = memoryview(bytearray(CELL_LEN + RECEIVE_MAX))
+_inbox_at: Final = address_of(_inbox)
+"""What a lane has read, for as long as it opens it: all lanes' in their turn, sealed."""
+
 
 class Wire(Protocol):
     """What a lane needs of its socket."""
@@ -56,6 +62,9 @@ class Wire(Protocol):
 
     def try_receive(self, limit: int) -> bytes | None:
         """What has come; None: nothing yet; b"": the end."""
+
+    def try_receive_into(self, place: memoryview, limit: int) -> int | None:
+        """What has come, into a place; None: nothing yet; 0: the end."""
 
     def unsent(self) -> int:
         """Octets that the kernel has not put on the wire."""
@@ -85,8 +94,12 @@ class Lane:
         self._sealer, self._opener = sealer, opener
         self._patience = DEAD_PERIODS * period_of(klass) + DEAD_SECONDS
         self._heard = self._moved = now
-        self._body = bytearray(BODY_LEN)
-        self._sealed = sealer.seal(self._body)
+        self.due = law.due
+        """The next instant."""
+        self._cell = memoryview(bytearray(CELL_LEN))
+        self._cell_at = address_of(self._cell)
+        sealer.seal_over(self._cell_at)
+        self._sealed = True  # the cell is one to be sent
         self._rest = b""
         self._partial = b""
         self._left: int | None = None  # cells before the last one; None: no end yet
@@ -99,11 +112,6 @@ class Lane:
         self._heard_end = False
         self.skipped = 0
         """Instants at which the kernel still held more than a cell."""
-
-    @property
-    def due(self) -> float:
-        """The next instant."""
-        return self._law.due
 
     def end_after(self, cells: int, *, linger: bool) -> None:
         """Send so many cells more (1 or more), then one that says the link ends.
@@ -123,7 +131,7 @@ class Lane:
         if ended:
             self.close(ended)
             return ended
-        self._law.advance()
+        self.due = self._law.advance()
         return 0
 
     def close(self, reason: int) -> None:
@@ -134,7 +142,6 @@ class Lane:
         self._wire.close()
         self._sealer.wipe()
         self._opener.wipe()
-        self._body[:] = bytes(BODY_LEN)
         self._ring.end(reason)
 
     def _send(self, now: float) -> int:
@@ -143,26 +150,35 @@ class Lane:
             return 0  # the last cell has left
         if wire.unsent() > CELL_LEN:
             self.skipped += 1
-        else:
-            if not self._rest:
-                self._rest, self._sealed = self._sealed, b""
+        elif self._rest:
             self._rest = self._rest[wire.try_send(self._rest) :]
             if not self._rest:
                 self._moved = now
+        else:
+            took = wire.try_send(self._cell)
+            self._sealed = False
+            if took == CELL_LEN:
+                self._moved = now
+            else:
+                self._rest = bytes(self._cell[took:])
         return SILENT if now > self._moved + self._patience else 0
 
     def _read(self, now: float) -> int:
         if self._heard_end:
             return 0
         room = min(RECEIVE_MAX, CELL_LEN * self._ring.into_room)
-        data = self._wire.try_receive(room) if room else None
-        if data is None:
+        held, place = len(self._partial), _inbox
+        if held:
+            place[:held] = self._partial
+            place = place[held:]
+        came = self._wire.try_receive_into(place, room) if room else None
+        if came is None:
             return SILENT if now > self._heard + self._patience else 0
-        if not data:
+        if not came:
             self._heard_end = True
             return self._begin_grace()
         self._heard = now
-        return self._open(data)
+        return self._open(held + came)
 
     def _begin_grace(self) -> int:
         if self._left is None:
@@ -172,33 +188,33 @@ class Lane:
             self._in_grace = True
         return 0
 
-    def _open(self, data: bytes) -> int:
-        if self._partial:
-            data = self._partial + data
-        whole = len(data) - len(data) % CELL_LEN
-        view = memoryview(data)
+    def _open(self, length: int) -> int:
+        """Open the whole cells of what is in the inbox; keep the rest."""
+        ring, at = self._ring, 0
         try:
-            for at in range(0, whole, CELL_LEN):
-                cell = view[at : at + CELL_LEN]
-                self._ring.put_come(self._opener.open_untrusted(cell))
+            while at + CELL_LEN <= length:
+                self._opener.open_into_untrusted(_inbox_at + at, ring.place)
+                ring.came()
+                at += CELL_LEN
         except RemoteProtocolError:
             return BROKEN
-        self._partial = data[whole:]
+        self._partial = bytes(_inbox[at:length]) if at < length else b""
         return 0
 
     def _next(self, now: float) -> int:
         """Seal the next cell, one ahead; after the last one, wait for the other side."""
         if self._left is None:
-            self._ring.take(self._body)
+            self._ring.take(self._cell_at)
         elif self._left > 0:
             self._left -= 1
-            self._ring.take(self._body)
+            self._ring.take(self._cell_at)
         elif self._left == 0:
             self._left = -1
-            self._body[:] = CLOSE_BODY
+            memmove(self._cell_at, CLOSE_BODY, BODY_LEN)
         else:
             return self._finish(now)
-        self._sealed = self._sealer.seal(self._body)
+        self._sealer.seal_over(self._cell_at)
+        self._sealed = True
         return 0
 
     def _finish(self, now: float) -> int:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The pacer's loop: all lanes in the order of their instants.
 
-It sleeps until the next instant or a word of the main process, in a call that wakes to
-the microsecond (select(2); epoll counts in milliseconds).  A word is about the birth
-or the end of a link and never about mail, so it may take its time here; between two
-words all that was due has left, and no more, so that words are heard under any load.
+It sleeps until the next instant, in a call that wakes to the microsecond, and wakes
+nobody for a cell (board.py).  A word of the main process is about the birth or the end
+of a link and never about mail, so it may take its time: it is listened for in a sleep
+of more than HEAR_SECONDS and once in as long (select(2), which costs half as much again
+as a sleep; epoll counts in milliseconds).  Between two words all that was due has left,
+and no more, so that words are heard under any load.
 
 The process ends, with all its links, when this machine may not be the one that it was
 (a clone that goes on with the same keys would use a nonce twice): the sleep ended
@@ -15,6 +17,7 @@ error of its own: whatever ends the loop, each link says FIN and its keys are ze
 """
 
 import heapq
+import math
 import os
 import select
 import socket
@@ -28,7 +31,7 @@ from mesh.core.cellstream import CellOpener, CellSealer
 from mesh.core.clock import Clock, law_of
 from mesh.core.crypto import SystemEntropy
 from mesh.node.bare import BareWire
-from mesh.node.pacer.histogram import TRIAL, Histogram
+from mesh.node.pacer.histogram import LENGTH, TRIAL, Histogram
 from mesh.node.pacer.lane import CLOSED, STOPPED, Lane
 from mesh.node.pacer.ring import Ring
 from mesh.node.pacer.word import DESCRIPTORS_MAX, NUMBER, REFUSED, Kind, Word, hear
@@ -42,11 +45,16 @@ BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 BOOT_ID_LEN: Final = 64
 LOOK_SECONDS: Final = 1.0
 """The longest sleep."""
+HEAR_SECONDS: Final = 0.02
+"""A word may wait so long: a link's first instant is up to T away anyway."""
 
 
 def sleep(socks: Sequence[socket.socket], seconds: float) -> bool:
     """Sleep so long or until a socket can be read; whether one can."""
-    return bool(select.select(socks, [], [], seconds)[0])
+    if socks:
+        return bool(select.select(socks, [], [], seconds)[0])
+    time.sleep(seconds)
+    return False
 
 
 def suspended() -> float:
@@ -102,7 +110,9 @@ class Loop:
         self._lanes: dict[int, tuple[Lane, int]] = {}
         self._dues: list[tuple[float, int]] = []
         self._untold: list[int] = []
-        self._histogram: Histogram | None = None
+        self._hear_at = -math.inf
+        self._histogram = Histogram(bytearray(LENGTH))  # nobody's, until HELLO
+        self._board = self._histogram.board
 
     def run(self) -> None:
         """Serve until the main process is gone, or the machine moved."""
@@ -119,19 +129,24 @@ class Loop:
         due = self._dues[0][0] if self._dues else None
         now = self._monotonic()
         wait = LOOK_SECONDS if due is None else min(LOOK_SECONDS, max(0.0, due - now))
-        heard = self._sleep([self._control], wait)
+        listens = wait > HEAR_SECONDS or now >= self._hear_at
+        heard = self._sleep([self._control] if listens else (), wait)
         now = self._monotonic()
         if self._moved(now if due is None else due, now):
             return False
+        if listens:
+            self._hear_at = now + HEAR_SECONDS
         if heard:
             word = hear(self._control)
             if word is None:
                 return False
             self._take(word)
+            self._hear_at = now  # there may be more
         while self._dues and self._dues[0][0] <= now:
             self._serve(self._monotonic())
         if self._untold:
             self._untold = [each for each in self._untold if not self._tell(each)]
+        self._board.show(self._dues[0][0] if self._dues else math.inf)
         return True
 
     def _serve(self, now: float) -> None:
@@ -140,18 +155,18 @@ class Loop:
         if lane is None or lane.due != due:  # it was ended by a word
             heapq.heappop(self._dues)
             return
-        if self._histogram:
-            self._histogram.count(klass, now - due)
+        self._histogram.count(klass, now - due)
         if lane.instant(now):
             heapq.heappop(self._dues)
             self._ended(number)
             return
         heapq.heapreplace(self._dues, (lane.due, number))
-        self._tell(number)
+        self._board.note(number)
 
     def _take(self, word: Word) -> None:
         if word.kind == Kind.HELLO:
             self._histogram = Histogram.attach(word.descriptors[0])
+            self._board = self._histogram.board
             os.close(word.descriptors[0])
             self._try_waking(self._histogram, word.value)
             self._ended(0)

@@ -26,7 +26,15 @@ from typing import Final
 
 from mesh.core.cell import BODY_LEN, PADDING
 from mesh.core.clock import rate_of
-from mesh.core.crypto import KEY_LEN, Key, Octets, wipe_buffer
+from mesh.core.crypto import (
+    KEY_LEN,
+    Key,
+    Octets,
+    Place,
+    address_of,
+    memmove,
+    wipe_buffer,
+)
 
 PAGE: Final = 4096
 KEYS_AT: Final = 2048
@@ -41,6 +49,23 @@ INTO_MIN: Final = 16
 """Bodies: with OUT_MIN and the first page 76 KiB a link, whatever its class."""
 
 _OUT_PUT, _OUT_TAKEN, _INTO_PUT, _INTO_TAKEN, _ENDED = range(5)
+
+
+def _two_turns() -> None:
+    """A barrier: nothing passes one lock's release and another one's acquire."""
+    with _between:
+        pass
+    with _between:
+        pass
+
+
+def _nothing() -> None:
+    """x86 keeps writes in order, and reads."""
+
+
+_between: Final = threading.Lock()
+fence: Final = _nothing if os.uname().machine == "x86_64" else _two_turns
+"""Orders what was written, or read, before it against what is after it."""
 
 
 def slots_of(klass: int) -> tuple[int, int]:
@@ -58,7 +83,12 @@ class Ring:
         self._memory = memory
         self._octets = memoryview(memory)
         self._words = self._octets[: 8 * 8].cast("Q")
-        self._between = threading.Lock()
+        self._first: Place = address_of(self._octets) + PAGE
+        # The pacer's own counters: it need not read what nobody else writes.
+        self._out_taken, self._into_put = (
+            self._words[_OUT_TAKEN],
+            self._words[_INTO_PUT],
+        )
 
     @classmethod
     def create(cls, klass: int) -> tuple["Ring", int]:
@@ -89,6 +119,7 @@ class Ring:
     def close(self) -> None:
         """Zero what is mine to zero, and let go of the memory."""
         wipe_buffer(self._octets[KEYS_AT : KEYS_AT + 2 * KEY_LEN])
+        self._first = None
         self._words.release()
         self._octets.release()
         if isinstance(self._memory, mmap.mmap):
@@ -106,7 +137,7 @@ class Ring:
         put = self._words[_OUT_PUT]
         at = PAGE * (1 + put % self._out)
         self._octets[at : at + BODY_LEN] = body
-        self._fence()
+        fence()
         self._words[_OUT_PUT] = put + 1
 
     def come(self) -> bytes | None:
@@ -114,11 +145,11 @@ class Ring:
         taken = self._words[_INTO_TAKEN]
         if taken == self._words[_INTO_PUT]:
             return None
-        self._fence()
+        fence()
         at = PAGE * (1 + self._out + taken % self._into)
         body = bytes(self._octets[at : at + BODY_LEN])
         self._octets[at : at + BODY_LEN] = PADDING
-        self._fence()
+        fence()
         self._words[_INTO_TAKEN] = taken + 1
         return body
 
@@ -141,47 +172,38 @@ class Ring:
         wipe_buffer(place)
         return keys
 
-    def take(self, body: bytearray) -> None:
-        """Copy the next body to send, or zeros, over `body`."""
-        taken = self._words[_OUT_TAKEN]
+    def take(self, body: Place) -> None:
+        """Copy the next body to send, or zeros, to a place."""
+        taken = self._out_taken
         if taken == self._words[_OUT_PUT]:
-            body[:] = PADDING
+            memmove(body, PADDING, BODY_LEN)
             return
-        self._fence()
-        at = PAGE * (1 + taken % self._out)
-        body[:] = self._octets[at : at + BODY_LEN]
-        self._octets[at : at + BODY_LEN] = PADDING
-        self._fence()
-        self._words[_OUT_TAKEN] = taken + 1
+        fence()
+        slot = self._first + PAGE * (taken % self._out)
+        memmove(body, slot, BODY_LEN)
+        memmove(slot, PADDING, BODY_LEN)
+        fence()
+        self._out_taken = self._words[_OUT_TAKEN] = taken + 1
 
     @property
     def into_room(self) -> int:
         """Bodies that came and that can be put now."""
-        return self._into - (self._words[_INTO_PUT] - self._words[_INTO_TAKEN])
+        return self._into - (self._into_put - self._words[_INTO_TAKEN])
 
-    def put_come(self, body: Octets) -> None:
-        """Add a body that came; the caller has looked at `into_room`."""
-        put = self._words[_INTO_PUT]
-        at = PAGE * (1 + self._out + put % self._into)
-        self._octets[at : at + BODY_LEN] = body
-        self._fence()
-        self._words[_INTO_PUT] = put + 1
+    @property
+    def place(self) -> Place:
+        """Where the next body that comes is to be; the caller has looked at `into_room`."""
+        return self._first + PAGE * (self._out + self._into_put % self._into)
+
+    def came(self) -> None:
+        """The body at `place` is whole."""
+        fence()
+        self._into_put = self._words[_INTO_PUT] = self._into_put + 1
 
     def end(self, reason: int) -> None:
         """Say why the link ended; nothing more comes."""
-        self._fence()
+        fence()
         self._words[_ENDED] = reason
-
-    def _fence(self) -> None:
-        """Order what was written before this against what is written after.
-
-        x86 does so by itself; elsewhere two turns of a lock are a full barrier: what
-        stands before the first release and after the second acquire cannot pass.
-        """
-        with self._between:
-            pass
-        with self._between:
-            pass
 
 
 def length_of(klass: int) -> int:

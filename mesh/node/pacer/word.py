@@ -4,15 +4,14 @@
 A SOCK_SEQPACKET pair, one word a packet, integers big-endian:
 
     kind u8   number u32   value u32    descriptors
-    0 HELLO   0            wake-ups to try           the histogram's memory
+    0 HELLO   0            wake-ups to try        the histogram's and board's memory
     1 ADD     a link       class << 8 | clock     its socket, its ring's memory
     2 END     a link       cells to send before the last one; 0: end at once
     3 REPLACE a link       likewise, but the other side is heard out
 
-The pacer answers with packets of one link's number each: "look at its ring"; 0 says
-that its trial is over, and a number with REFUSED that it could not take the link.  A
-"look" that does not fit is left out; the main process looks at all rings when many
-have come.
+The pacer answers with packets of one link's number each: it has ended; 0 says that its
+trial is over, and a number with REFUSED that it could not take the link.  What does not
+fit is said later.  Of cells it says nothing here (board.py).
 """
 
 import enum

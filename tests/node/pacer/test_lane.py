@@ -25,7 +25,7 @@ from mesh.node.pacer.lane import (
     STOPPED,
     Lane,
 )
-from mesh.node.pacer.ring import INTO_MIN, Ring, length_of
+from mesh.node.pacer.ring import INTO_MIN, PAGE, Ring, length_of
 
 KLASS = 3
 SECOND = 1.0
@@ -69,6 +69,12 @@ class Kernel:
             del self.inbox[:limit]
             return data
         return b"" if self.ended else None
+
+    def try_receive_into(self, place: memoryview, limit: int) -> int | None:
+        data = self.try_receive(limit)
+        if data is not None:
+            place[: len(data)] = data
+        return None if data is None else len(data)
 
     def unsent(self) -> int:
         return self.waiting
@@ -442,13 +448,19 @@ def test_at_the_end_a_flood_is_not_read_for_ever() -> None:
     assert link.kernel.inbox
 
 
-def test_at_the_end_the_keys_and_the_last_body_are_gone() -> None:
+def test_a_body_is_sealed_where_it_is_copied_to_so_none_is_left() -> None:
     link = Driven()
     link.ring.put(body(7))
     link.step()
-    held = link.lane._body
-    assert held == body(7)
+    assert b"\1\1\1\1" not in bytes(link.lane._cell)
+    assert not any(link.memory[PAGE : PAGE + BODY_LEN])
+    link.step()
+    assert link.left() == [PADDING, body(7)]
+
+
+def test_at_the_end_the_keys_are_gone() -> None:
+    link = Driven()
+    link.step()
     link.lane.close(CLOSED)
-    assert held == PADDING
     with pytest.raises(LocalProtocolError):
         link.sealer.seal(PADDING)
