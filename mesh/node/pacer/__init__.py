@@ -6,6 +6,7 @@
     loop       all lanes in the order of their instants; the main process's words
     word       those words, and the file descriptors that come with them
     histogram  how late cells were, counted
+    standstill whether this machine may be a clone, for the main process's own keys
     lateness   what the operator is told of that
     hardening  what this process can no longer do
     client     the main process's hand: it starts the pacer and feeds its rings

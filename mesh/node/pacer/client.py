@@ -30,6 +30,7 @@ from mesh.node.pacer.histogram import Histogram
 from mesh.node.pacer.lane import BROKEN
 from mesh.node.pacer.lateness import Lateness
 from mesh.node.pacer.ring import Ring
+from mesh.node.pacer.standstill import Standstill
 from mesh.node.pacer.word import NUMBER, REFUSED, Kind, say
 from mesh.node.parking import Parking
 from mesh.node.port import Ending, Port
@@ -103,6 +104,7 @@ class Pacer:
         self._losses = 0
         self.histogram, self._memory = Histogram.create()
         self.lateness = Lateness(self.histogram)
+        self.standstill = Standstill()
 
     @property
     def notices(self) -> list[str]:
@@ -116,6 +118,11 @@ class Pacer:
 
         PacerError: none gets so far.
         """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.standstill.watch)
+            await self._run(task_status)
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         failed = 0
         while True:
             trouble = await self._run_one(task_status)

@@ -304,7 +304,9 @@ async def test_one_that_never_starts_is_not_tried_for_ever(
     monkeypatch.setattr(sys, "executable", str(broken))
     monkeypatch.setattr(client, "RESTART_SECONDS", 0.01)
     with trio.fail_after(30):
-        with pytest.RaisesGroup(pytest.RaisesExc(PacerError, match=why)):
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(PacerError, match=why), flatten_subgroups=True
+        ):
             async with trio.open_nursery() as nursery:
                 await nursery.start(Pacer().run)
 
@@ -318,7 +320,9 @@ async def test_one_that_hangs_before_its_trial_counts_as_failed(
     monkeypatch.setattr(sys, "executable", str(hanging))
     monkeypatch.setattr(client, "START_SECONDS", 0.05)
     monkeypatch.setattr(client, "RESTART_SECONDS", 0.01)
-    with pytest.RaisesGroup(pytest.RaisesExc(PacerError, match="ended with -9")):
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(PacerError, match="ended with -9"), flatten_subgroups=True
+    ):
         async with trio.open_nursery() as nursery:
             await nursery.start(Pacer().run)
     assert not children()
