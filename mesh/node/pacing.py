@@ -174,8 +174,10 @@ class _GreedySender:
         seal = self._carrier.session.sealer.seal
         if not self._stood_still():
             outlet.send(seal(port.next_body()))
-        while not (port.finished or self._stood_still()):
+        while not port.finished:
             if port.has_data and not outlet.full:
+                if self._stood_still():
+                    break
                 cells = [seal(port.next_body())]
                 while len(cells) < GREEDY_CELLS and port.has_data:
                     cells.append(seal(port.next_body()))
