@@ -59,15 +59,20 @@ def pass_by(seconds: float) -> None:
     eventually("time", seconds + 30, lambda: time.monotonic() > until)
 
 
+def behind(proxy: Proxy, node: NodeProcess) -> None:
+    """Let peers dial the proxy."""
+    text = node.config.read_text()
+    ours = f'address = "127.0.0.1:{node.port}"'
+    theirs = f'address = "127.0.0.1:{proxy.add(node.port)}"'
+    assert text.count(ours) == 1
+    node.config.write_text(text.replace(ours, theirs))
+
+
 def test_mail_crosses_a_bad_network_and_the_pacer_s_death_once(world: World) -> None:
     with Proxy() as proxy:
         for name in ("alpha", "bravo"):
             node = world.node(name, clock='"renewal"', cells_per_second=str(RATE))
-            text = node.config.read_text()
-            ours = f'address = "127.0.0.1:{node.port}"'
-            theirs = f'address = "127.0.0.1:{proxy.add(node.port)}"'
-            assert text.count(ours) == 1
-            node.config.write_text(text.replace(ours, theirs))
+            behind(proxy, node)
         world.introduce()
         world.start()
         alpha, bravo = world.nodes
@@ -76,42 +81,46 @@ def test_mail_crosses_a_bad_network_and_the_pacer_s_death_once(world: World) -> 
         post.all_there()
         eventually("one connection", 10, lambda: proxy.open == 1)
         made = proxy.connections
-
-        # cells that come in pieces, and late
-        proxy.pieces, proxy.late = 97, 0.3
-        post.send()
-        pass_by(0.7)
-        proxy.smooth()
-        post.all_there()
-
-        # a peer that reads nothing for a while
-        proxy.held = True
-        post.send()
-        pass_by(1.2)
-        proxy.held = False
-        since = time.monotonic()
-        post.all_there()
-        # What would have left meanwhile did not: the kernel held little more than
-        # the reader's window, and no cell was sealed to wait behind it.
-        assert proxy.octets(since, since + 0.1) < 2 * (2 * WINDOW + 12 * CELL_LEN)
-
-        # half of what the clock would send
-        proxy.narrow = RATE * CELL_LEN / 2
-        post.send()
-        pass_by(0.7)
-        proxy.smooth()
-        post.all_there()
+        in_pieces_and_late(proxy, post)
+        not_read_for_a_while(proxy, post)
+        half_as_wide(proxy, post)
         assert (proxy.connections, proxy.open) == (made, 1)  # nobody gave up
 
         # one pacer dies with all its links
         os.kill(pacer_of(bravo), signal.SIGKILL)
         post.send()
-        eventually(
-            "the link's end", 5, lambda: proxy.open == 0 or proxy.connections > made
-        )
+        eventually("the end", 5, lambda: proxy.open == 0 or proxy.connections > made)
         assert status(bravo)["state"] in ("ok", "down")  # it answers all the while
         post.all_there()
         assert proxy.connections > made
         eventually("links", 10, lambda: one_link(alpha) and one_link(bravo))
         pacer_of(bravo)
     assert alpha.errors() == bravo.errors() == "mesh: ready\n"
+
+
+def in_pieces_and_late(proxy: Proxy, post: Post) -> None:
+    proxy.pieces, proxy.late = 97, 0.3
+    post.send()
+    pass_by(0.7)
+    proxy.smooth()
+    post.all_there()
+
+
+def not_read_for_a_while(proxy: Proxy, post: Post) -> None:
+    proxy.held = True
+    post.send()
+    pass_by(1.2)
+    proxy.held = False
+    since = time.monotonic()
+    post.all_there()
+    # What would have left meanwhile did not: the kernel held little more than
+    # the reader's window, and no cell was sealed to wait behind it.
+    assert proxy.octets(since, since + 0.1) < 2 * (2 * WINDOW + 12 * CELL_LEN)
+
+
+def half_as_wide(proxy: Proxy, post: Post) -> None:
+    proxy.narrow = RATE * CELL_LEN / 2
+    post.send()
+    pass_by(0.7)
+    proxy.smooth()
+    post.all_there()
