@@ -1,69 +1,69 @@
 # SPDX-License-Identifier: MIT
 """A real link as its snooper sees it: two nodes, a veth pair, the kernel's timestamps.
 
-    python -m benchmarks.capture [--rate R] [--blocks N] [--seconds S] [--json FILE]
+    python -m benchmarks.capture [--rate R] [--blocks N] [--seconds S] [--loss P]
+                                 [--json FILE] | --read FILE
 
 As root, with ip (iproute2), ethtool and tcpdump.  Each node has a network namespace of
 its own; MTU 1500, TSO, GSO and GRO off, so that a packet is what the wire would carry.
-A coin is thrown for each block of S seconds: idle, or mail from one to the other all
-the time.  What is captured becomes a table, a row a cell of the first node:
+A coin is thrown for each block of S seconds: idle, or mail from the first node to the
+other all the time.  Mail is handed over as fast as the link carries it, and has all
+arrived before the next block begins, so that an idle block is idle.  P is the share of
+packets that get lost, where the kernel has netem.
 
-    at, gap     seconds: its first segment, since the cell before
-    sizes       octets of its segments
-    ack_delay   seconds from its last segment to the segment that acknowledges all of it
-    acks        bare acknowledgements between its first segment and the next cell's
-    busy        what the coin said for its block
+    capture(rate, coins, seconds, loss) -> [Row]    cells.py; save, load: as JSON
+    look(rows) -> [Comparison]                      rank.py
 """
 
 import argparse
-import json
+import io
 import os
 import secrets
-import statistics
-import struct
+import smtplib
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
-from itertools import groupby
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from benchmarks.cells import NAMES, Row, load, packets, save, table
+from benchmarks.rank import Comparison, Spread, compare
+from mesh.cli.main import main as main_of_mesh
 from mesh.core.cell import CELL_LEN
 
 MESH: Final = (sys.executable, "-m", "mesh")
-NAMES: Final = ("alpha", "bravo")
 PORT: Final = 7000
 UP_SECONDS: Final = 20.0
-GUARD_SECONDS: Final = 0.5
-"""At a block's edges, whose cells are left out."""
-MAIL: Final = b"Subject: x\r\n\r\n" + b"x" * 70 + b"\r\n"
+MAIL: Final = b"x" * 70 + b"\r\n"
+MESSAGE_SECONDS: Final = 0.5
+"""That a message takes on the link."""
+ON_THE_WAY: Final = 3
+"""Messages at once, so that the next one is always there."""
+WAIT_SECONDS: Final = 0.02
 
 
-class Packet(NamedTuple):
-    """One TCP segment: when, from the first node or not, numbers, payload's length."""
-
-    at: float
-    ours: bool
-    sequence: int
-    acknowledged: int
-    length: int
+class NoLossError(Exception):
+    """Packets cannot be made to get lost here."""
 
 
-@dataclass
-class Row:
-    """One cell."""
-
-    at: float
-    gap: float
-    sizes: tuple[int, ...]
-    ack_delay: float
-    acks: int
-    busy: bool
+FEATURES: Final[Mapping[str, Callable[[Row], float]]] = {
+    "gap, ms": lambda row: 1e3 * row.gap,
+    "ACK delay, ms": lambda row: 1e3 * row.ack_delay,
+    "ACKs a cell": lambda row: row.acks,
+    "segments": lambda row: len(row.sizes),
+    "first segment, octets": lambda row: row.sizes[0],
+    "sent again": lambda row: row.again,
+}
+"""What is compared: each alone.  A snooper would look at all together."""
 
 
 def address(side: int) -> str:
@@ -76,9 +76,18 @@ def run(*words: str) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
+def mesh(*words: str) -> str:
+    """Run a verb of ours in this process, where that is no matter of time; its output."""
+    with redirect_stdout(io.StringIO()) as printed:
+        code = main_of_mesh(words)
+    if code:
+        raise RuntimeError(f"mesh {words[0]} ended with {code}")
+    return printed.getvalue()
+
+
 @contextmanager
-def namespaces() -> Iterator[tuple[str, str]]:
-    """Two network namespaces joined by a wire."""
+def namespaces(loss: float = 0.0) -> Iterator[tuple[str, str]]:
+    """Two network namespaces joined by a wire; NoLossError: it cannot lose packets."""
     one, other = (f"mesh-{name}-{os.getpid()}" for name in NAMES)
     with ExitStack() as stack:
         for name in (one, other):
@@ -95,7 +104,20 @@ def namespaces() -> Iterator[tuple[str, str]]:
             run(*inside, "ip", "address", "add", f"{address(side)}/24", "dev", "wire0")
             for link in ("lo", "wire0"):
                 run(*inside, "ip", "link", "set", link, "up")
+            if loss:
+                lose(name, loss)
         yield one, other
+
+
+def lose(space: str, loss: float) -> None:
+    """Let a share of the packets that leave a namespace get lost."""
+    words = ("ip", "netns", "exec", space, "tc", "qdisc", "add", "dev", "wire0")
+    try:
+        run(*words, "root", "netem", "loss", f"{100 * loss:g}%")
+    except (OSError, subprocess.CalledProcessError):
+        raise NoLossError(
+            "no loss: this kernel has no netem, or tc is missing"
+        ) from None
 
 
 def quiet(words: Sequence[str]) -> "subprocess.Popen[bytes]":
@@ -119,7 +141,7 @@ def make_nodes(folder: Path, rate: float) -> list[Path]:
     for side, name in enumerate(NAMES):
         home = folder / name
         where = f"{address(side)}:{PORT}"
-        run(*MESH, "init", str(home), "--name", name, "--address", where,
+        mesh("init", str(home), "--name", name, "--address", where,
             "--remailer", f"mix@{name}.test")  # fmt: skip
         config = home / "node.toml"
         lines = []
@@ -135,8 +157,8 @@ def make_nodes(folder: Path, rate: float) -> list[Path]:
         configs.append(config)
     for side, config in enumerate(configs):
         other = folder / f"{NAMES[1 - side]}.mesh"
-        other.write_text(run(*MESH, "export", "-c", str(configs[1 - side])))
-        run(*MESH, "peers", "add", "-c", str(config),
+        other.write_text(mesh("export", "-c", str(configs[1 - side])))
+        mesh("peers", "add", "-c", str(config),
             f"--serves=mix@{NAMES[1 - side]}.test", str(other))  # fmt: skip
     return configs
 
@@ -145,30 +167,62 @@ def wait_up(config: Path) -> None:
     """Wait for the link; RuntimeError when there is none."""
     until = time.monotonic() + UP_SECONDS
     while time.monotonic() < until:
-        asked = subprocess.run(
-            [*MESH, "status", "-c", str(config)], check=False, capture_output=True
-        )
-        if asked.returncode == 0:
-            return
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            if main_of_mesh(["status", "-c", str(config)]) == 0:
+                return
+        time.sleep(WAIT_SECONDS)
     raise RuntimeError("the link does not come up")
 
 
-def send_mail(config: Path, stop: threading.Event) -> None:
-    """Hand in one message after the other."""
-    while not stop.is_set():
-        subprocess.run(
-            [*MESH, "sendmail", "-c", str(config), f"mix@{NAMES[1]}.test"],
-            input=MAIL * 1000, check=False, capture_output=True,
-        )  # fmt: skip
+class Inbox:
+    """What has come to a node's remailer since now."""
+
+    def __init__(self, home: Path) -> None:
+        self._new = home / "Maildir" / "new"
+        self._before = self._count
+
+    @property
+    def _count(self) -> int:
+        return sum(1 for _ in self._new.iterdir()) if self._new.exists() else 0
+
+    @property
+    def came(self) -> int:
+        """How many messages."""
+        return self._count - self._before
 
 
-def capture(rate: float, coins: Sequence[bool], seconds: float) -> list[Row]:
-    """Run the two nodes, block after block; the table."""
+def send_mail(homes: Sequence[Path], rate: float, stop: threading.Event) -> None:
+    """Hand in one message after the other, as fast as they arrive; end with none on its way."""
+    inbox = Inbox(homes[1])
+    content = MAIL * (1 + int(rate * CELL_LEN * MESSAGE_SECONDS) // len(MAIL))
+    whom = [f"mix@{name}.test" for name in NAMES]
+    handed = 0
+    with smtplib.LMTP(str(homes[0] / "local.sock"), local_hostname="mix") as door:
+        while not stop.is_set():
+            while handed - inbox.came < ON_THE_WAY:
+                door.sendmail(whom[0], [whom[1]], content)
+                handed += 1
+            stop.wait(WAIT_SECONDS)
+    until = time.monotonic() + UP_SECONDS
+    while inbox.came < handed:
+        if time.monotonic() > until:
+            raise RuntimeError("mail does not arrive")
+        time.sleep(WAIT_SECONDS)
+
+
+def capture(
+    rate: float,
+    coins: Sequence[bool],
+    seconds: float,
+    loss: float = 0.0,
+    tick: Callable[[], None] = lambda: None,
+) -> list[Row]:
+    """Run the two nodes, block after block; the table.  `tick` is called at each end."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         folder.chmod(0o755)  # tcpdump writes as a user of its own
         configs = make_nodes(folder, rate)
-        pair = stack.enter_context(namespaces())
+        pair = stack.enter_context(namespaces(loss))
         file = folder / "wire.pcap"
         words = ["ip", "netns", "exec", pair[0], "tcpdump", "-i", "wire0", "-w"]
         words += [str(file), "-s", "96", "-B", "8192", "-U", "-Z", "root"]
@@ -179,90 +233,64 @@ def capture(rate: float, coins: Sequence[bool], seconds: float) -> list[Row]:
             words = ["ip", "netns", "exec", space, *MESH, "run", "-c", str(config)]
             stack.enter_context(ended(quiet(words)))
         wait_up(configs[0])
+        homes = [config.parent for config in configs]
         blocks = []
-        for busy in coins:
-            stop = threading.Event()
-            sender = threading.Thread(target=send_mail, args=(configs[0], stop))
-            if busy:
-                sender.start()
-            begin = time.time()
-            time.sleep(seconds)
-            blocks.append((begin, time.time(), busy))
-            stop.set()
-            if busy:
-                sender.join()
+        with ThreadPoolExecutor(1) as pool:
+            for busy in coins:
+                stop = threading.Event()
+                begin = time.time()
+                sending = busy and pool.submit(send_mail, homes, rate, stop)
+                stop.wait(seconds)
+                blocks.append((begin, time.time(), busy))
+                stop.set()
+                if sending:
+                    sending.result()
+                tick()
         snooper.terminate()
         snooper.wait()
         return table(packets(file.read_bytes()), blocks)
 
 
-def packets(pcap: bytes) -> list[Packet]:
-    """Read a capture of tcpdump: nanoseconds, Ethernet, IPv4, TCP; the largest link."""
-    flows: dict[tuple[int, int], list[Packet]] = {}
-    at = 24
-    while at + 16 <= len(pcap):
-        second, nano, held, _ = struct.unpack_from("=IIII", pcap, at)
-        frame = pcap[at + 16 : at + 16 + held]
-        at += 16 + held
-        if len(frame) < 54:  # cut off in the middle of the last one
-            continue
-        begin = 14 + 4 * (frame[14] & 15)
-        source, target, sequence, acknowledged = struct.unpack_from(
-            "!HHII", frame, begin
-        )
-        total = struct.unpack_from("!H", frame, 16)[0]
-        length = total - (begin - 14) - 4 * (frame[begin + 12] >> 4)
-        ours = frame[29] == 1
-        flow = (source, target) if ours else (target, source)
-        when = second + nano / 1e9
-        packet = Packet(when, ours, sequence, acknowledged, length)
-        flows.setdefault(flow, []).append(packet)
-    return max(flows.values(), key=len, default=[])
+def look(rows: Sequence[Row], sender: str = NAMES[0]) -> list[Comparison]:
+    """Compare each value of one node's cells, idle against busy."""
+    sides: list[list[list[Row]]] = [[], []]
+    mine = [row for row in rows if row.sender == sender]
+    for block in sorted({row.block for row in mine}):
+        some = [row for row in mine if row.block == block]
+        sides[some[0].busy].append(some)
+    found = []
+    for name, value in FEATURES.items():
+        idle, busy = ([list(map(value, some)) for some in side] for side in sides)
+        found.append(compare(name, idle, busy))
+    return found
 
 
-def table(
-    seen: Sequence[Packet], blocks: Sequence[tuple[float, float, bool]]
-) -> list[Row]:
-    """Make a row of each whole cell of the first node that lies in a block."""
-    sent = [packet for packet in seen if packet.ours and packet.length]
-    # A cell ends with a short segment: that tells where cells lie in the stream.
-    longest = max((packet.length for packet in sent), default=0)
-    ends = [_end(packet) % CELL_LEN for packet in sent if packet.length < longest]
-    phase = max(set(ends), key=ends.count, default=0)
-    groups = groupby(sent, lambda p: (p.sequence - phase) % (1 << 32) // CELL_LEN)
-    cells = [list(group) for _, group in groups]
-    cells = [cell for cell in cells if sum(p.length for p in cell) == CELL_LEN]
-    rows = []
-    for before, cell, after in zip(cells, cells[1:], cells[2:], strict=False):
-        first, end = cell[0].at, _end(cell[-1])
-        busy = _coin(first, blocks)
-        theirs = [p for p in seen if not p.ours and first <= p.at]
-        acked = next((p.at for p in theirs if p.acknowledged == end), None)
-        if busy is None or acked is None:
-            continue
-        acks = sum(not p.length and p.at < after[0].at for p in theirs)
-        sizes = tuple(packet.length for packet in cell)
-        gap = first - before[0].at
-        rows.append(Row(first, gap, sizes, acked - cell[-1].at, acks, busy))
-    return rows
+def show(rows: Sequence[Row]) -> None:
+    """Print what `look` found, for both nodes' cells."""
+    for sender in NAMES:
+        title = f"{sender}'s cells"
+        screen = Table("value", "idle", "busy", "AUC", title=title)
+        for each in look(rows, sender):
+            idle, busy = _figures(each.idle), _figures(each.busy)
+            sure = f"{each.auc:.3f} [{each.auc_low:.3f}, {each.auc_high:.3f}]"
+            mark = " *" if each.tells else ""
+            screen.add_row(f"{each.name}", idle, busy, sure + mark)
+        Console(width=110).print(screen)
+    print("mean; median [quartiles]; cells.  AUC 0.5: no difference; * outside of it")
 
 
-def _end(packet: Packet) -> int:
-    return (packet.sequence + packet.length) % (1 << 32)
+def _figures(one: Spread) -> str:
+    return (
+        f"{one.mean:.3f}; {one.middle:.3f} [{one.low:.3f}, {one.high:.3f}]; {one.count}"
+    )
 
 
-def _coin(at: float, blocks: Sequence[tuple[float, float, bool]]) -> bool | None:
-    for begin, end, busy in blocks:
-        if begin + GUARD_SECONDS <= at < end - GUARD_SECONDS:
-            return busy
-    return None
-
-
-def _spread(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return "-"
-    low, middle, high = statistics.quantiles(values, n=4)
-    return f"{1e3 * middle:8.3f} [{1e3 * low:.3f}, {1e3 * high:.3f}]"
+def throw(blocks: int) -> list[bool]:
+    """Throw so many coins, until both sides have come twice: nothing to compare else."""
+    while True:
+        coins = [bool(secrets.randbits(1)) for _ in range(blocks)]
+        if min(sum(coins), blocks - sum(coins)) >= min(2, blocks // 2):
+            return coins
 
 
 def main() -> None:
@@ -271,19 +299,30 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=8.0)
     parser.add_argument("--blocks", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--loss", type=float, default=0.0, help="0.01: one in a hundred"
+    )
+    parser.add_argument("--json", type=Path, help="write the table there")
+    parser.add_argument("--read", type=Path, help="look at this table, capture nothing")
     args = parser.parse_args()
-    coins = [bool(secrets.randbits(1)) for _ in range(args.blocks)]
-    rows = capture(args.rate, coins, args.seconds)
-    for busy in (False, True):
-        some = [row for row in rows if row.busy is busy]
-        sizes = {row.sizes for row in some}
-        print(f"{'busy' if busy else 'idle'}: {len(some)} cells, sizes {sizes}")
-        print(f"  gap ms        {_spread([row.gap for row in some])}")
-        print(f"  ack delay ms  {_spread([row.ack_delay for row in some])}")
-        print(f"  acks a cell   {statistics.fmean([r.acks for r in some] or [0]):.3f}")
+    if args.read:
+        show(load(args.read))
+        return
+    with Progress() as progress:
+        task = progress.add_task("blocks", total=args.blocks)
+        try:
+            rows = capture(
+                args.rate,
+                throw(args.blocks),
+                args.seconds,
+                args.loss,
+                lambda: progress.advance(task),
+            )
+        except NoLossError as error:
+            parser.exit(69, f"{error}\n")
     if args.json:
-        args.json.write_text(json.dumps([asdict(row) for row in rows]))
+        save(rows, args.json)
+    show(rows)
 
 
 if __name__ == "__main__":

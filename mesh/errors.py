@@ -12,6 +12,7 @@
         TryLaterError         75   no room, no reply, no key: the caller keeps it
         NotPermittedError     77   not for this user
         ConfigError           78   node.toml or a key file is wrong
+        PacerError            70   the process that sends cells does not start
         DirectoryError        65   something signed does not hold
             DescriptorError        a descriptor
             OlderError             a directory below the one in force
@@ -100,6 +101,12 @@ class ConfigError(MeshError):
     """node.toml or a key file is wrong; one line a mistake."""
 
     exit_code = 78
+
+
+class PacerError(MeshError):
+    """The process that sends cells does not start, however often it is tried."""
+
+    exit_code = 70
 
 
 class DirectoryError(MeshError):

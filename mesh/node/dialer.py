@@ -8,6 +8,8 @@
     two keys   while our link key changes: the older one first, which every peer knows;
                after each silence the other one
 
+A handshake in which this machine may have become another one (pacer/standstill.py) ends: a
+clone has its keys as well.
 A peer's keys and addresses are asked for at each dial, so they may change meanwhile.
 No dial is ever caused by mail: this task knows none.
 """
@@ -170,6 +172,7 @@ class Dialer:
     async def _handshake(
         self, wire: Wire, peer: Peer, keys: PeerKeys, silences: int
     ) -> Session | None:
+        moved = self._exchange.moves()
         ours = self._statics()[::-1]  # of this instant: what went is wiped
         initiator = Initiator(
             network=self._network,
@@ -194,6 +197,8 @@ class Dialer:
             leaves = trio.current_time() + response_delay(self._entropy)
             message_3 = initiator.receive_message_2_untrusted(message_2)
             await trio.sleep_until(leaves)
+            if self._exchange.moves() != moved:
+                return None
             wire.try_send(message_3)
             return initiator.session()
         except HandshakeError:

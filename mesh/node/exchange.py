@@ -55,6 +55,8 @@ class Exchange:
     ) -> None:
         """`refuses` says who wants no mail from this node; `pacer`: pacing.py."""
         self._pacer = pacer
+        self.moves = pacer.standstill.moves if pacer else _none
+        """How often this machine may have become another one."""
         self._refuses = refuses
         self._gossip = gossip
         self.name = name
@@ -134,7 +136,9 @@ class Exchange:
         reason = "replaced"
         try:
             with port.scope:
-                reason = await carry(wire, session, port, self.entropy, self._pacer)
+                reason = await carry(
+                    wire, session, port, self.entropy, self._pacer, self.moves
+                )
                 if port.retired:
                     reason = "replaced"
                 elif port.strand.up:
@@ -151,3 +155,8 @@ class Exchange:
         for peer in self.peers.values():
             for port in peer.ports:
                 port.close()
+
+
+def _none() -> int:
+    """Where time is not real no machine stands still."""
+    return 0

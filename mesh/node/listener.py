@@ -6,6 +6,8 @@
     otherwise   -> silence: read and throw away, send nothing; close when the other
                    side does, or 60 to 180 s after the accept (drawn then)
 
+A handshake in which this machine may have become another one (pacer/standstill.py) meets
+silence too: a clone has its keys as well.
 At most UNPROVEN_MAX connections before their proof; the oldest makes room, so that a
 crowd of silent strangers keeps no peer out.
 """
@@ -147,6 +149,7 @@ class Listener:
 
     async def _answer(self, wire: Wire, message_1: bytes) -> Session | None:
         leaves = trio.current_time() + response_delay(self._entropy)
+        moved = self._exchange.moves()
         try:
             responder = self._gate.receive_message_1_untrusted(
                 message_1, trio.current_time()
@@ -156,16 +159,18 @@ class Listener:
         # A listed peer's hello, at most one a peer: no crowd of strangers pushes it out.
         self._unproven.pop(wire, None)
         try:
-            return await self._prove(wire, responder, leaves)
+            return await self._prove(wire, responder, leaves, moved)
         except HandshakeError:
             return None
         finally:
             responder.abandon()
 
     async def _prove(
-        self, wire: Wire, responder: Responder, leaves: float
+        self, wire: Wire, responder: Responder, leaves: float, moved: int
     ) -> Session | None:
         await trio.sleep_until(leaves)
+        if self._exchange.moves() != moved:
+            return None
         wire.try_send(responder.message_2)
         message = None
         with trio.move_on_after(MESSAGE_SECONDS):
@@ -181,7 +186,11 @@ class Listener:
             listed = None  # what is not durable did not happen
         else:
             listed = self._gate.find_peer(session.peer_link_key)
-        if listed is None or _who(listed) != _who(session.peer):
+        if (
+            listed is None
+            or _who(listed) != _who(session.peer)
+            or self._exchange.moves() != moved
+        ):
             session.wipe()  # removed while the disk worked: its links end at once
             return None
         return session

@@ -209,7 +209,8 @@ class Node:
 
     def _notices(self) -> list[str]:
         """Give what the operator should know, a line each."""
-        return [*self._renewal.notices, *self._registry.notices(time.time())]
+        pacer = self._pacer.notices if self._pacer else []
+        return [*pacer, *self._renewal.notices, *self._registry.notices(time.time())]
 
     # life
 
@@ -246,7 +247,8 @@ class Node:
         """Start everything but the doors of remailers."""
         if self._pacer:
             await nursery.start(self._pacer.run)
-            self._pacer.check_class(self._config.link.clock, self._config.link.klass)
+            link = self._config.link
+            self._pacer.lateness.check_class(link.clock, link.klass)
         await nursery.start(self._exchange.run)
         nursery.start_soon(self._qmgr.run)
         for sock in sockets:
@@ -293,7 +295,7 @@ class Node:
             notices=lambda: [*self._routing.mistakes, *self._notices()],
             directory=lambda: self._registry.brief(time.time()),
             has_left=self._renewal.has_left,
-            ticked=self._pacer.notices if self._pacer else list,
+            ticked=self._pacer.lateness.notices if self._pacer else list,
         )
 
     async def _serve(

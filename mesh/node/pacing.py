@@ -10,13 +10,14 @@
 Without a pacer (tests with a fake clock) the very same lane runs here, woken by Trio.
 
 `greedy`: whatever the port has leaves at once, up to 64 cells a call, with one cell
-of padding when nothing left for T.
+of padding when nothing left for T; and it ends before the next cell when this machine
+may be a clone of the one that it began on (the pacer sees to the others).
 
 A cell that does not open, a body that no honest peer seals, the end of the stream, or
 a peer silent, or taking nothing, for 8 T + 10 s end the link; the reason is one of a few words.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import trio
@@ -89,15 +90,17 @@ async def carry(
     port: Port,
     entropy: Entropy,
     pacer: Pacer | None = None,
+    moves: Callable[[], int] = lambda: 0,
 ) -> str:
     """Carry the link until it ends; returns why: CLOSED, SILENT, BROKEN or STALLED.
 
+    `moves` counts how often this machine became another one (pacer/standstill.py).
     The wire is closed and the session's keys are wiped when this returns or is
     cancelled.
     """
     try:
         if session.clock is Clock.GREEDY:
-            return await _carry_greedy(_Carrier(wire, session, port))
+            return await _carry_greedy(_Carrier(wire, session, port), moves)
         if pacer is not None and isinstance(wire, SocketWire):
             return _REASONS[await pacer.carry(wire, session, port)]
         return _REASONS[await _carry_here(wire, session, port, entropy)]
@@ -138,8 +141,8 @@ async def _carry_here(
     return ended
 
 
-async def _carry_greedy(carrier: _Carrier) -> str:
-    sender = _GreedySender(carrier)
+async def _carry_greedy(carrier: _Carrier, moves: Callable[[], int]) -> str:
+    sender = _GreedySender(carrier, moves)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sender.outlet.flush_forever)
         nursery.start_soon(sender.run, nursery.cancel_scope)
@@ -156,8 +159,9 @@ async def _carry_greedy(carrier: _Carrier) -> str:
 class _GreedySender:
     """Parks until the port has data; a ticker pads and watches, once in each T."""
 
-    def __init__(self, carrier: _Carrier) -> None:
+    def __init__(self, carrier: _Carrier, moves: Callable[[], int]) -> None:
         self._carrier = carrier
+        self._moves, self._moved = moves, moves()
         self._parking = Parking()
         self._sent = True  # the first cell leaves at once
         self.outlet = Outlet(carrier.wire, self._parking.wake)
@@ -168,9 +172,12 @@ class _GreedySender:
         """Send until the port has finished, then cancel `scope`."""
         outlet, port = self.outlet, self._carrier.port
         seal = self._carrier.session.sealer.seal
-        outlet.send(seal(port.next_body()))
+        if not self._stood_still():
+            outlet.send(seal(port.next_body()))
         while not port.finished:
             if port.has_data and not outlet.full:
+                if self._stood_still():
+                    break
                 cells = [seal(port.next_body())]
                 while len(cells) < GREEDY_CELLS and port.has_data:
                     cells.append(seal(port.next_body()))
@@ -180,11 +187,21 @@ class _GreedySender:
             await self._parking.park()
         scope.cancel()
 
+    def _stood_still(self) -> bool:
+        """Whether this may be another machine, which must not use these keys."""
+        if self._moves() == self._moved:
+            return False
+        self.reason = STALLED
+        return True
+
     async def tick(self, scope: trio.CancelScope) -> None:
         """Send padding when nothing left for T; end with a peer that is dead."""
         outlet, port = self.outlet, self._carrier.port
         while trio.current_time() <= self._carrier.deadline:
             if not (self._sent or outlet.waiting or port.finished):
+                if self._stood_still():
+                    scope.cancel()
+                    return
                 outlet.send(self._carrier.session.sealer.seal(port.next_body()))
             self._sent = False
             await trio.sleep(self._carrier.period)

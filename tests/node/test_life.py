@@ -124,6 +124,40 @@ async def reclassed(world: World) -> None:
     await trio.sleep_until(100)
 
 
+async def raised(world: World) -> None:
+    """Another class and clock at bravo, which alpha does not have; then at alpha too."""
+    for name, at in (("bravo", 30), ("alpha", 60)):
+        await trio.sleep_until(at)
+        await world.stop(name)
+        await trio.sleep_until(at + 5)
+        await world.start(name, klass=7, clock=Clock.SLOTTED)
+    await trio.sleep_until(100)
+
+
+async def bad(world: World) -> None:
+    """Cells come late and in pieces, then nobody reads: just not long enough to be dead."""
+    await trio.sleep_until(30)
+    line = world.up
+    for octets in (1, 4095, 4097, 50, 8192):
+        line.silence()
+        await trio.sleep(1.3)
+        for _ in range(3):
+            line.let_through(octets)
+            await trio.sleep(0.1)
+        line.let_go()
+        await trio.sleep(1)
+    line.near.capacity = line.far.capacity = ROOM
+    line.silence()
+    await trio.sleep_until(HELD_AT + 10.4)
+    line.let_go()
+    await trio.sleep_until(80)
+
+
+ROOM = CELL_LEN + 1000
+"""Octets that the kernel takes while nobody reads."""
+HELD_AT = 43.0
+
+
 async def shut(world: World) -> None:
     """Bravo is ended and stays away."""
     await trio.sleep_until(30)
@@ -183,6 +217,8 @@ STORIES: dict[Story, tuple[float, float]] = {
     killed: SELDOM,
     rotated: OFTEN,
     reclassed: SELDOM,
+    raised: SELDOM,
+    bad: SELDOM,
     shut: SELDOM,
     removed: SELDOM,
     stalled: OFTEN,
@@ -207,7 +243,9 @@ def test_a_life_is_the_same_with_mail_and_without(story: Story) -> None:
     lengths = {
         n for line in idle.lines for end in (line.near, line.far) for _, n in end
     }
-    assert lengths <= {CELL_LEN, FIN}
+    assert lengths <= {CELL_LEN, FIN} | (
+        {1000, CELL_LEN - 1000} if story is bad else set()
+    )
 
 
 CLOCKS = [Clock.SLOTTED, Clock.POISSON, Clock.CONSTANT]
@@ -276,6 +314,39 @@ def test_another_class_holds_from_the_next_start_on() -> None:
     for sent in (newest.near, newest.far):
         cells = sum(60 <= each < 100 for each, _ in sent)
         assert cells == pytest.approx(40 / T / 2, rel=0.1)
+
+
+def test_a_link_has_the_lower_class_and_the_stricter_clock_of_both() -> None:
+    told = lived(raised, busy=True)
+    for start, end, rate in ((10, 30, 8), (45, 60, 8), (75, 100, 16)):
+        (line,) = (
+            line
+            for line in told.lines
+            if sum(start <= at < end for at, _ in line.near) > 20
+        )
+        for sent in (line.near, line.far):
+            cells = sum(start <= at < end for at, _ in sent)
+            assert cells == pytest.approx((end - start) * rate, rel=0.15)
+
+
+def test_a_bad_network_ends_no_link_and_nothing_is_piled_up() -> None:
+    told = lived(bad, busy=True)
+    first, _ = told.lines  # the other one was alpha's, and lost at the start
+    for sent in (first.near, first.far):
+        held = [n for at, n in sent if HELD_AT + T < at < HELD_AT + 10.4]
+        assert held.count(CELL_LEN) <= 1
+        assert len(held) <= 2
+        assert sum(at > HELD_AT + 10.4 for at, _ in sent) > 200  # and it goes on
+
+
+def test_a_silent_peer_is_given_up_after_its_time_and_not_before() -> None:
+    told = lived(silent, busy=True)
+    first = told.lines[0]
+    patience = 8 * T + 10
+    for sent in (first.near, first.far):
+        at, length = sent[-1]
+        assert length == FIN
+        assert 30 - 8 * T + patience < at < 30 + 8 * T + patience
 
 
 def test_a_main_process_that_stalls_shows_nowhere() -> None:
@@ -431,6 +502,20 @@ def hurries(patch: Patch) -> None:
     patch.setattr(Lane, "instant", doing)
 
 
+def pushes_on(patch: Patch) -> None:
+    """Mail is sealed into a kernel that is full."""
+    send = Lane._send
+
+    def sending(lane: Lane, now: float) -> int:
+        wire = lane._wire
+        if lane._ring.room < slots_of(KLASS)[0]:
+            patch.setattr(wire, "unsent", lambda: 0, raising=False)
+            patch.setattr(wire, "capacity", 1 << 20, raising=False)
+        return send(lane, now)
+
+    patch.setattr(Lane, "_send", sending)
+
+
 BROKEN: list[tuple[Story, Callable[[Patch], None]]] = [
     (replaced, stays_while_something_waits),
     (replaced, is_replaced_sooner),
@@ -443,6 +528,7 @@ BROKEN: list[tuple[Story, Callable[[Patch], None]]] = [
     (removed, has_last_words),
     (reclassed, hurries),
     (stalled, hurries),
+    (bad, pushes_on),
 ]
 
 

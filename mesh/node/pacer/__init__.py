@@ -7,6 +7,8 @@
     word       those words, and the file descriptors that come with them
     board      when the next instant is, and which links had theirs
     histogram  how late cells were, counted
+    standstill whether this machine may be a clone, for the main process's own keys
+    lateness   what the operator is told of that
     hardening  what this process can no longer do
     client     the main process's hand: it starts the pacer and feeds its rings
 

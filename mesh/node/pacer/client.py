@@ -11,7 +11,9 @@ fastest link where that is less: so it wakes for many cells at once, mail waits 
 twentieth of a second at most, and nothing at the pacer depends on what came.
 
 The pacer that ended, for whatever reason, took its links with it: they end here as
-well, another pacer is started, and the dialer makes new links.
+well, those that waited to be given too (their keys may be a clone's as well), another
+pacer is started, and the dialer makes new links.  One that does not get as far as the
+end of its trial is tried again; after TRIES_MAX in a row the node ends with PacerError.
 """
 
 import math
@@ -22,18 +24,19 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import count
 from typing import Final
 
 import trio
 
-from mesh.core.clock import CLASS_MAX, Clock, period_of, rate_of
 from mesh.core.handshake import Session
-from mesh.errors import ConfigError, RemoteProtocolError
-from mesh.node.pacer.histogram import TRIAL, Histogram, quantile
+from mesh.errors import PacerError, RemoteProtocolError
+from mesh.node.pacer.histogram import Histogram
 from mesh.node.pacer.lane import BROKEN
+from mesh.node.pacer.lateness import Lateness
 from mesh.node.pacer.ring import Ring
+from mesh.node.pacer.standstill import Standstill
 from mesh.node.pacer.word import NUMBER, REFUSED, Kind, say
 from mesh.node.parking import Parking
 from mesh.node.port import Ending, Port
@@ -41,16 +44,11 @@ from mesh.node.wire import SocketWire
 
 TRIAL_WAKES: Final = 128
 """Sleeps of a millisecond at the start, before the first link."""
-TRIAL_SHARE: Final = 0.1
-"""Of them, those that must be in time: a host that is busy at its start may hold the
-class all the same, and one whose best wake-ups are too late never does.  What cells
-really do is counted while they leave, and `status` says it."""
-UNTRIED: Final = 9
-"""64 cells a second: half a millisecond, which any host keeps when it is not busy."""
-LATE_SHARE: Final = 0.999
-LATE_PART: Final = 30
-"""A cell may be late by T/30, which 128 cells of `renewal` do not show."""
 RESTART_SECONDS: Final = 0.5
+START_SECONDS: Final = 30.0
+"""For a pacer to load and to have its trial; a very busy host takes some seconds."""
+TRIES_MAX: Final = 3
+"""Pacers in a row that did not get so far, until the node ends: none ever will."""
 MANY: Final = 64
 """Packets heard at once, before others have their turn."""
 LATER_SECONDS: Final = 0.05
@@ -112,35 +110,70 @@ class Pacer:
         self._late_words: deque[tuple[Kind, int, int]] = deque()
         self._giving = trio.Lock()
         self._started = trio.Event()
+        self._losses = 0
         self.histogram, self._memory = Histogram.create()
         self._board = self.histogram.board
         self._given = Parking()
         self._carried = [0] * (CLASS_MAX + 1)  # links of each class
+        self.lateness = Lateness(self.histogram)
+        self.standstill = Standstill()
+
+    @property
+    def notices(self) -> list[str]:
+        """What the operator should know now."""
+        return [] if self._control else ["the process that sends cells starts again"]
 
     async def run(
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Keep a pacer running, for ever; started: the first one has had its trial."""
-        status: trio.TaskStatus[None] | None = task_status
+        """Keep a pacer running, for ever; started: the first one has had its trial.
+
+        PacerError: none gets so far.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.standstill.watch)
+            await self._run(task_status)
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
+        failed = 0
         while True:
-            process, control = self._spawn()
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._look)
-                    await self._listen(control, status)
-                    nursery.cancel_scope.cancel()
-            finally:
-                self._lose(control)
-                process.kill()  # ours, by its own handle; it may be gone already
-                with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(process.wait)
-            status = None
+            trouble = await self._run_one(task_status)
+            if trouble:
+                failed += 1
+            else:
+                failed = 0
+                task_status = trio.TASK_STATUS_IGNORED
+            if failed == TRIES_MAX:
+                raise PacerError(
+                    f"the process that sends cells does not start: {trouble}: see to "
+                    "the machine's memory and limits, and to this installation"
+                )
             await trio.sleep(RESTART_SECONDS)
+
+    async def _run_one(self, task_status: trio.TaskStatus[None]) -> str:
+        """Run one pacer to its end; why it had no trial, "" when it had."""
+        try:
+            process, control = self._spawn()
+        except OSError as error:
+            return error.strerror or "it cannot be made"
+        tried = False
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._look)
+                tried = await self._listen(control, task_status)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._lose(control)
+            process.kill()  # ours, by its own handle; it may be gone already
+            with trio.CancelScope(shield=True):
+                code = await trio.to_thread.run_sync(process.wait)
+        return "" if tried else f"it ended with {code}"
 
     def _spawn(self) -> tuple["subprocess.Popen[bytes]", socket.socket]:
         # Not from a thread: PR_SET_PDEATHSIG means the thread that started it.
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with theirs, ExitStack() as undo:
+            undo.enter_context(ours)
             process = subprocess.Popen(  # noqa: S603  # ourselves
                 [sys.executable, "-I", "-m", "mesh.node.pacer", str(os.getpid())],
                 stdin=theirs.fileno(),
@@ -149,31 +182,39 @@ class Pacer:
                 cwd="/",
                 env={},
             )
-        ours.setblocking(False)
+            ours.setblocking(False)
+            undo.pop_all()
         return process, ours
 
     async def _listen(
-        self, control: socket.socket, status: trio.TaskStatus[None] | None
-    ) -> None:
-        say(control, Kind.HELLO, value=TRIAL_WAKES, descriptors=[self._memory])
-        while True:
-            await trio.lowlevel.wait_readable(control)
-            numbers = _packets(control)
-            if numbers is None:
-                return
-            if 0 in numbers:
-                self._control = control
-                self._started.set()
-                if status:
-                    status.started()
-                    status = None
-            self._say_late_words(control)
-            for number in numbers:
-                if number & REFUSED and (feed := self._feeds.get(number ^ REFUSED)):
-                    feed.gone = True
-                    feed.changed.wake()
-            for number in set(numbers) & self._feeds.keys():
-                self._feeds[number].changed.wake()
+        self, control: socket.socket, task_status: trio.TaskStatus[None]
+    ) -> bool:
+        """Hear a pacer until it has ended; whether it got as far as its trial's end."""
+        with suppress(OSError):  # it may be gone, which is heard below
+            say(control, Kind.HELLO, value=TRIAL_WAKES, descriptors=[self._memory])
+        with trio.move_on_after(START_SECONDS) as waiting:
+            while True:
+                await trio.lowlevel.wait_readable(control)
+                numbers = _packets(control)
+                if numbers is None:
+                    break
+                if 0 in numbers:
+                    waiting.deadline = math.inf
+                    self._control = control
+                    self._started.set()
+                    task_status.started()
+                self._say_late_words(control)
+                self._hand_round(numbers)
+        return self._control is not None
+
+    def _hand_round(self, numbers: list[int]) -> None:
+        """Wake those whose links the pacer has named."""
+        for number in numbers:
+            if number & REFUSED and (feed := self._feeds.get(number ^ REFUSED)):
+                feed.gone = True
+                feed.changed.wake()
+        for number in set(numbers) & self._feeds.keys():
+            self._feeds[number].changed.wake()
 
     async def _look(self) -> None:
         """Wake those whose links had instants, a little after the next one, for ever."""
@@ -200,7 +241,9 @@ class Pacer:
         return min(LATER_SECONDS, period_of(fastest) / LATER_PART)
 
     def _lose(self, control: socket.socket) -> None:
+        self._losses += 1
         self._control = None
+        self._started.set()  # whoever waits sees that it was in vain
         self._started = trio.Event()
         self._late_words.clear()
         trio.lowlevel.notify_closing(control)
@@ -227,9 +270,14 @@ class Pacer:
         The wire is the pacer's from here on, the keys are its alone.
         """
         number = next(self._numbers)
+        losses = self._losses
         async with self._giving:
-            while self._control is None:
+            while self._control is None and self._losses == losses:
                 await self._started.wait()
+            if self._control is None or self._losses != losses:
+                wire.close()
+                session.wipe()
+                return GONE
             ring = await self._give(self._control, number, wire, session)
         if ring is None:
             return GONE
@@ -272,43 +320,6 @@ class Pacer:
             sealer.wipe()
             opener.wipe()
         return given
-
-    # lateness
-
-    def check_class(self, clock: Clock, klass: int) -> None:
-        """ConfigError when this host wakes too late for a class, by the trial.
-
-        A `greedy` link has no instants to be late at, and up to UNTRIED a moment's load
-        would refuse what the host holds: there the count of late cells speaks alone.
-        """
-        if clock is Clock.GREEDY or klass <= UNTRIED:
-            return
-        late = quantile(self.histogram.row(TRIAL), TRIAL_SHARE) or 0.0
-        if late <= period_of(klass) / LATE_PART:
-            return
-        holds = klass
-        while holds > UNTRIED and late > period_of(holds) / LATE_PART:
-            holds -= 1
-        raise ConfigError(
-            f"cells_per_second: this host wakes up to {late * 1e6:.0f} us late, and "
-            f"this class allows {period_of(klass) / LATE_PART * 1e6:.0f}: "
-            f"set {2.0 ** (holds - 3):g}, or let the service run in real time "
-            "(LimitRTPRIO=1)"
-        )
-
-    def is_late(self, klass: int) -> bool:
-        """Whether more than one cell in a thousand of this class left after T/30."""
-        late = quantile(self.histogram.row(klass), LATE_SHARE)
-        return late is not None and late > 2 * period_of(klass) / LATE_PART
-
-    def notices(self) -> list[str]:
-        """Give what the operator should know of each class whose cells are late."""
-        return [
-            f"cells of {rate_of(klass):g}/s leave late: this host is too busy, or this "
-            "rate too high for it"
-            for klass in range(CLASS_MAX + 1)
-            if self.is_late(klass)
-        ]
 
 
 async def _say_when_it_fits(

@@ -88,6 +88,12 @@ class Machine:
             or self._read() != self._boot
         )
 
+    def close(self) -> None:
+        """Look no more."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
     def _read(self) -> bytes:
         return b"" if self._file is None else os.pread(self._file, BOOT_ID_LEN, 0)
 

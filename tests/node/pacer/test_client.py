@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The pacer's process, with real sockets and in real time: what it carries, how it ends."""
 
+import errno
 import os
 import resource
 import signal
@@ -18,9 +19,9 @@ import trio.testing
 
 from mesh.core.cell import BODY_LEN, CELL_LEN, CLOSE_BODY, PADDING
 from mesh.core.clock import Clock
-from mesh.errors import ConfigError, RemoteProtocolError
+from mesh.errors import PacerError, RemoteProtocolError
+from mesh.node.pacer import client
 from mesh.node.pacer.client import GONE, MANY, Pacer
-from mesh.node.pacer.histogram import TRIAL
 from mesh.node.pacer.lane import BROKEN, CLOSED
 from mesh.node.port import Ending
 from mesh.node.wire import SocketWire
@@ -242,17 +243,11 @@ async def test_links_that_wait_to_be_given_end_with_the_pacer() -> None:
         held = len(pacer._feeds)
         assert 0 < held < 40
         os.kill(pid, signal.SIGKILL)
-        await trio.testing.wait_all_tasks_blocked()
-        while sum(each.is_set() for e in many for each in e.ended) <= held:  # noqa: ASYNC110
-            await trio.sleep(0.01)
-        ended = [r for e in many for r in e.reasons if r is not None]
-        assert set(ended) == {GONE}
-        # Those that were still with us live on with the next one.
-        left = [(e, side) for e in many for side in (0, 1) if e.reasons[side] is None]
-        for ends, side in left:
-            if ends.reasons[1 - side] is None:
-                box = ends.boxes[side]
-                await box.until(lambda box=box: box.came)  # type: ignore[misc]
+        # Those that were still with us too: a clone would have the same keys.
+        for ends in many:
+            for ended in ends.ended:
+                await ended.wait()
+        assert {reason for ends in many for reason in ends.reasons} == {GONE}
 
 
 @pytest.mark.parametrize("whose", ["pacer", "ours"])
@@ -278,29 +273,81 @@ async def test_a_link_too_many_ends_alone(whose: str) -> None:
         assert first.reasons == [None, None]
 
 
-async def test_the_trial_says_which_class_this_host_can_hold() -> None:
+async def test_it_is_said_while_there_is_none() -> None:
     async with running() as (pacer, _):
-        assert sum(pacer.histogram.row(TRIAL)) > 0
-        pacer.check_class(Clock.RENEWAL, 0)
-        pacer.check_class(Clock.GREEDY, 15)
-        for _ in range(10_000):  # a host that wakes 3 ms late
-            pacer.histogram.count(TRIAL, 0.003)
-        pacer.check_class(Clock.RENEWAL, 9)
-        with pytest.raises(ConfigError, match=r"4096 us late.*: set 64,"):
-            pacer.check_class(Clock.RENEWAL, 11)
+        assert pacer.notices == []
+        (pid,) = children()
+        os.kill(pid, signal.SIGKILL)
+        while not pacer.notices:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        assert pacer.notices == ["the process that sends cells starts again"]
+        await pacer._started.wait()
+        assert pacer.notices == []
 
 
-async def test_lateness_of_one_in_a_thousand_counts() -> None:
+FAILING = [
+    ("#!/bin/sh\nexit 3\n", "it ended with 3: see to"),
+    ("#!/bin/sh\nkill -11 $$\n", "it ended with -11: see to"),
+    ("", "No such file or directory: see to"),
+]
+
+
+@pytest.mark.parametrize(("program", "why"), FAILING)
+async def test_one_that_never_starts_is_not_tried_for_ever(
+    program: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails, or crashes, or cannot be made at all."""
+    broken = tmp_path / "broken"
+    if program:
+        broken.write_text(program)
+        broken.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    monkeypatch.setattr(client, "RESTART_SECONDS", 0.01)
+    with trio.fail_after(30):
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(PacerError, match=why), flatten_subgroups=True
+        ):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(Pacer().run)
+
+
+async def test_one_that_hangs_before_its_trial_counts_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging = tmp_path / "hanging"
+    hanging.write_text("#!/bin/sh\nexec sleep 600\n")
+    hanging.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(hanging))
+    monkeypatch.setattr(client, "START_SECONDS", 0.05)
+    monkeypatch.setattr(client, "RESTART_SECONDS", 0.01)
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(PacerError, match="ended with -9"), flatten_subgroups=True
+    ):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(Pacer().run)
+    assert not children()
+
+
+async def test_failures_count_in_a_row_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice in vain, then a good one, then twice again: it runs."""
+    monkeypatch.setattr(client, "RESTART_SECONDS", 0.01)
+    spawn, tries = Pacer._spawn, 0
+
+    def failing(pacer: Pacer) -> object:
+        nonlocal tries
+        tries += 1
+        if tries % 3:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return spawn(pacer)
+
+    monkeypatch.setattr(Pacer, "_spawn", failing)
     async with running() as (pacer, _):
-        for _ in range(9_980):
-            pacer.histogram.count(9, 0.0)
-        assert not pacer.is_late(9)
-        for _ in range(20):
-            pacer.histogram.count(9, 0.1)
-        assert pacer.is_late(9)
-        (notice,) = pacer.notices()
-        assert notice.startswith("cells of 64/s leave late")
-        assert not pacer.is_late(3)
+        (pid,) = children()
+        os.kill(pid, signal.SIGKILL)
+        while not pacer.notices:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        await pacer._started.wait()
+        assert tries == 6
 
 
 PARENT = """
