@@ -24,6 +24,7 @@ what else lies in it is gone, too: its neighbours were durable before.
     mixed        another one of these for each file
 """
 
+import itertools
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from typing import Final
 from tests.system.power.calls import SYNCS, UNKNOWN, WRITES, Call
 
 SECTOR: Final = 512
+_serial = itertools.count()
 LOSSES: Final = (
     "nothing", "everything", "metadata", "data", "tail",
     "torn", "torn", "torn", "subset", "subset", "mixed", "mixed",
@@ -60,6 +62,7 @@ class File:
     """Counts what became durable."""
     stamp: int = 0
     """Counts every change."""
+    serial: int = field(default_factory=_serial.__next__)
 
 
 @dataclass(slots=True, eq=False)
@@ -133,9 +136,11 @@ class Medium:
         return self._rename(call)
 
     def _at(self, paths: list[str]) -> "File | Folder | None":
-        if not paths or not paths[0].startswith(self._prefix):
+        if not paths:
             return None
-        return self.find(paths[0])
+        if paths[0] + "/" == self._prefix:
+            return self.root
+        return self.find(paths[0]) if paths[0].startswith(self._prefix) else None
 
     def find(self, path: str) -> "File | Folder | None":
         """Give what has this name now."""
@@ -267,7 +272,9 @@ class Medium:
 
 def _all(folder: Folder) -> "Iterable[File | Folder]":
     yield folder
-    for node in {id(n): n for n in (*folder.live.values(), *folder.durable.values())}.values():
+    for node in {
+        id(n): n for n in (*folder.live.values(), *folder.durable.values())
+    }.values():
         if isinstance(node, Folder):
             yield from _all(node)
         else:
@@ -323,7 +330,7 @@ class Remains:
 
     def key(self) -> Key:
         """Differ where the octets may differ."""
-        return (id(self.file), self.version, self.what)
+        return (self.file.serial, self.version, self.what)
 
     def octets(self) -> bytes:
         """What lies there."""
@@ -374,7 +381,9 @@ class Cut:
         if not pending or loss == "nothing":
             return Remains(file, file.version, (), lambda: old)
         if loss == "everything":
-            return Remains(file, file.version, (pending[-1].begin,), lambda: replay(old, pending))
+            return Remains(
+                file, file.version, (pending[-1].begin,), lambda: replay(old, pending)
+            )
         last = pending[-1].begin
         if loss == "metadata":
             return Remains(
@@ -446,7 +455,9 @@ def _lengths(changes: Iterable[Change]) -> list[Change]:
     return [
         each
         if each.octets is None
-        else Change(each.begin, each.end, each.offset + len(each.octets), None, at_least=True)
+        else Change(
+            each.begin, each.end, each.offset + len(each.octets), None, at_least=True
+        )
         for each in changes
     ]
 

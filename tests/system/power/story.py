@@ -140,7 +140,10 @@ class Story:
         """List a third node in alpha's peers.d, or remove it."""
         self.mark(peer=listed)
         if listed:
-            mesh_here("peers", "add", "-c", str(alpha.config), str(carol))
+            mesh_here(
+                "peers", "add", "-c", str(alpha.config),
+                "--serves=mix@carol.test", str(carol),
+            )  # fmt: skip
         else:
             mesh_here("peers", "remove", "-c", str(alpha.config), "carol")
         self.mark(peer_done=listed)
@@ -200,9 +203,7 @@ class Story:
         """Wait until all has arrived, or for a while: what is lost never will."""
         until = time.monotonic() + DRAIN_SECONDS
         places = {FAR: world.nodes[1], NEAR: world.nodes[0]}
-        due = {
-            place: sum(place in to for _, to in self.handed_in) for place in places
-        }
+        due = {place: sum(place in to for _, to in self.handed_in) for place in places}
         while time.monotonic() < until and any(
             len(list((node.home / "Maildir" / "new").glob("*"))) < due[place]
             for place, node in places.items()
