@@ -24,12 +24,10 @@ import trio
 
 from mesh.cli import dropoff
 from mesh.core.slot import EMPTY
-from mesh.node import copies, drop, groups, onetime, restore, spool, upkeep
+from mesh.node import copies, drop, groups, onetime, peer, restore, spool, upkeep
 from mesh.node.arena import PAGE_LEN, PAGE_SLOTS
 from mesh.node.index import Ref, slot_of
 from mesh.node.qmgr import STORED, QueueManager
-from mesh.node.records import Records
-from mesh.node.routing import EXIT, LOCAL
 
 DROP_SLOTS: Final = 8
 
@@ -39,7 +37,7 @@ def shorten() -> None:
     short: dict[Any, dict[str, float]] = {
         restore: {"SLOTS_MIN": 64},
         upkeep: {
-            "REWRAP_SECONDS": 1, "CLOCK_SECONDS": 2, "FREE_MIN": 16,
+            "REWRAP_SECONDS": 0.5, "CLOCK_SECONDS": 2, "FREE_MIN": 16,
             "STEP_SLOTS": PAGE_SLOTS, "TURN_SLOTS": 2 * PAGE_SLOTS,
         },
         spool: {"FLUSH_SECONDS": 0.1, "CHECKPOINT_OCTETS": 600_000},
@@ -75,22 +73,23 @@ def no_directory_fsync() -> None:
 
 
 def slot_overwritten_before_reply() -> None:
-    take = Records.take
+    fill, outgoing = peer.Peer.fill, peer.Outgoing
+    spools: list[spool.Spool] = []
 
-    async def hasty(self: Records, count: int) -> list[tuple[Ref, Any]]:
-        taken = await take(self, count)
-        of = self._qmgr.spool
-        for ref, record in taken:
-            if not record.destination.startswith((LOCAL, EXIT)):
-                slot, generation = slot_of(ref)
-                key = of._entropy.key()
-                of._arena._put(slot, generation + 1, key, EMPTY)
-                at = slot // PAGE_SLOTS * PAGE_LEN
-                page = bytes(of._arena.image[at : at + PAGE_LEN])
-                of._copies.write([(at, page)])
-        return taken
+    def watched(self: peer.Peer) -> None:
+        spools[:] = [self._qmgr.spool]
+        fill(self)
 
-    Records.take = hasty  # type: ignore[method-assign]
+    def hasty(ref: Ref, *rest: Any) -> Any:
+        [of] = spools
+        slot, generation = slot_of(ref)
+        of._arena._put(slot, generation + 1, of._entropy.key(), EMPTY)
+        at = slot // PAGE_SLOTS * PAGE_LEN
+        of._copies.write([(at, bytes(of._arena.image[at : at + PAGE_LEN]))])
+        return outgoing(ref, *rest)
+
+    peer.Peer.fill = watched  # type: ignore[method-assign]
+    peer.Outgoing = hasty  # type: ignore[assignment,misc]
 
 
 def one_arena_copy() -> None:

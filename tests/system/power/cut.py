@@ -42,12 +42,16 @@ from tests.system.power import calls
 from tests.system.power.child import PLANTED, shorten
 from tests.system.power.judge import Judge, Message, State, Wrong
 from tests.system.power.medium import LOSSES, Cut, Medium, Tree
-from tests.system.power.story import FAR, HOMES
+from tests.system.power.story import EVENTS, HOMES
 
 ROOT: Final = Path(__file__).parents[3]
 STORY_SECONDS: Final = 900
 RECENT: Final = 64
 """States of a node that are known again."""
+AT_ONCE: Final = 6
+"""Losses tried at one cut, where there is not time for all at each: `nothing` and these."""
+ENOUGH: Final = 20
+"""Findings after which a planted bug counts as found."""
 SHOWN: Final = 3
 _SUBJECT: Final = re.compile(rb"Subject: ([a-z]+-[0-9]+)\r\n")
 _DONE: Final = re.compile(rb"(?m)^250 ")
@@ -129,13 +133,15 @@ class Cutter:
 
     # the recording
 
-    def go(self, trace: Path, advance: Callable[[float], None]) -> None:
-        """Read it all."""
+    def go(self, trace: Path, advance: Callable[[float], None], enough: int) -> None:
+        """Read it all, or until so much is wrong."""
         recorded = [each for each in calls.read(trace) if self._concerns(each)]
         for number, call in enumerate(recorded):
             left = len(recorded) - number
             self._take(call, max(0, self._wanted - self.outcome.states) / left)
             advance(number / len(recorded))
+            if sum(map(len, self.outcome.wrong.values())) >= enough:
+                break
         self.outcome.spools = sum(judge.opened for judge in self._judges.values())
 
     def _concerns(self, call: calls.Call) -> bool:
@@ -215,12 +221,8 @@ class Cutter:
         self._stamps[name] = medium.stamp
         self.outcome.cuts += 1
         losses = ["nothing"]
-        if not medium.is_durable:
-            losses += ["everything"]
-            others = list(LOSSES[2:])
-            self._rng.shuffle(others)
-            count = int(share + self._rng.random()) - 1
-            losses += others[: max(0, count)]
+        if not medium.is_durable and self._rng.random() * AT_ONCE < share:
+            losses += self._rng.sample(LOSSES[1:], AT_ONCE)
         self._seen[name] = []
         for loss in losses:
             seen = self._look(name, medium, loss)
@@ -280,7 +282,7 @@ class Cutter:
         if seen.ids & self._gone[name]:
             self._say("back", name, loss, f"{len(seen.ids & self._gone[name])} records")
         self._check_counters(name, state, loss)
-        others = {"alpha": {"bravo"}, "bravo": {"alpha"}}[name]
+        others = {"alpha": {"bravo", "delta"}, "bravo": {"alpha", "delta"}}[name]
         carol = {"carol"} if name == "alpha" and self._carol else set()
         maybe = {"carol"} if name == "alpha" and self._carol is None else set()
         if not others | carol <= state.peers <= others | carol | maybe:
@@ -351,14 +353,16 @@ def _tree(folder: Path) -> Tree:
     }
 
 
-def record(folder: Path, accepts: int, seed: int, planted: str = "") -> Path:
+def record(
+    folder: Path, accepts: int, seed: int, planted: str = "", events: int = EVENTS
+) -> Path:
     """Have a story told under strace, in this folder; the recording."""
     strace = find_tool("strace")
     assert strace, "strace is not installed (Debian: apt-get install strace)"
     trace = folder.with_suffix(".trace")
     done = subprocess.run(
         [strace, *calls.STRACE[1:], "-o", str(trace), sys.executable, "-bb", "-m",
-         "tests.system.power.story", str(folder), str(accepts), str(seed), planted],
+         "tests.system.power.story", str(folder), str(accepts), str(seed), str(events), planted],
         check=False, capture_output=True, text=True, timeout=STORY_SECONDS, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -371,18 +375,23 @@ def run(
     states: int,
     seed: int = 1,
     planted: str = "",
+    events: int = EVENTS,
     advance: Callable[[float], None] = lambda _: None,
 ) -> Outcome:
-    """Record in an empty folder, and cut; `advance` hears how much is done."""
+    """Record in an empty folder, and cut; `advance` hears how much is done.
+
+    With a planted bug it ends when that is found.
+    """
     outcome = Outcome()
     shorten()
     home, scratch = folder / "story", folder / "scratch"
     home.mkdir()
     scratch.mkdir()
     began = time.monotonic()
-    trace = record(home, accepts, seed, planted)
+    trace = record(home, accepts, seed, planted, events)
     recorded = time.monotonic()
-    Cutter(home, seed, states, outcome, scratch).go(trace, advance)
+    cutter = Cutter(home, seed, states, outcome, scratch)
+    cutter.go(trace, advance, ENOUGH if planted else sys.maxsize)
     outcome.recorded_seconds = recorded - began
     outcome.judged_seconds = time.monotonic() - recorded
     return outcome
@@ -432,7 +441,7 @@ def main() -> None:
     for planted in PLANTED if args.planted == "all" else (args.planted,):
         with tempfile.TemporaryDirectory(prefix="mesh-power-") as folder, _bar() as bar:
             outcome = run(
-                Path(folder), args.accepts, args.states, args.seed, planted, bar
+                Path(folder), args.accepts, args.states, args.seed, planted, advance=bar
             )
         show(outcome, f"seed {args.seed}{planted and f', planted: {planted}'}")
         good &= any(outcome.wrong.values()) if planted else outcome.good

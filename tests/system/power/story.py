@@ -2,7 +2,9 @@
 """Two nodes under load, to be recorded: `python -m tests.system.power.story` under strace.
 
     sessions --> alpha ==link==> bravo --> bravo's Maildir
-                   `--> alpha's Maildir (one message in four goes there too)
+                  |`--> alpha's Maildir (one message in four goes there too)
+                  `---> delta, which never runs: what is for it waits, and its keys are
+                        neighbours of those that change
 
 and all the while, by the main thread, in turn: mail left in alpha's drop folder (while it
 runs, and while it does not), a peer added to peers.d and removed, the next shared
@@ -52,18 +54,23 @@ LENGTHS: Final = (0, 100, 3_000, 10_000, 28_000)
 LONG: Final = 200_000
 """Of one message in 64."""
 LINE: Final = b"x" * 76 + b"\r\n"
-NEAR, FAR = "mix@alpha.test", "mix@bravo.test"
+NEAR, FAR, NEVER = "mix@alpha.test", "mix@bravo.test", "mix@delta.test"
+WAITING: Final = 24
+"""Messages for whom nobody runs, the first ones of all."""
 HOMES: Final = ("alpha", "bravo", "papers")
 EVENTS: Final = 16
-"""In a story, however long it is."""
+"""In a story, however long it is; without any bravo does not run either."""
+ALONE_SECONDS: Final = 1.2
+"""For two re-wraps when nobody else does anything."""
 
 
 class Story:
     """What happens, and the marks that tell of it."""
 
-    def __init__(self, folder: Path, accepts: int, seed: int) -> None:
+    def __init__(self, folder: Path, accepts: int, seed: int, events: int) -> None:
         self._folder = folder
         self._accepts = accepts
+        self._events = events
         self._rng = random.Random(seed)
         self._lock = threading.Lock()
         self._marks = os.open(folder / "marks", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -83,6 +90,8 @@ class Story:
             ident = f"{kind}-{self._count}"
             length = LONG if self._count % 64 == 63 else self._rng.choice(LENGTHS)
             to = (FAR, NEAR) if self._rng.random() < 0.25 else (FAR,)
+            if self._count % 2 and self._count < 2 * WAITING:
+                to = (NEVER,)
         octets = b"Subject: %s\r\n\r\n" % ident.encode() + LINE * (length // len(LINE))
         self.mark(**{"in": ident}, to=to, digest=digest_of(octets))
         return ident, to, octets
@@ -167,23 +176,25 @@ class Story:
             lambda: self.peers(alpha, carol, listed=False),
             lambda: again(alpha, alpha.stop, 3),
         ]
-        return (one * EVENTS)[:EVENTS]
+        return (one * self._events)[: self._events]
 
     def run(self) -> None:
         """Make the world, record, end."""
         folder = self._folder
         with World(folder) as world:
-            for name in ("alpha", "bravo", "carol"):
+            for name in ("alpha", "bravo", "delta", "carol"):
                 world.node(name, clock='"greedy"', cells_per_second="512")
             carol = folder / "carol.mesh"
-            carol.write_text(mesh_here("export", "-c", str(world.nodes[2].config)))
+            carol.write_text(mesh_here("export", "-c", str(world.nodes[3].config)))
             world.nodes.pop()
             world.introduce()
+            world.nodes.pop()
             (folder / "papers").mkdir()
             for name in HOMES:
                 shutil.copytree(folder / name, folder / "base" / name)
             self.mark(begin=True)
-            world.start()
+            running = world.nodes if self._events else world.nodes[:1]
+            world.start(running)
             sessions = [threading.Thread(target=self.session) for _ in range(SESSIONS)]
             for session in sessions:
                 session.start()
@@ -195,8 +206,11 @@ class Story:
                 event()
             for session in sessions:
                 session.join()
-            self.drain(world)
-            for node in world.nodes:
+            if self._events:
+                self.drain(world)
+            else:
+                time.sleep(ALONE_SECONDS)
+            for node in running:
                 assert node.stop() == 0, node.errors()
 
     def drain(self, world: World) -> None:
@@ -223,6 +237,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("accepts", type=int)
     parser.add_argument("seed", type=int)
+    parser.add_argument("events", type=int)
     parser.add_argument("planted")
     args = parser.parse_args()
     shorten()
@@ -234,7 +249,7 @@ def main() -> None:
     )
     program.chmod(0o700)
     nodes.MESH = str(program)
-    Story(args.folder, args.accepts, args.seed).run()
+    Story(args.folder, args.accepts, args.seed, args.events).run()
 
 
 if __name__ == "__main__":
