@@ -40,6 +40,7 @@ from mesh.core.drop import (
     temp_name,
 )
 from mesh.errors import CannotCreateError, IoError
+from mesh.node.copies import sync_folder
 
 KEY_MODE: Final = 0o644
 """A public key; who gets at it is the folder's mode's matter."""
@@ -67,6 +68,8 @@ class DropBox:
     def __init__(self, path: Path, max_len: int, uids: frozenset[int] | None) -> None:
         """Open the folder, made when absent (0700), for mail of these users.
 
+        Its own name is made durable: a sender syncs what is in it, and no more.
+
         CannotCreateError when it cannot be made or is not ours: senders trust keys
         of its owner only.
         """
@@ -74,6 +77,8 @@ class DropBox:
         self._uids = uids
         try:
             path.mkdir(0o700, exist_ok=True)
+            with suppress(PermissionError):  # a place where we made no folder
+                sync_folder(path.parent)
             self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise CannotCreateError(

@@ -14,6 +14,10 @@ WAL with synchronous=FULL: a commit that returned is on the disk; one that did n
 wholly there or not at all.  Exclusive locking: nobody else has the file open, so the
 WAL's index needs no shared memory.  Deleted rows are not overwritten: their keys are.
 
+psow=0: SQLite takes it that a write harms nothing beside it, and begins a commit in the
+sector where the last one ends.  A power cut that tears this sector would take what was
+accepted before.  So each commit is filled up to the next sector, with its last page.
+
 SQLite's own checkpoints are off, at a commit as at the close: they swallow the error of
 a failed fsync and try again, and the second fsync succeeds over pages that are lost.
 `checkpoint` is called by the spool, and its failure ends the process.
@@ -55,6 +59,9 @@ create table if not exists groups (
     id integer primary key, salt blob, slots blob, heads blob, bodies blob
 );
 """
+_FLAGS: Final = (
+    apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
+)
 _INSERT: Final = "insert into groups values (?, ?, ?, ?, ?)"
 _DELETE: Final = "delete from groups where id in (select value from json_each(?))"
 _SCAN: Final = (
@@ -106,7 +113,7 @@ class Groups:
         # Closing any descriptor of the file ends SQLite's locks: so this one is last.
         self._file = open_private(path)
         self._room = 0  # octets set aside that no group has used
-        self._db = apsw.Connection(str(path))
+        self._db = apsw.Connection(path.absolute().as_uri() + "?psow=0", _FLAGS)
         try:
             for _ in self._db.execute(_SETUP):
                 pass

@@ -343,3 +343,19 @@ def test_no_room_for_a_key(box: DropBox) -> None:
     with full_disk(), pytest.raises(OSError, match="No space left"):
         box.publish(7, ONE)
     assert not box.is_published(7, ONE)
+
+
+def test_the_folders_own_name_is_on_the_disk(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def watched(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink())
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    for _ in range(2):  # whoever made it may have ended before its fsync
+        DropBox(folder, MAIL_LEN_MIN, None).close()
+    assert synced == [folder.parent, folder.parent]

@@ -219,3 +219,26 @@ def test_a_full_disk_is_found_again_whole(tmp_path: Path) -> None:
         groups.delete(list(range(1, end)))
         assert fill(groups, end) > end
         groups.close()
+
+
+SECTOR = 512
+
+
+def test_a_torn_sector_of_a_later_commit_takes_no_earlier_one(tmp_path: Path) -> None:
+    groups = Groups(tmp_path / "spool.db")
+    wal = tmp_path / "spool.db-wal"
+    for number in range(1, 9):
+        before = wal.read_bytes()
+        groups.insert(number, SALT, SLOTS, HEADS, BODIES)
+        after = wal.read_bytes()
+        torn = tmp_path / f"{number}"
+        torn.mkdir()
+        cut = bytearray(after)
+        at = len(os.path.commonprefix([before, after])) // SECTOR * SECTOR
+        cut[at : at + SECTOR] = b"?" * SECTOR
+        (torn / "spool.db").write_bytes((tmp_path / "spool.db").read_bytes())
+        (torn / "spool.db-wal").write_bytes(cut)
+        left = Groups(torn / "spool.db")
+        assert [row.id for row in left.scan()] == list(range(1, number))
+        left.close()
+    groups.close()
