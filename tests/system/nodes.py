@@ -84,6 +84,10 @@ class NodeProcess:
         self.config = home / "node.toml"
         self.socket = home / "local.sock"
         self.process: subprocess.Popen[bytes] | None = None
+        self.before: list[str] = []
+        """What stands before our own command: a program that runs it."""
+        self.env: dict[str, str] = {}
+        """What its environment has beside our own."""
         self._pids: list[int] = []
 
     def set(self, **values: str) -> None:
@@ -104,11 +108,11 @@ class NodeProcess:
             name = notices.getsockname().decode().replace("\0", "@", 1)
             with (self.home / "stderr").open("ab") as errors:
                 self.process = subprocess.Popen(
-                    [MESH, "run", "-c", str(self.config)],
+                    [*self.before, MESH, "run", "-c", str(self.config)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
-                    env={**os.environ, "NOTIFY_SOCKET": name},
+                    env={**os.environ, **self.env, "NOTIFY_SOCKET": name},
                 )
             self._pids.append(self.process.pid)
             if wait:
