@@ -84,6 +84,7 @@ class NodeProcess:
         self.config = home / "node.toml"
         self.socket = home / "local.sock"
         self.process: subprocess.Popen[bytes] | None = None
+        self.serves = [f"mix@{self.name}.test"]
         self.before: list[str] = []
         """What stands before our own command: a program that runs it."""
         self.env: dict[str, str] = {}
@@ -142,6 +143,31 @@ class NodeProcess:
     def kill(self) -> None:
         """End it as a power cut would, as far as a process can be."""
         assert self._end(signal.SIGKILL) == -signal.SIGKILL
+
+    def pacer(self) -> int | None:
+        """The pid of the process that sends its cells; None: there is none now."""
+        assert self.process is not None, "it does not run"
+        for task in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):  # that thread has just ended
+                for pid in task.read_text().split():
+                    return int(pid)
+        return None
+
+    def kill_pacer(self) -> bool:
+        """Kill the process that sends its cells; False: there was none."""
+        pid = self.pacer()
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return pid is not None
+
+    def also_serves(self, address: str, deliver: str) -> None:
+        """Give it one more remailer; before `introduce`."""
+        self.serves.append(address)
+        with self.config.open("a") as config:
+            config.write(
+                f'\n[[remailer]]\naddress = "{address}"\ndeliver = "{deliver}"\n'
+            )
 
     def _end(self, number: signal.Signals) -> int:
         assert self.process is not None, "it does not run"
@@ -239,7 +265,7 @@ class World:
             files[node].write_text(mesh_here("export", "-c", str(node.config)))
         for node in self.nodes:
             others = [other for other in self.nodes if other is not node]
-            confirmed = [f"--serves=mix@{other.name}.test" for other in others]
+            confirmed = [f"--serves={to}" for other in others for to in other.serves]
             mesh_here(
                 "peers", "add", "-c", str(node.config), *confirmed,
                 *(str(files[other]) for other in others),
