@@ -9,6 +9,7 @@ import socketserver
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
@@ -25,9 +26,9 @@ class Copy(NamedTuple):
 
 
 class Sink:
-    """A server on a free port of loopback; `copies` in the order of their arrival."""
+    """A server on a free port of loopback, or at a path; `copies` as they arrived."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path | None = None) -> None:
         self.copies: list[Copy] = []
         sink = self
 
@@ -37,11 +38,19 @@ class Sink:
                 with suppress(OSError):  # the node was killed
                     _serve(self, sink)
 
-        socketserver.ThreadingTCPServer.allow_reuse_address = True
-        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self.port = int(self._server.server_address[1])
+        self._server: socketserver.BaseServer
+        self.port = 0
+        if path is None:
+            server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+            server.daemon_threads = True
+            self.port = int(server.server_address[1])
+            self._server = server
+        else:
+            path.unlink(missing_ok=True)
+            beside = socketserver.ThreadingUnixStreamServer(str(path), Handler)
+            beside.daemon_threads = True
+            self._server = beside
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
     def __enter__(self) -> Self:
         self._thread.start()
