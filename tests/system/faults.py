@@ -255,7 +255,7 @@ def run_case(
     try:
         code = _live(node, mail, disk, template.peer)
         failed = disk.failed
-        outcome.ends[_judge(node, code, name, outcome)] += 1
+        outcome.ends[_judge(node, code, case, outcome)] += 1
         disk.arm(case.kind, case.error, 1 + case.first % 12, case.every)
         mail.leave(node, "left-late", disk.env)
         outcome.failed += failed + disk.failed
@@ -304,15 +304,18 @@ def _work(node: NodeProcess, mail: Mail, peer: Path) -> None:
         pass  # it ended, maybe in the middle of a line
 
 
-def _judge(node: NodeProcess, code: int | None, name: str, outcome: Outcome) -> str:
+def _judge(node: NodeProcess, code: int | None, case: Case, outcome: Outcome) -> str:
     """Say how it ended; what may not be is noted."""
+    name = " ".join(map(str, case))
     lines = _errors(node).decode().splitlines()
     said = [line for line in lines if line != "mesh: ready"]
     if code is None:
         outcome.trouble.append(f"{name}: hangs")
         return "hangs"
     is_well = code == 0 and not said
-    is_told = code in CODES and len(said) == 1 and said[0].startswith("mesh: ")
+    # One call that failed is one mistake; of several calls each may be told.
+    is_told = code in CODES and (len(said) == 1 or case.every and said)
+    is_told = is_told and all(line.startswith("mesh: ") for line in said)
     if not (is_well or is_told):
         outcome.trouble.append(f"{name}: {code} {said[:1]}")
     return f"{'ready, ' if 'mesh: ready' in lines else ''}ended with {code}"
