@@ -323,7 +323,10 @@ def _kill_once(loop: Loop) -> int:
             node.kill()
             dead.append(node)
     for node in dead:
-        seconds = node.start()
+        try:
+            seconds = node.start()
+        except AssertionError as error:
+            raise AssertionError(f"after {outcome.kills}: {error}") from error
         outcome.starts.append(seconds)
         if outcome.queued and node.name == "alpha":
             outcome.slowest_with_queue = max(outcome.slowest_with_queue, seconds)

@@ -32,6 +32,8 @@ LINK_SECONDS = 15.0
 STOP_SECONDS = 10.0
 """The contract's."""
 STEP_SECONDS = 0.02
+ABRT = {"PYTHONFAULTHANDLER": "1"}
+"""A node that hangs says where when it gets SIGABRT."""
 
 
 def free_port() -> int:
@@ -113,7 +115,7 @@ class NodeProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
-                    env={**os.environ, **self.env, "NOTIFY_SOCKET": name},
+                    env={**os.environ, **ABRT, **self.env, "NOTIFY_SOCKET": name},
                 )
             self._pids.append(self.process.pid)
             if wait:
@@ -130,7 +132,10 @@ class NodeProcess:
             except TimeoutError:
                 continue
             return
-        raise AssertionError(f"{self.name} is not ready: {self.errors()}")
+        self.process.send_signal(signal.SIGABRT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_SECONDS)
+        raise AssertionError(f"{self.name} is not ready: {self.errors()[-9_000:]}")
 
     def errors(self) -> str:
         """What it has written on standard error in all its lives."""
