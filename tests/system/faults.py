@@ -36,7 +36,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,7 +177,7 @@ class Mail:
     def note(self, ident: str, places: tuple[str, ...], text: bytes = b"") -> bytes:
         """Remember a message; its octets."""
         octets = b"Subject: %s\r\n\r\n" % ident.encode() + text
-        self.digests[ident] = _digest(octets)
+        self.digests[ident] = digest(octets)
         self.places[ident] = places
         return octets
 
@@ -190,11 +190,17 @@ class Mail:
         elif code == 0:
             raise ConnectionError("the node ended")
 
-    def leave(self, node: NodeProcess, ident: str, env: dict[str, str]) -> int:
+    def leave(
+        self,
+        node: NodeProcess,
+        ident: str,
+        env: dict[str, str],
+        before: Sequence[str] = (),
+    ) -> int:
         """Give it to mesh-sendmail; its exit code."""
         octets = self.note(ident, (HERE,))
         done = subprocess.run(
-            [SENDMAIL, "-c", str(node.config), "-i", HERE],
+            [*before, SENDMAIL, "-c", str(node.config), "-i", HERE],
             input=octets.replace(b"\r\n", b"\n"),
             env={**os.environ, **env}, check=False, capture_output=True, timeout=30,
         )  # fmt: skip
@@ -314,7 +320,7 @@ def _judge(node: NodeProcess, code: int | None, case: Case, outcome: Outcome) ->
         return "hangs"
     is_well = code == 0 and not said
     # One call that failed is one mistake; of several calls each may be told.
-    is_told = code in CODES and (len(said) == 1 or case.every and said)
+    is_told = code in CODES and (len(said) == 1 or (case.every and said))
     is_told = is_told and all(line.startswith("mesh: ") for line in said)
     if not (is_well or is_told):
         outcome.trouble.append(f"{name}: {code} {said[:1]}")
@@ -342,9 +348,9 @@ def _judge_mail(node: NodeProcess, mail: Mail, name: str, outcome: Outcome) -> N
     outcome.refused += len(mail.digests) - len(mail.accepted)
     outcome.false += [f"{name}: {to} {who}" for to, who in waiting - there.keys()]
     for place, content in octets:
-        ident = _ident(content)
+        ident = ident_of(content)
         if (
-            mail.digests.get(ident) != _digest(content)
+            mail.digests.get(ident) != digest(content)
             or place not in mail.places[ident]
         ):
             outcome.foreign.append(f"{name}: {place} {ident[:20]}")
@@ -355,8 +361,8 @@ def _judge_mail(node: NodeProcess, mail: Mail, name: str, outcome: Outcome) -> N
 
 def _places(node: NodeProcess, sink: Sink) -> Counter[tuple[str, str]]:
     """What is where, by name."""
-    there = Counter((HERE, _ident(each)) for each in node.letters().values())
-    there.update((LATER, _ident(copy.content)) for copy in sink.copies)
+    there = Counter((HERE, ident_of(each)) for each in node.letters().values())
+    there.update((LATER, ident_of(copy.content)) for copy in sink.copies)
     return there
 
 
@@ -373,12 +379,14 @@ def _errors(node: NodeProcess) -> bytes:
     return (node.home / "stderr").read_bytes()
 
 
-def _ident(octets: bytes) -> str:
+def ident_of(octets: bytes) -> str:
+    """Read a message's own name, which stands in its first line."""
     line = octets.split(b"\n", 1)[0].rstrip(b"\r")
     return line.removeprefix(b"Subject: ").decode("latin-1")
 
 
-def _digest(octets: bytes) -> bytes:
+def digest(octets: bytes) -> bytes:
+    """Of the octets as a Maildir has them."""
     return hashlib.blake2b(octets.replace(b"\r\n", b"\n"), digest_size=16).digest()
 
 
