@@ -28,7 +28,6 @@ Tool = Callable[[str, str], str]
 
 SAMPLE = [
     Case("sync", "EIO", 14),
-    Case("write", "ENOSPC", 12, 3),
     Case("open", "EMFILE", 45, 4),
 ]
 FREE = 1_048_576
