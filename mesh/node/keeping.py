@@ -67,6 +67,7 @@ class Keeping:
         qmgr: QueueManager,
         *,
         has_left: Callable[[], bool] = lambda: False,
+        unix_time: Callable[[], float] = lambda: time.time(),
     ) -> None:
         """`has_left` says whether our own hour of leaving has come."""
         self._peers = peers
@@ -75,6 +76,7 @@ class Keeping:
         self._exchange = exchange
         self._qmgr = qmgr
         self._has_left = has_left
+        self._unix_time = unix_time
         self._adopted = False
         self._kept: dict[str, _Kept] = {}
         self._news = trio.Event()
@@ -158,7 +160,9 @@ class Keeping:
 
     def _may_link(self, name: str) -> bool:
         listed = self._peers.snapshot.by_name.get(name)
-        return bool(listed and is_here(listed, time.time()) and not self._has_left())
+        if listed is None or self._has_left():
+            return False
+        return is_here(listed, self._unix_time())
 
     def find(self, link_key: bytes) -> PeerKeys | None:
         """Give the peer of a link key, if it may have a link now."""

@@ -9,6 +9,7 @@
             stray mail is routed anew
     itself  renewal.py watches our own keys and descriptor; at the hour that it has
             published a node makes no links and takes no mail, and delivers what it has
+    time    what ends at a UNIX time ends by walltime.py, not by the machine's clock
     signals SIGHUP looks at peers.d now, any other ends
     end     no new sessions -> every link says in its next cell that it ends (whatever
             waits: the count of cells does not depend on it), and what remailers are
@@ -22,7 +23,6 @@ syncs again in the hope of success.  Nothing here logs.
 import os
 import signal
 import socket
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -43,7 +43,6 @@ from mesh.core.crypto import (
 )
 from mesh.core.directory import Us
 from mesh.core.gate import Gate
-from mesh.core.handshake import PeerKeys
 from mesh.errors import ConfigError
 from mesh.node import keys as key_files
 from mesh.node.control import Control
@@ -67,6 +66,7 @@ from mesh.node.service import lock_state, notify
 from mesh.node.spool import Spool
 from mesh.node.starting import Starting
 from mesh.node.submission import Submission, allowed_uids, bind_unix
+from mesh.node.walltime import WallTime
 from mesh.values import LmtpSocket, Maildir, Pipe, Target
 
 STOP_SECONDS: Final = 6.0
@@ -85,6 +85,7 @@ class Node:
         self._config = config
         self._pacer = pacer
         self._entropy = entropy or SystemEntropy()
+        self._now = WallTime()
         self._deliveries: list[MaildirDelivery | LmtpDelivery | PipeDelivery] = []
         with ExitStack() as undo:
             self._lock = lock_state(config.state_dir)
@@ -99,17 +100,18 @@ class Node:
         config, entropy = self._config, self._entropy
         state = config.state_dir
         identity = key_files.load_identity(state)
-        self._renewal = Renewal(config, lambda: self._spool.running_seconds)
+        self._renewal = Renewal(config, lambda: self._spool.running_seconds, self._now)
         spool_key = key_files.load_spool_key(state)
         self._names = derive_key(spool_key, b"mesh/1 maildir names")
         self._uids = allowed_uids([remailer.user for remailer in config.remailer])
-        own = OwnCounter(state / "counter", time.time_ns())
+        own = OwnCounter(state / "counter", int(self._now() * 1e9))
         counters = PeerCounters(state / "counters")
         self._open_peers(signing_public(identity))
         self._routing = Routing(
             config,
             lambda: self._peers.snapshot.directory,
             has_left=self._renewal.has_left,
+            unix_time=self._now,
         )
         self._spool = Spool.open(state / "spool", spool_key, entropy)
         self._qmgr = QueueManager(
@@ -128,7 +130,7 @@ class Node:
             entropy=entropy,
             refuses=self._routing.refuses,
             pacer=self._pacer,
-            gossip=Gossiping(self._registry, signing_public(identity)),
+            gossip=Gossiping(self._registry, signing_public(identity), self._now),
         )
         self._open_links(identity, own, counters)
         self._submission = Submission(
@@ -153,11 +155,11 @@ class Node:
         config = self._config
         us = Us(config.node.name, config.node.network, config.own_addresses(), identity)
         self._registry = Registry.open(
-            config.state_dir, us, time.time(), config.node.directory
+            config.state_dir, us, self._now(), config.node.directory
         )
         self._tell_registry()
         self._peers = Peers(
-            config.peers_dir, us, self._registry, served=config.state_dir / "served"
+            config.peers_dir, us, self._registry, self._now, config.state_dir / "served"
         )
         _check_readable(config.peers_dir)
         self._peers.poll()
@@ -172,7 +174,7 @@ class Node:
             network=config.node.network,
             identity=identity,
             statics=self._renewal.keys,
-            find_peer=self._find_peer,
+            find_peer=lambda link_key: self._keeping.find(link_key),
             counters=counters.last,
             kem=kem,
             entropy=entropy,
@@ -198,10 +200,8 @@ class Node:
             self._exchange,
             self._qmgr,
             has_left=self._renewal.has_left,
+            unix_time=self._now,
         )
-
-    def _find_peer(self, link_key: bytes) -> PeerKeys | None:
-        return self._keeping.find(link_key)
 
     def _tell_registry(self) -> None:
         if self._renewal.said is not None:
@@ -210,7 +210,8 @@ class Node:
     def _notices(self) -> list[str]:
         """Give what the operator should know, a line each."""
         pacer = self._pacer.notices if self._pacer else []
-        return [*pacer, *self._renewal.notices, *self._registry.notices(time.time())]
+        trusted = self._registry.notices(self._now())
+        return [*pacer, *self._now.notices, *self._renewal.notices, *trusted]
 
     # life
 
@@ -266,6 +267,7 @@ class Node:
         nursery.start_soon(self._drop.run)
         nursery.start_soon(self._watch, nursery)
         nursery.start_soon(self._routing.watch)
+        nursery.start_soon(self._now.run)
 
     async def _watch(self, nursery: trio.Nursery) -> None:
         """Take up what the operator, and others, may change while the node runs."""
@@ -293,7 +295,8 @@ class Node:
             exchange=self._exchange,
             qmgr=self._qmgr,
             notices=lambda: [*self._routing.mistakes, *self._notices()],
-            directory=lambda: self._registry.brief(time.time()),
+            unix_time=self._now,
+            directory=lambda: self._registry.brief(self._now()),
             has_left=self._renewal.has_left,
             ticked=self._pacer.lateness.notices if self._pacer else list,
         )

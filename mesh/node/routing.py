@@ -53,10 +53,12 @@ class Routing:
         directory: Callable[[], Directory],
         *,
         has_left: Callable[[], bool] = lambda: False,
+        unix_time: Callable[[], float] = lambda: time.time(),
     ) -> None:
         """Read the refuse list too: ConfigError with a line a mistake."""
         self._directory = directory
         self._has_left = has_left
+        self._unix_time = unix_time
         self._exit = config.delivery.exit
         self._smarthost = config.delivery.smarthost
         self._routes = config.delivery.routes
@@ -96,7 +98,7 @@ class Routing:
             return route.name
         if isinstance(route, Conflict):
             return UNROUTED
-        now = time.time()
+        now = self._unix_time()
         # Withheld is a peer's until lately: in clear only after 30 days.
         if directory.is_withheld(address, now):
             return None

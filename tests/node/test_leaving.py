@@ -24,9 +24,7 @@ DAY = 86_400
 
 @pytest.fixture
 def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
-    made = Wall()
-    monkeypatch.setattr(time, "time", made)
-    return made
+    return Wall(monkeypatch)
 
 
 async def status(home: Home) -> dict[str, Any]:

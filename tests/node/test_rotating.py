@@ -20,21 +20,18 @@ from tests.node.test_rotation import Album, change, steps
 
 
 class Wall:
-    """The clock on the wall, which a test may put forward."""
+    """Days that a test may let go by: for the clock on the wall, and for running time."""
 
-    def __init__(self) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.ahead = 0.0
-        self._time = time.time
-
-    def __call__(self) -> float:
-        return self._time() + self.ahead
+        wall, clock = time.time, time.clock_gettime
+        patch.setattr(time, "time", lambda: wall() + self.ahead)
+        patch.setattr(time, "clock_gettime", lambda which: clock(which) + self.ahead)
 
 
 @pytest.fixture
 def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
-    made = Wall()
-    monkeypatch.setattr(time, "time", made)
-    return made
+    return Wall(monkeypatch)
 
 
 def two(folder: Path) -> tuple[Home, Home]:

@@ -99,10 +99,10 @@ class Client:
         return self.data(content)
 
     def send_at_once(self, recipients: tuple[str, ...], content: bytes) -> int:
-        """Hand over one message in one write; 250 only when all said so."""
+        """Hand over one message in one write; the first reply that is not 250, or 250."""
         lines = [b"MAIL FROM:<mix@alpha.test>"]
         lines += [f"RCPT TO:<{recipient}>".encode() for recipient in recipients]
         lines += [b"BDAT %d LAST" % len(content)]
         self.raw(b"\r\n".join(lines) + b"\r\n" + content)
         codes = [self.reply() for _ in lines]
-        return codes[-1] if set(codes) == {250} else min(codes)
+        return next((code for code in codes if code != 250), 250)

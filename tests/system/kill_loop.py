@@ -1,20 +1,28 @@
 # SPDX-License-Identifier: MIT
 """Kill nodes under load, and count what became of every message.
 
-    sessions --> alpha ==link==> bravo --> bravo's Maildir
-                   `--> alpha's Maildir (one message in four goes there too)
+    sessions --> alpha ==link==> bravo --> bravo's Maildir      and the same from bravo
+                  |  |              `--> bravo's other remailer, by LMTP
+                  |  `--> alpha's Maildir
+                  `--> port 25, to a mail server of this program
 
-Some sessions hand messages of unlike sizes to alpha, without an end.  At drawn instants
-alpha, bravo or both get SIGKILL and are started again at once.  In the end the load
-stops, both nodes are started once more, and when nothing moves any longer:
+Some sessions hand messages of unlike sizes to both nodes, without an end: each to the
+other node, some also to one of the other places.  At drawn instants the main process, or
+the pacer, or both, of one node or of both, get SIGKILL; a main process is started again
+at once, a pacer by its node.  Meanwhile `queued` messages wait in alpha's spool for a
+third node that is down until the end, so that each start of alpha recovers them.  In the
+end the load stops, all nodes are started once more, and when nothing moves any longer:
 
-    lost      a 250 was given, and a Maildir that was named has it not
+    lost      a 250 was given, and a place that was named has it not
     twice     a Maildir has it more than once, whether 250 was given or not
-    foreign   a Maildir has what nobody handed in, or octets that differ
+    foreign   a place has what nobody handed in, or octets that differ
+    unearned  port 25 or LMTP has one more copy of what was not in flight at a kill
 
-must all be none.  What got no 250 (the connection died first) may have arrived or not.
-The instants come from the seed; what the processes do at them is theirs alone, so the
-same seed is another run with the same plan.
+must all be none.  In flight: the server had it less than IN_FLIGHT_SECONDS before the
+main process that gave it was killed, and after a copy that came before.  What got no 250
+(the connection died first) may have arrived or not.  The instants come from the seed;
+what the processes do at them is theirs alone, so the same seed is another run with the
+same plan.
 
 A killed process shows what the order of commits and replies is worth.  The kernel has
 its writes all the same: about fsync and a power cut this says nothing.
@@ -23,14 +31,16 @@ its writes all the same: about fsync and a power cut this says nothing.
 import argparse
 import hashlib
 import random
+import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -40,26 +50,44 @@ from rich.table import Table
 
 from tests.system.client import Client
 from tests.system.nodes import NodeProcess, World
+from tests.system.sink import Copy, Sink
 
 SESSIONS: Final = 6
-PAUSE_SECONDS: Final = 0.02
+PAUSE_SECONDS: Final = 0.05
 """Of a session between two messages: load, but not more files than can be looked at."""
 RETRY_SECONDS: Final = 0.02
 FLOW_SECONDS: Final = 8.0
 """For mail to flow again before the next kill: a handshake takes up to 2.2 s, a lost race another 4 s."""
 STILL_SECONDS: Final = 60.0
 """Nothing arrives for so long: the rest is lost."""
-BLIND: Final = 0.25
+LOOK_SECONDS: Final = 0.2
+BLIND: Final = 0.4
 """Share of kills that do not wait until mail flows: in recovery and handshakes too."""
 LATEST_SECONDS: Final = 0.6
 """From the moment at which mail flows to the latest kill."""
-BOTH: Final = 0.15
-"""Share of kills that take both nodes."""
-ALSO_NEAR: Final = 0.25
-"""Share of messages with a second recipient, on alpha itself."""
-LENGTHS: Final = (0, 100, 3_000, 10_000, 28_000, 28_000, 200_000)
+IN_FLIGHT_SECONDS: Final = 5.0
+"""The spool forgets within 1 s of a delivery; the rest is for a machine that is busy."""
+PLANS: Final = (
+    ("alpha",), ("bravo",), ("alpha",), ("bravo",), ("alpha pacer",), ("bravo pacer",),
+    ("alpha pacer", "alpha"), ("bravo pacer", "bravo"), ("alpha", "bravo"),
+    ("alpha pacer", "bravo pacer"), ("bravo pacer", "alpha"),
+)  # fmt: skip
+"""Who dies together; those of more than one are rarer."""
+ALSO: Final = (("near", 0.25), ("lmtp", 0.15), ("out", 0.15))
+"""Shares of messages with a recipient more: on this node, on bravo by LMTP, outside."""
+LENGTHS: Final = (0, 100, 1_000, 3_000, 3_000, 10_000, 28_000)
+LONG: Final = 0.01
+LONG_LEN: Final = 200_000
 LINE: Final = b"x" * 76 + b"\r\n"
-NEAR, FAR = "mix@alpha.test", "mix@bravo.test"
+LMTP, OUT = "lmtp@bravo.test", "who@sink.test"
+WAITING: Final = "mix@charlie.test"
+BATCH: Final = 50
+"""Messages handed in ahead of their replies, of those that wait."""
+
+
+def maildir_of(name: str) -> str:
+    """The address that is delivered into this node's Maildir."""
+    return f"mix@{name}.test"
 
 
 @dataclass
@@ -72,35 +100,73 @@ class Outcome:
     unanswered: int = 0
     unanswered_but_there: int = 0
     letters: int = 0
+    copies: int = 0
+    repeated: int = 0
+    most_repeated: int = 0
     lost: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
-    slowest_start: float = 0.0
+    unearned: list[str] = field(default_factory=list)
+    starts: list[float] = field(default_factory=list)
+    queued: int = 0
+    slowest_with_queue: float = 0.0
     seconds: float = 0.0
 
     @property
     def good(self) -> bool:
-        """Nothing is lost, twice or foreign, and there was something to lose."""
-        return bool(self.accepted) and not (self.lost or self.twice or self.foreign)
+        """Nothing is lost, twice, foreign or unearned, and there was something to lose."""
+        bad = self.lost or self.twice or self.foreign or self.unearned
+        return bool(self.accepted) and not bad
+
+    @property
+    def slowest_start(self) -> float:
+        """Seconds from the start of a process until it was ready."""
+        return max(self.starts)
+
+
+@dataclass
+class Loop:
+    """One run: the nodes, the servers outside, and what happened to them."""
+
+    world: World
+    rng: random.Random
+    outcome: Outcome
+    died: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """When each main process was killed (monotonic)."""
+
+    @property
+    def nodes(self) -> dict[str, NodeProcess]:
+        return {node.name: node for node in self.world.nodes}
+
+    @property
+    def pair(self) -> list[NodeProcess]:
+        """Those that are killed."""
+        return self.world.nodes[:2]
 
 
 class Load:
     """Sessions that hand in messages until told to stop, and remember what was said."""
 
-    def __init__(self, path: Path, rng: random.Random) -> None:
-        self._path = path
+    def __init__(self, nodes: list[NodeProcess], rng: random.Random) -> None:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(
                 target=self._session,
-                args=(number, random.Random(rng.random())),  # noqa: S311  # a plan
+                args=(
+                    nodes[number % 2],
+                    nodes[1 - number % 2],
+                    number,
+                    random.Random(rng.random()),  # noqa: S311  # a plan
+                ),
             )
             for number in range(SESSIONS)
         ]
         self.digests: dict[str, bytes] = {}
         """Of every message handed in, as a Maildir should have it."""
         self.places: dict[str, tuple[str, ...]] = {}
+        self.by: dict[str, str] = {}
+        """The node that took it."""
         self.accepted: set[str] = set()
 
     def start(self) -> None:
@@ -114,30 +180,55 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def last(self, rng: random.Random) -> None:
+    def last(self, near: NodeProcess, far: NodeProcess, rng: random.Random) -> None:
         """Hand in one message more when all sessions have ended."""
-        with Client(self._path) as client:
-            self._hand_in(client, "last", rng)
+        with Client(near.socket) as client:
+            self._hand_in(client, f"last-{near.name}", near, far, rng)
 
-    def _session(self, number: int, rng: random.Random) -> None:
+    def wait_for_nobody(self, node: NodeProcess, count: int) -> None:
+        """Hand in so many short messages for the node that is down, many at once."""
+        with Client(node.socket) as client:
+            for first in range(0, count, BATCH):
+                idents = [f"w-{n}" for n in range(first, min(first + BATCH, count))]
+                for ident in idents:
+                    octets = self._note(ident, (WAITING,), node, b"")
+                    client.raw(
+                        b"MAIL FROM:<mix@alpha.test>\r\nRCPT TO:<%s>\r\n"
+                        b"BDAT %d LAST\r\n%s" % (WAITING.encode(), len(octets), octets)
+                    )
+                for ident in idents:
+                    assert [client.reply() for _ in range(3)] == [250] * 3
+                    self.accepted.add(ident)
+
+    def _session(
+        self, near: NodeProcess, far: NodeProcess, number: int, rng: random.Random
+    ) -> None:
         count = 0
         while not self._stop.is_set():
             try:
-                with Client(self._path) as client:
+                with Client(near.socket) as client:
                     while not self._stop.wait(PAUSE_SECONDS):
                         count += 1
-                        self._hand_in(client, f"{number}-{count}", rng)
+                        self._hand_in(client, f"{number}-{count}", near, far, rng)
             except (OSError, AssertionError):
                 # The node is dead, or died in the middle of a reply line.
                 self._stop.wait(RETRY_SECONDS)
 
-    def _hand_in(self, client: Client, ident: str, rng: random.Random) -> None:
-        octets = b"Subject: %s\r\n\r\n" % ident.encode()
-        octets += LINE * (rng.choice(LENGTHS) // len(LINE))
-        places = (FAR, NEAR) if rng.random() < ALSO_NEAR else (FAR,)
-        with self._lock:
-            self.digests[ident] = _digest(octets.replace(b"\r\n", b"\n"))
-            self.places[ident] = places
+    def _hand_in(
+        self,
+        client: Client,
+        ident: str,
+        near: NodeProcess,
+        far: NodeProcess,
+        rng: random.Random,
+    ) -> None:
+        also = {"near": maildir_of(near.name), "lmtp": LMTP, "out": OUT}
+        places = (
+            maildir_of(far.name),
+            *(also[kind] for kind, share in ALSO if rng.random() < share),
+        )
+        length = LONG_LEN if rng.random() < LONG else rng.choice(LENGTHS)
+        octets = self._note(ident, places, near, LINE * (length // len(LINE)))
         code = client.send_at_once(places, octets)
         if code == 250:
             with self._lock:
@@ -145,41 +236,67 @@ class Load:
         else:
             raise ConnectionError(f"ended with {code}")
 
+    def _note(
+        self, ident: str, places: tuple[str, ...], node: NodeProcess, text: bytes
+    ) -> bytes:
+        """Remember a message; its octets."""
+        octets = b"Subject: %s\r\n\r\n" % ident.encode() + text
+        with self._lock:
+            self.digests[ident] = _digest(octets)
+            self.places[ident] = places
+            self.by[ident] = node.name
+        return octets
+
 
 def run(
     folder: Path,
     kills: int,
     seed: int,
     clock: str = "greedy",
-    advance: Callable[[], None] = lambda: None,
+    advance: Callable[[int], None] = lambda _: None,
+    *,
+    queued: int = 0,
+    cells: str = "512",
 ) -> Outcome:
     """Do it all in an empty folder; `advance` is called after each kill."""
     rng = random.Random(seed)  # noqa: S311  # a plan, to be repeated
     started = time.monotonic()
     outcome = Outcome()
-    with World(folder) as world:
-        for name in ("alpha", "bravo"):
-            world.node(name, clock=f'"{clock}"', cells_per_second="512")
+    with World(folder) as world, Sink() as sink:
+        for name in ("alpha", "bravo", "charlie"):
+            world.node(
+                name, clock=f'"{clock}"', cells_per_second=cells,
+                exit="true", tick_seconds="0.5",
+                routes=f'{{ "sink.test" = "127.0.0.1:{sink.port}" }}',
+            )  # fmt: skip
+        alpha, bravo, charlie = world.nodes
+        bravo.also_serves(LMTP, f"lmtp:127.0.0.1:{sink.port}")
         world.introduce()
-        world.start()
-        load = Load(world.nodes[0].socket, rng)
+        loop = Loop(world, rng, outcome)
+        world.start(loop.pair)
+        load = Load(loop.pair, rng)
+        load.wait_for_nobody(alpha, queued)
+        outcome.queued = queued
         load.start()
         try:
-            for _ in range(kills):
-                _kill_once(world.nodes, rng, outcome)
-                advance()
-            _wait_for_flow(world.nodes[1])
+            while outcome.kills.total() < kills:
+                advance(_kill_once(loop))
+            for node in loop.pair:
+                _wait_for_flow(node)
         finally:
             load.stop()
-        _drain(world, load)
+        charlie.start()
+        _drain(world, load, sink)
         for node in world.nodes:
             assert node.stop() == 0
         # What lay in a spool though it was delivered would come again now, before
         # one message more.
         world.start()
-        load.last(rng)
-        _drain(world, load)
-        _count(world, load, outcome)
+        load.last(alpha, bravo, rng)
+        load.last(bravo, alpha, rng)
+        _drain(world, load, sink)
+        _count(loop, load)
+        _count_outside(loop, load, sink.copies)
         for node in world.nodes:
             assert node.stop() == 0
             assert set(node.errors().splitlines()) == {"mesh: ready"}
@@ -187,64 +304,135 @@ def run(
     return outcome
 
 
-def _kill_once(nodes: list[NodeProcess], rng: random.Random, outcome: Outcome) -> None:
-    alpha, bravo = nodes
+def _kill_once(loop: Loop) -> int:
+    """Kill whom the plan names, and start it again; how many processes died."""
+    rng, outcome = loop.rng, loop.outcome
     if rng.random() >= BLIND:
-        _wait_for_flow(bravo)
+        _wait_for_flow(rng.choice(loop.pair))
     time.sleep(rng.random() * LATEST_SECONDS)
-    victims = [alpha, bravo] if rng.random() < BOTH else [rng.choice(nodes)]
-    for node in victims:
-        outcome.kills[node.name] += 1
-        node.kill()
-    for node in victims:
-        outcome.slowest_start = max(outcome.slowest_start, node.start())
+    before = outcome.kills.total()
+    dead: list[NodeProcess] = []
+    for victim in rng.choice(PLANS):
+        name, _, part = victim.partition(" ")
+        node = loop.nodes[name]
+        if part:
+            outcome.kills[victim] += node.kill_pacer()
+        else:
+            loop.died[name].append(time.monotonic())
+            outcome.kills[victim] += 1
+            node.kill()
+            dead.append(node)
+    for node in dead:
+        try:
+            seconds = node.start()
+        except AssertionError as error:
+            raise AssertionError(f"after {outcome.kills}: {error}") from error
+        outcome.starts.append(seconds)
+        if outcome.queued and node.name == "alpha":
+            outcome.slowest_with_queue = max(outcome.slowest_with_queue, seconds)
+    return outcome.kills.total() - before
 
 
 def _wait_for_flow(node: NodeProcess) -> None:
     """Return when another letter has come, or after a while without."""
-    before = len(list(_new(node).glob("*")))
+    new = _new(node)
+    before = new.stat().st_mtime_ns if new.exists() else 0
     until = time.monotonic() + FLOW_SECONDS
-    while len(list(_new(node).glob("*"))) == before and time.monotonic() < until:
+    while time.monotonic() < until:
+        if new.exists() and new.stat().st_mtime_ns != before:
+            return
         time.sleep(RETRY_SECONDS)
 
 
-def _drain(world: World, load: Load) -> None:
+def _drain(world: World, load: Load, sink: Sink) -> None:
     """Wait until what was accepted is there, or nothing has moved for long."""
     waiting = {
         (place, ident) for ident in load.accepted for place in load.places[ident]
     }
-    seen: set[Path] = set()
+    seen: set[tuple[str, str]] = set()
+    taken = 0
     moved = time.monotonic()
     while waiting and time.monotonic() < moved + STILL_SECONDS:
-        for node, place in zip(world.nodes, (NEAR, FAR), strict=True):
-            for path in set(_new(node).glob("*")) - seen:
-                seen.add(path)
-                waiting.discard((place, _ident(path.read_bytes())))
-                moved = time.monotonic()
-        time.sleep(RETRY_SECONDS)
+        before = len(seen) + taken
+        for node in world.nodes:
+            new, place = _new(node), maildir_of(node.name)
+            for path in new.iterdir() if new.exists() else ():
+                if (place, path.name) not in seen:
+                    seen.add((place, path.name))
+                    waiting.discard((place, _ident(path.read_bytes())))
+        copies = sink.copies[taken:]
+        taken += len(copies)
+        waiting -= {(copy.recipient, _ident(copy.content)) for copy in copies}
+        if len(seen) + taken > before:
+            moved = time.monotonic()
+        time.sleep(LOOK_SECONDS)
 
 
-def _count(world: World, load: Load, outcome: Outcome) -> None:
+def _count(loop: Loop, load: Load) -> None:
+    """Compare the Maildirs with what was handed in."""
+    outcome = loop.outcome
     outcome.handed_in = len(load.digests)
     outcome.accepted = len(load.accepted)
     outcome.unanswered = outcome.handed_in - outcome.accepted
-    for node, place in zip(world.nodes, (NEAR, FAR), strict=True):
+    there: set[str] = set()
+    for node in loop.world.nodes:
+        place = maildir_of(node.name)
         found: Counter[str] = Counter()
-        for name, octets in node.letters().items():
-            ident = _ident(octets)
-            ours = load.digests.get(ident) == _digest(octets)
-            if not ours or place not in load.places[ident]:
-                outcome.foreign.append(f"{node.name}/{name}")
-            found[ident] += 1
+        for path in _new(node).glob("*"):
+            octets = path.read_bytes()
+            found[_known(loop, load, place, octets, f"{node.name}/{path.name}")] += 1
         outcome.letters += found.total()
         outcome.twice += [f"{place} {ident}" for ident, n in found.items() if n > 1]
-        outcome.lost += [
-            f"{place} {ident}"
-            for ident in sorted(load.accepted - found.keys())
-            if place in load.places[ident]
-        ]
-        if place == FAR:
-            outcome.unanswered_but_there = len(found.keys() - load.accepted)
+        outcome.lost += _missing(load, place, found)
+        there |= found.keys()
+    outcome.unanswered_but_there = len(there & load.digests.keys() - load.accepted)
+
+
+def _count_outside(loop: Loop, load: Load, copies: list[Copy]) -> None:
+    """The same for what left by port 25 and LMTP, where a kill may repeat something."""
+    outcome = loop.outcome
+    at_kill: Counter[tuple[str, float]] = Counter()
+    for place in (LMTP, OUT):
+        found: dict[str, list[float]] = defaultdict(list)
+        for number, copy in enumerate(copies):
+            if copy.recipient == place:
+                where = f"{place} {number}"
+                found[_known(loop, load, place, copy.content, where)].append(copy.at)
+        outcome.copies += sum(map(len, found.values()))
+        outcome.lost += _missing(load, place, found)
+        for ident, times in found.items():
+            giver = "bravo" if place == LMTP else load.by.get(ident, "")
+            for first, again in pairwise(times):
+                outcome.repeated += 1
+                earned = [
+                    kill
+                    for kill in loop.died[giver]
+                    if first - 1.0 < kill < min(again, first + IN_FLIGHT_SECONDS)
+                ]
+                if earned:
+                    at_kill[giver, earned[0]] += 1
+                else:
+                    outcome.unearned.append(f"{place} {ident}")
+    outcome.most_repeated = max(at_kill.values(), default=0)
+
+
+def _known(loop: Loop, load: Load, place: str, octets: bytes, where: str) -> str:
+    """A message's own name; what nobody handed in for this place is noted."""
+    ident = _ident(octets)
+    ours = load.digests.get(ident) == _digest(octets)
+    if not ours or place not in load.places[ident]:
+        loop.outcome.foreign.append(where)
+    return ident
+
+
+def _missing(
+    load: Load, place: str, found: "Counter[str] | dict[str, list[float]]"
+) -> list[str]:
+    return [
+        f"{place} {ident}"
+        for ident in sorted(load.accepted - found.keys())
+        if place in load.places[ident]
+    ]
 
 
 def _new(node: NodeProcess) -> Path:
@@ -253,18 +441,20 @@ def _new(node: NodeProcess) -> Path:
 
 def _ident(octets: bytes) -> str:
     """Read a letter's own name, which stands in its first line."""
-    return octets.split(b"\n", 1)[0].removeprefix(b"Subject: ").decode("latin-1")
+    line = octets.split(b"\n", 1)[0].rstrip(b"\r")
+    return line.removeprefix(b"Subject: ").decode("latin-1")
 
 
 def _digest(octets: bytes) -> bytes:
-    return hashlib.blake2b(octets, digest_size=16).digest()
+    """Of the octets as a Maildir has them."""
+    return hashlib.blake2b(octets.replace(b"\r\n", b"\n"), digest_size=16).digest()
 
 
 @contextmanager
-def _bar(kills: int) -> Iterator[Callable[[], None]]:
+def _bar(kills: int) -> Iterator[Callable[[int], None]]:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("kill -9", total=kills)
-        yield lambda: progress.advance(task)
+        yield lambda count: progress.advance(task, count)
 
 
 def main() -> None:
@@ -275,30 +465,49 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--clock", choices=("greedy", "renewal"), default="greedy")
+    parser.add_argument("--cells", default="64", help="cells a second")
+    parser.add_argument("--queued", type=int, default=0, help="messages that wait")
     args = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="mesh-kills-") as folder,
         _bar(args.kills) as advance,
     ):
-        outcome = run(Path(folder), args.kills, args.seed, args.clock, advance)
-    table = Table("what", "figure", title=f"seed {args.seed}, {args.clock} clock")
-    for what, figure in {
-        "kills": ", ".join(f"{name} {n}" for name, n in sorted(outcome.kills.items())),
+        outcome = run(
+            Path(folder), args.kills, args.seed, args.clock, advance,
+            queued=args.queued, cells=args.cells,
+        )  # fmt: skip
+    title = f"seed {args.seed}, {args.clock} clock, {args.cells} cells/s"
+    table = Table("what", "figure", title=title)
+    for what, figure in _figures(outcome).items():
+        table.add_row(what, str(figure))
+    Console().print(table)
+    bad = outcome.lost, outcome.twice, outcome.foreign, outcome.unearned
+    for one in (one for some in bad for one in some[:5]):
+        Console().print(one)
+    sys.exit(0 if outcome.good else 1)
+
+
+def _figures(outcome: Outcome) -> dict[str, object]:
+    starts = sorted(outcome.starts) or [0.0]
+    return {
+        "kills": outcome.kills.total(),
+        "of whom": ", ".join(f"{who} {n}" for who, n in sorted(outcome.kills.items())),
         "seconds": f"{outcome.seconds:.0f}",
-        "slowest start": f"{outcome.slowest_start:.2f} s",
+        "start: median, slowest": f"{statistics.median(starts):.2f}, {starts[-1]:.2f} s",
+        "starts above 2 s": f"{sum(s > 2 for s in starts)} of {len(outcome.starts)}",
+        f"slowest with {outcome.queued} queued": f"{outcome.slowest_with_queue:.2f} s",
         "messages handed in": outcome.handed_in,
         "of these got 250": outcome.accepted,
         "no answer, yet there": f"{outcome.unanswered_but_there} of {outcome.unanswered}",
-        "letters in both Maildirs": outcome.letters,
+        "letters in Maildirs": outcome.letters,
+        "copies by port 25 and LMTP": outcome.copies,
+        "of these repeated, in flight at a kill": outcome.repeated,
+        "most repeated at one kill": outcome.most_repeated,
+        "repeated, not in flight": len(outcome.unearned),
         "lost": len(outcome.lost),
-        "twice": len(outcome.twice),
+        "twice in a Maildir": len(outcome.twice),
         "foreign": len(outcome.foreign),
-    }.items():
-        table.add_row(what, str(figure))
-    Console().print(table)
-    for bad in [*outcome.lost[:5], *outcome.twice[:5], *outcome.foreign[:5]]:
-        Console().print(bad)
-    sys.exit(0 if outcome.good else 1)
+    }
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ LINK_SECONDS = 15.0
 STOP_SECONDS = 10.0
 """The contract's."""
 STEP_SECONDS = 0.02
+ABRT = {"PYTHONFAULTHANDLER": "1"}
+"""A node that hangs says where when it gets SIGABRT."""
 
 
 def free_port() -> int:
@@ -84,6 +86,11 @@ class NodeProcess:
         self.config = home / "node.toml"
         self.socket = home / "local.sock"
         self.process: subprocess.Popen[bytes] | None = None
+        self.serves = [f"mix@{self.name}.test"]
+        self.before: list[str] = []
+        """What stands before our own command: a program that runs it."""
+        self.env: dict[str, str] = {}
+        """What its environment has beside our own."""
         self._pids: list[int] = []
 
     def set(self, **values: str) -> None:
@@ -104,11 +111,11 @@ class NodeProcess:
             name = notices.getsockname().decode().replace("\0", "@", 1)
             with (self.home / "stderr").open("ab") as errors:
                 self.process = subprocess.Popen(
-                    [MESH, "run", "-c", str(self.config)],
+                    [*self.before, MESH, "run", "-c", str(self.config)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
-                    env={**os.environ, "NOTIFY_SOCKET": name},
+                    env={**os.environ, **ABRT, **self.env, "NOTIFY_SOCKET": name},
                 )
             self._pids.append(self.process.pid)
             if wait:
@@ -125,7 +132,10 @@ class NodeProcess:
             except TimeoutError:
                 continue
             return
-        raise AssertionError(f"{self.name} is not ready: {self.errors()}")
+        self.process.send_signal(signal.SIGABRT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_SECONDS)
+        raise AssertionError(f"{self.name} is not ready: {self.errors()[-9_000:]}")
 
     def errors(self) -> str:
         """What it has written on standard error in all its lives."""
@@ -138,6 +148,31 @@ class NodeProcess:
     def kill(self) -> None:
         """End it as a power cut would, as far as a process can be."""
         assert self._end(signal.SIGKILL) == -signal.SIGKILL
+
+    def pacer(self) -> int | None:
+        """The pid of the process that sends its cells; None: there is none now."""
+        assert self.process is not None, "it does not run"
+        for task in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):  # that thread has just ended
+                for pid in task.read_text().split():
+                    return int(pid)
+        return None
+
+    def kill_pacer(self) -> bool:
+        """Kill the process that sends its cells; False: there was none."""
+        pid = self.pacer()
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return pid is not None
+
+    def also_serves(self, address: str, deliver: str) -> None:
+        """Give it one more remailer; before `introduce`."""
+        self.serves.append(address)
+        with self.config.open("a") as config:
+            config.write(
+                f'\n[[remailer]]\naddress = "{address}"\ndeliver = "{deliver}"\n'
+            )
 
     def _end(self, number: signal.Signals) -> int:
         assert self.process is not None, "it does not run"
@@ -235,7 +270,7 @@ class World:
             files[node].write_text(mesh_here("export", "-c", str(node.config)))
         for node in self.nodes:
             others = [other for other in self.nodes if other is not node]
-            confirmed = [f"--serves=mix@{other.name}.test" for other in others]
+            confirmed = [f"--serves={to}" for other in others for to in other.serves]
             mesh_here(
                 "peers", "add", "-c", str(node.config), *confirmed,
                 *(str(files[other]) for other in others),

@@ -30,6 +30,7 @@ from typing import Final
 
 import trio
 
+from mesh.core.clock import CLASS_MAX, period_of
 from mesh.core.handshake import Session
 from mesh.errors import PacerError, RemoteProtocolError
 from mesh.node.pacer.histogram import Histogram
