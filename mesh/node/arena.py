@@ -2,6 +2,8 @@
 """The key arena: where each record's key lives, and where it is made to die.
 
     slot         seen from outside   what it is
+    UNREAD       ?                   nobody has looked at it since the start
+    READ         a box               opened, and no row has claimed it yet
     FREE         a box               a random key that nobody has used; may be taken
     HELD         a box               the key of a record
     TOMBSTONE    a box               an unused key, and the id of a record that is gone
@@ -11,6 +13,9 @@
     take      FREE -> HELD           writes nothing
     renew     HELD, TOMBSTONE -> SPENT or TOMBSTONE: next generation, new key, new box
     flushed   SPENT -> FREE
+    claim     UNREAD, READ -> HELD   a row names this very generation of it
+    settle    UNREAD, READ -> FREE   when every row was read (recovery.py), not before:
+                                     a used slot looks like a free one
 
 All slots are sealed in one image in memory.  Changing one marks its page of 4 KiB
 dirty; `begin_flush` takes a copy of the dirty pages for the writer thread, which
@@ -38,11 +43,13 @@ from mesh.core.slot import (
     EMPTY,
     SLOT_LEN,
     ArenaKeys,
+    Tombstone,
     open_slot_untrusted,
+    parse_filling_untrusted,
     seal_keys,
     seal_slot,
 )
-from mesh.errors import CryptoError, LocalProtocolError
+from mesh.errors import CryptoError, LocalProtocolError, RemoteProtocolError
 
 PAGE_LEN: Final = 4096
 """Octets of a page: the unit of a disk's write."""
@@ -59,11 +66,13 @@ less than a system call with its two changes of the interpreter's lock."""
 class State(IntEnum):
     """What a slot is used for."""
 
-    FREE = 0
-    HELD = 1
-    TOMBSTONE = 2
-    SPENT = 3
-    DAMAGED = 4
+    UNREAD = 0
+    READ = 1
+    FREE = 2
+    HELD = 3
+    TOMBSTONE = 4
+    SPENT = 5
+    DAMAGED = 6
 
 
 @dataclass(slots=True)
@@ -112,10 +121,11 @@ class Arena:
     """All slots, sealed in memory, with what is known of each."""
 
     def __init__(
-        self, spool_key: Key, keys: ArenaKeys, image: bytes, entropy: Entropy
+        self, spool_key: Key, keys: ArenaKeys, image: bytearray, entropy: Entropy
     ) -> None:
+        """Every slot of the image, which is not copied, is UNREAD."""
         self.keys = keys
-        self.image = bytearray(image)
+        self.image = image
         self._spool_key = spool_key
         self.generations = array("Q", bytes(8 * keys.slots))
         self.states = bytearray(keys.slots)
@@ -124,6 +134,10 @@ class Arena:
         self._dirty: set[int] = set()
         self._spent: list[int] = []
         self._rewrapped = 0
+        self._settled = 0
+        self._unsettled = keys.slots
+        self.tombstones: list[tuple[int, Tombstone]] = []
+        """What reading slots has found, for whoever reads them to take."""
 
     # what the spool asks
 
@@ -136,6 +150,11 @@ class Arena:
     def dirty(self) -> bool:
         """Something waits for a flush."""
         return bool(self._dirty)
+
+    @property
+    def is_settled(self) -> bool:
+        """Of each slot it is known what it is."""
+        return self._settled == self._unsettled
 
     @property
     def capacity(self) -> int:
@@ -183,26 +202,51 @@ class Arena:
 
     # recovery
 
-    def claim(self, number: int, generation: int) -> State:
+    def claim(self, number: int, generation: int) -> tuple[State, Key | None]:
         """Say what became of a row's record: HELD, SPENT (moved on) or DAMAGED.
 
-        A row younger than its slot, or a second row for one slot, was never written
-        by us: damage, never delivery.
+        With HELD comes the key.  A row younger than its slot, or a second row for one
+        slot, was never written by us: damage, never delivery.
         """
-        if number >= len(self.states) or self.states[number] == State.DAMAGED:
-            return State.DAMAGED
+        if number >= len(self.states):
+            return State.DAMAGED, None
+        key = self._look(number) if self.states[number] == State.UNREAD else None
+        if self.states[number] == State.DAMAGED:
+            return State.DAMAGED, None
         if self.generations[number] > generation:
-            return State.SPENT
-        if self.generations[number] < generation or self.states[number] != State.FREE:
-            return State.DAMAGED
+            return State.SPENT, None
+        if self.generations[number] < generation or self.states[number] != State.READ:
+            return State.DAMAGED, None
         self.states[number] = State.HELD
-        return State.HELD
+        return State.HELD, key or self.key(number)
 
-    def claimed(self) -> None:
-        """Every row has claimed its slots: what is left may be taken."""
-        for number, state in enumerate(self.states):
-            if state == State.FREE:
+    def settle(self, count: int) -> None:
+        """Every row has claimed its slots: free what is left of the next so many."""
+        end = min(self._settled + count, self._unsettled)
+        for number in range(self._settled, end):
+            if self.states[number] == State.UNREAD:
+                self._look(number)
+            if self.states[number] == State.READ:
+                self.states[number] = State.FREE
                 self._pool.add(number)
+        self._settled = end
+
+    def _look(self, number: int) -> Key | None:
+        """Open a slot that nobody has looked at; its key where there is one."""
+        offset = number * SLOT_LEN
+        found = read_slot(
+            self.keys, number, bytes(self.image[offset : offset + SLOT_LEN])
+        )
+        if found is None:
+            self.states[number] = State.DAMAGED
+            return None
+        self.generations[number], key, tombstone = found
+        if tombstone is None:
+            self.states[number] = State.READ
+            return key
+        self.states[number] = State.TOMBSTONE
+        self.tombstones.append((number, tombstone))
+        return None
 
     # to the disk
 
@@ -305,6 +349,17 @@ class Arena:
         )
         key.wipe()
         self._dirty.add(number // PAGE_SLOTS)
+
+
+def read_slot(
+    keys: ArenaKeys, number: int, slot: bytes
+) -> tuple[int, Key, Tombstone | None] | None:
+    """Open a slot as it lies on the disk; None: it does not open."""
+    try:
+        generation, key, filling = open_either(keys, number, slot)
+        return generation, key, parse_filling_untrusted(filling)
+    except RemoteProtocolError:
+        return None
 
 
 def open_either(keys: ArenaKeys, number: int, slot: bytes) -> tuple[int, Key, bytes]:

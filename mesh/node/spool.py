@@ -36,7 +36,8 @@ hour the arena gets a new key and the old one is destroyed.  When a write or an 
 fails `run` raises IoError (74): nothing is tried again on a disk in doubt.
 
 Trio thread only, and it never waits for the disk: `open` and `recovered`, which block,
-come before `run`.
+come before `run`.  What a start finds is read by recovery.py, which says what holds
+until it is complete: with `go_on` the rest of it is read beside everything else.
 """
 
 import time
@@ -58,6 +59,7 @@ from mesh.errors import (
     IoError,
     LocalProtocolError,
     RemoteProtocolError,
+    SpoolCorruptError,
     SpoolFullError,
 )
 from mesh.node.arena import Arena
@@ -67,7 +69,7 @@ from mesh.node.ids import Ids
 from mesh.node.index import Hot, Index, Ref, slot_of
 from mesh.node.intake import Accepted, Group, Intake
 from mesh.node.parking import Parking
-from mesh.node.recovery import Recovery
+from mesh.node.recovery import Found, Recovery
 from mesh.node.restore import create_arena, open_arena
 from mesh.node.upkeep import STEP_SECONDS, Upkeep
 from mesh.node.writer import Writer
@@ -110,7 +112,10 @@ class Spool:
         self._forgotten: list[Callable[[], None]] = []
         self._dead: list[int] = []
         self._corrupt: set[Ref] = set()
-        self._recovery = Recovery(arena, groups, self._index, self._ids, self._corrupt)
+        self._recovery = Recovery(
+            arena, groups, self._index, self._ids, self._corrupt, self._dead.append
+        )
+        self._found: Found | None = None
         self._uncheckpointed = 0
         self._at_last_turn = 0
         self._is_open = False
@@ -139,17 +144,20 @@ class Spool:
         copies = Copies(path)
         if is_new:
             create_arena(copies, key, entropy)
-        arena, tombstones = open_arena(copies, key, entropy)
-        spool = cls(copies, arena, Groups(database), entropy, clock)
-        spool._dead = spool._recovery.claim(tombstones)
-        return spool
+        arena = open_arena(copies, key, entropy)
+        return cls(copies, arena, Groups(database), entropy, clock)
 
-    def recovered(self) -> Iterator[tuple[Ref, Record]]:
+    def recovered(self, most: int | None = None) -> Iterator[tuple[Ref, Record]]:
         """Give what waited at the start, oldest first, without contents.  Blocks.
 
-        It must be read to its end before `run`.
+        It must be read to its end before `run`; with `most` it ends when about so many
+        records and slots were looked at, and `go_on` must be called, too.
         """
-        return self._recovery.heads()
+        return self._recovery.heads(most)
+
+    def go_on(self, found: Found) -> None:
+        """Have `run` read beside its work what `recovered` did not; `found` hears."""
+        self._found = found
 
     def close(self) -> None:
         """Let go of the files of a spool that does not run; nothing is written."""
@@ -165,23 +173,39 @@ class Spool:
         end and recover at its next start.  LocalProtocolError when `recovered` was not
         read: what nobody knows of would never be sent.
         """
-        if self._recovery.is_unfinished:
+        if not self._recovery.is_complete and self._found is None:
             raise LocalProtocolError("read recovered() before run()")
         self._writer.start()
         self._is_open = True
         task_status.started()
         try:
-            while self._failure is None:
-                if self._intake.need:
-                    await trio.sleep(STEP_SECONDS)
-                else:
-                    with trio.move_on_after(FLUSH_SECONDS):
-                        await self._parking.park()
-                await self._turn()
+            async with trio.open_nursery() as nursery:
+                if self._found is not None:
+                    nursery.start_soon(self._read_on, self._found)
+                await self._work()
+                nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
                 await self._close()
+        if isinstance(self._failure, SpoolCorruptError):
+            raise self._failure
         raise IoError(f"the spool's disk failed: {self._failure}") from self._failure
+
+    async def _work(self) -> None:
+        while self._failure is None:
+            if self._intake.need:
+                await trio.sleep(STEP_SECONDS)
+            else:
+                with trio.move_on_after(FLUSH_SECONDS):
+                    await self._parking.park()
+            await self._turn()
+
+    async def _read_on(self, found: Found) -> None:
+        try:
+            await self._recovery.go_on(self._writer, found)
+        except (IoError, SpoolCorruptError) as error:
+            self._fail(error)
+        self._parking.wake()
 
     async def _close(self) -> None:
         """Commit what was accepted, forget what was delivered, end the thread."""
@@ -217,6 +241,23 @@ class Spool:
     def knows(self, origin: bytes, origin_id: bytes) -> bool:
         """Say whether this peer's message is on the disk, or was: it earns its 250."""
         return self._ids.knows(origin, origin_id)
+
+    @property
+    def is_indexed(self) -> bool:
+        """All that waited at the start, and every id, is known."""
+        return self._recovery.is_complete
+
+    def when_indexed(self, call: Callable[[], None]) -> None:
+        """Call it when `is_indexed` becomes true, which it is not yet."""
+        self._recovery.when_complete(call)
+
+    def is_of_before(self, ref: Ref) -> bool:
+        """Say whether a record was there before this process was."""
+        slot, generation = slot_of(ref)
+        return (
+            self._arena.is_held(slot, generation)
+            and self._index.place(slot)[0] <= self._recovery.last_row
+        )
 
     def known_ids(self, origin: bytes) -> int:
         """Count the ids remembered for a peer; ids.PER_PEER_MAX is its quota."""
@@ -320,6 +361,8 @@ class Spool:
 
     def forget_id(self, origin: bytes, origin_id: bytes) -> None:
         """The peer will not offer this id again; an unknown one is nothing."""
+        if not self.is_indexed:
+            self._recovery.done_early(origin, origin_id)
         for slot in self._ids.done(origin, origin_id):
             self._arena.renew(slot)
 
@@ -336,6 +379,7 @@ class Spool:
             self._fail(error)
             return
         hope = self._arena.dirty or self._upkeep.is_low(self._intake.need)
+        hope = hope or not self.is_indexed
         self._intake.feed(hope=hope)
         if self._uncheckpointed and self._uncheckpointed == self._at_last_turn:
             self._checkpoint()
