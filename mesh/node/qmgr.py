@@ -50,6 +50,9 @@ from mesh.node.waiting import Queue, Waiting
 
 __all__ = ["COPIES_MAX", "Queue", "QueueManager", "Router"]
 
+AT_START: Final = 32_768
+"""Records and slots read before the node is ready, half a second; of a spool that has
+more the rest is read beside it.  10,000 records are in 16,384 slots."""
 SWEEP_SECONDS: Final = 3600.0
 """Between two looks for what waits too long: 20 of them are less than a day, so that
 no id is offered to a peer after 7 days (`mesh help protocol`, 4)."""
@@ -93,7 +96,7 @@ class QueueManager:
         self._entropy = entropy
         self._parking = Parking()
         self._parting = Parting(router, key or entropy.key(), spool.knows)
-        self._waiting = Waiting(entropy)
+        self._waiting = Waiting(entropy, spool.is_of_before)
         self._leading = Leading(spool, self._parting, self._waiting, self._parking)
         self._changes = 0
         self._partly: deque[_Partly] = deque()
@@ -114,10 +117,21 @@ class QueueManager:
     # in
 
     def recover(self) -> None:
-        """Route what the spool found at its start."""
-        for ref, head in self.spool.recovered():
-            self.doubt(ref)
+        """Route what the spool finds at its start; the rest of much comes later."""
+        self._waiting.reading = True
+        for ref, head in self.spool.recovered(AT_START):
             self._leading.lead(ref, head)
+        if self.spool.is_indexed:
+            self._waiting.all_read()
+            return
+        self.spool.when_indexed(self._waiting.all_read)
+        self.spool.go_on(self._leading.lead, self._breathe)
+
+    def _breathe(self) -> None:
+        """Some of what is found beside the running node was led to its place."""
+        self._waiting.let_up()
+        if self._leading.has_work:
+            self._parking.wake()
 
     def accept(
         self,
@@ -171,7 +185,7 @@ class QueueManager:
 
     def may_lie_there(self, ref: Ref) -> bool:
         """Say whether this record may have been delivered without our knowing."""
-        return ref in self._waiting.doubtful
+        return self._waiting.is_doubtful(ref)
 
     def doubt(self, ref: Ref) -> None:
         """Note that a delivery failed and may have succeeded all the same."""
@@ -318,8 +332,9 @@ class QueueManager:
             is_ours = destination.startswith(LOCAL)
             is_nobodys = destination == UNROUTED or destination.startswith(EXIT)
             if (changed and not is_ours) or not (is_nobodys or known(destination)):
-                self.lead_back(queue.ready)
-                queue.ready.clear()
+                for refs in (queue.ready, queue.newer):
+                    self.lead_back(refs)
+                    refs.clear()
 
     async def run(self) -> None:
         """Bring what is deferred or astray back to its queue, for ever."""

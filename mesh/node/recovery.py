@@ -105,8 +105,10 @@ class Recovery:
                 work += len(row.entries)
                 yield from self._take(row)
 
-    async def go_on(self, writer: Writer, found: Found) -> None:
-        """Read the rest beside everybody else."""
+    async def go_on(
+        self, writer: Writer, found: Found, breathe: Callable[[], None]
+    ) -> None:
+        """Read the rest beside everybody else; they breathe between two stretches."""
         while not self._rows_read:
             work = 0
             for row in await writer.call(self._read):
@@ -115,8 +117,10 @@ class Recovery:
                 work += max(1, len(row.entries))
                 if work >= STEP_RECORDS:
                     work = 0
+                    breathe()
                     await trio.lowlevel.checkpoint()
         while not self.is_complete:
+            breathe()
             await trio.lowlevel.checkpoint()
             self._settle(STEP_RECORDS)
 

@@ -115,7 +115,7 @@ class Spool:
         self._recovery = Recovery(
             arena, groups, self._index, self._ids, self._corrupt, self._dead.append
         )
-        self._found: Found | None = None
+        self._rest: tuple[Found, Callable[[], None]] | None = None
         self._uncheckpointed = 0
         self._at_last_turn = 0
         self._is_open = False
@@ -155,9 +155,12 @@ class Spool:
         """
         return self._recovery.heads(most)
 
-    def go_on(self, found: Found) -> None:
-        """Have `run` read beside its work what `recovered` did not; `found` hears."""
-        self._found = found
+    def go_on(self, found: Found, breathe: Callable[[], None]) -> None:
+        """Have `run` read beside its work what `recovered` did not.
+
+        `found` hears of each that waits, and `breathe` is called after some of them.
+        """
+        self._rest = found, breathe
 
     def close(self) -> None:
         """Let go of the files of a spool that does not run; nothing is written."""
@@ -173,15 +176,15 @@ class Spool:
         end and recover at its next start.  LocalProtocolError when `recovered` was not
         read: what nobody knows of would never be sent.
         """
-        if not self._recovery.is_complete and self._found is None:
+        if not self._recovery.is_complete and self._rest is None:
             raise LocalProtocolError("read recovered() before run()")
         self._writer.start()
         self._is_open = True
         task_status.started()
         try:
             async with trio.open_nursery() as nursery:
-                if self._found is not None:
-                    nursery.start_soon(self._read_on, self._found)
+                if self._rest is not None:
+                    nursery.start_soon(self._read_on, *self._rest)
                 await self._work()
                 nursery.cancel_scope.cancel()
         finally:
@@ -200,9 +203,9 @@ class Spool:
                     await self._parking.park()
             await self._turn()
 
-    async def _read_on(self, found: Found) -> None:
+    async def _read_on(self, found: Found, breathe: Callable[[], None]) -> None:
         try:
-            await self._recovery.go_on(self._writer, found)
+            await self._recovery.go_on(self._writer, found, breathe)
         except (IoError, SpoolCorruptError) as error:
             self._fail(error)
         self._parking.wake()
@@ -252,10 +255,11 @@ class Spool:
         self._recovery.when_complete(call)
 
     def is_of_before(self, ref: Ref) -> bool:
-        """Say whether a record was there before this process was."""
+        """Say whether a record that waits was there before this process was."""
         slot, generation = slot_of(ref)
         return (
-            self._arena.is_held(slot, generation)
+            ref not in self._corrupt
+            and self._arena.is_held(slot, generation)
             and self._index.place(slot)[0] <= self._recovery.last_row
         )
 

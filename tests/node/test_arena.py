@@ -122,11 +122,9 @@ def test_claims(arena: Arena) -> None:
     # Nothing of it may be given out before each row has claimed what is its own.
     assert again.free == 0
     again.settle(SLOTS - 1)
-    assert not again.is_settled
-    assert again.free == SLOTS - 5
+    assert (again.is_settled, again.free) == (False, SLOTS - 5)
     again.settle(SLOTS)
-    assert again.is_settled
-    assert again.free == SLOTS - 4
+    assert (again.is_settled, again.free) == (True, SLOTS - 4)
 
 
 def test_what_was_given_out_is_claimed_by_no_row(arena: Arena) -> None:
