@@ -50,9 +50,6 @@ from mesh.node.waiting import Queue, Waiting
 
 __all__ = ["COPIES_MAX", "Queue", "QueueManager", "Router"]
 
-AT_START: Final = 32_768
-"""Records and slots read before the node is ready, half a second; of a spool that has
-more the rest is read beside it.  10,000 records are in 16,384 slots."""
 SWEEP_SECONDS: Final = 3600.0
 """Between two looks for what waits too long: 20 of them are less than a day, so that
 no id is offered to a peer after 7 days (`mesh help protocol`, 4)."""
@@ -117,15 +114,14 @@ class QueueManager:
     # in
 
     def recover(self) -> None:
-        """Route what the spool finds at its start; the rest of much comes later."""
-        self._waiting.reading = True
-        for ref, head in self.spool.recovered(AT_START):
-            self._leading.lead(ref, head)
-        if self.spool.is_indexed:
-            self._waiting.all_read()
+        """Route what the spool finds at its start: now or, if it is large, by and by."""
+        if self.spool.is_large:
+            self._waiting.reading = True
+            self.spool.when_indexed(self._waiting.all_read)
+            self.spool.recover_beside(self._leading.lead, self._breathe)
             return
-        self.spool.when_indexed(self._waiting.all_read)
-        self.spool.go_on(self._leading.lead, self._breathe)
+        for ref, head in self.spool.recovered():
+            self._leading.lead(ref, head)
 
     def _breathe(self) -> None:
         """Some of what is found beside the running node was led to its place."""

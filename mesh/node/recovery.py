@@ -11,9 +11,9 @@ First every row that was there at the start, oldest first, a head a record:
 then every slot that no row has claimed: it is free, or a tombstone, or damaged.  Only
 then is it known which slots of the old arena are free, and which ids are known.
 
-A million records take 20 s of one core, so all but the first of it goes on beside the
-running node, STEP_RECORDS at a time on the Trio thread, the rows read by the writer.
-Until it is complete:
+A million records take 20 s of one core, so what may be many is read beside the running
+node, STEP_RECORDS at a time on the Trio thread, the rows ahead of it by the writer.
+Until that is complete:
 
     new records      take slots behind the old end of the arena, which grows (upkeep.py)
     a peer's ID=     nobody can say whether it is known: its message is not stored yet
@@ -37,6 +37,7 @@ from mesh.node.arena import Arena, State
 from mesh.node.groups import Groups, Row
 from mesh.node.ids import Ids
 from mesh.node.index import Index, Ref, ref_of
+from mesh.node.parking import Parking
 from mesh.node.writer import Writer
 
 STEP_RECORDS: Final = 64
@@ -74,7 +75,8 @@ class Recovery:
         """The newest row that was there at the start."""
         self._early: list[tuple[bytes, bytes]] = []
         self._calls: list[Callable[[], None]] = []
-        self._rows_read = False
+        self._parking = Parking()
+        self._coming: tuple[Sequence[Row] | None, BaseException | None] | None = None
         self.damaged = 0
         """Records that no slot stands for."""
         self.is_complete = False
@@ -89,29 +91,23 @@ class Recovery:
         if len(self._early) < EARLY_MAX:
             self._early.append((origin, origin_id))
 
-    def heads(self, most: int | None = None) -> Iterator[tuple[Ref, Record]]:
-        """Give who waits, oldest first; blocks.  It must be read to its end.
-
-        It ends when everything was read or, with `most`, when about so many records and
-        slots were.
-        """
-        work = 0
-        while not self.is_complete and (most is None or work < most):
-            if self._rows_read:
-                work += READ_RECORDS
-                self._settle(READ_RECORDS)
-                continue
-            for row in self._read():
-                work += len(row.entries)
+    def heads(self) -> Iterator[tuple[Ref, Record]]:
+        """Give who waits, oldest first; blocks.  It must be read to its end."""
+        while rows := self._read():
+            for row in rows:
                 yield from self._take(row)
+        while not self.is_complete:
+            self._settle(READ_RECORDS)
 
     async def go_on(
         self, writer: Writer, found: Found, breathe: Callable[[], None]
     ) -> None:
-        """Read the rest beside everybody else; they breathe between two stretches."""
-        while not self._rows_read:
+        """Read it beside everybody else; they breathe between two stretches."""
+        self._ask(writer)
+        while rows := await self._answer():
+            self._ask(writer)  # the disk works while this thread does
             work = 0
-            for row in await writer.call(self._read):
+            for row in rows:
                 for ref, head in self._take(row):
                     found(ref, head)
                 work += max(1, len(row.entries))
@@ -124,13 +120,27 @@ class Recovery:
             await trio.lowlevel.checkpoint()
             self._settle(STEP_RECORDS)
 
+    def _ask(self, writer: Writer) -> None:
+        self._coming = None
+        writer.submit(self._read, self._came)
+
+    def _came(self, rows: Sequence[Row] | None, error: BaseException | None) -> None:
+        self._coming = rows, error
+        self._parking.wake()
+
+    async def _answer(self) -> Sequence[Row] | None:
+        while self._coming is None:
+            await self._parking.park()
+        rows, error = self._coming
+        if error is not None:
+            raise error
+        return rows
+
     def _read(self) -> Sequence[Row]:
         """Read the next rows, on whichever thread has the database."""
         rows = self._groups.scan(self._row, self.last_row, READ_RECORDS)
         if rows:
             self._row = rows[-1].id
-        else:
-            self._rows_read = True
         return rows
 
     def _take(self, row: Row) -> Iterable[tuple[Ref, Record]]:

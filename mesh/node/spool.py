@@ -37,7 +37,7 @@ fails `run` raises IoError (74): nothing is tried again on a disk in doubt.
 
 Trio thread only, and it never waits for the disk: `open` and `recovered`, which block,
 come before `run`.  What a start finds is read by recovery.py, which says what holds
-until it is complete: with `go_on` the rest of it is read beside everything else.
+until it is complete: with `recover_beside` that is beside everything else.
 """
 
 import time
@@ -78,6 +78,8 @@ __all__ = ["Accepted", "Ref", "Spool"]
 
 FLUSH_SECONDS: Final = 1.0
 """Time for which a delivered record's key may outlive it."""
+AT_ONCE_SLOTS: Final = 32_768
+"""Slots whose records are read before a start goes on: half a second."""
 DELETE_GROUPS: Final = 64
 """Rows deleted in one statement, once a turn."""
 CHECKPOINT_OCTETS: Final = 65_536_000
@@ -115,7 +117,7 @@ class Spool:
         self._recovery = Recovery(
             arena, groups, self._index, self._ids, self._corrupt, self._dead.append
         )
-        self._rest: tuple[Found, Callable[[], None]] | None = None
+        self._beside: tuple[Found, Callable[[], None]] | None = None
         self._uncheckpointed = 0
         self._at_last_turn = 0
         self._is_open = False
@@ -147,20 +149,24 @@ class Spool:
         arena = open_arena(copies, key, entropy)
         return cls(copies, arena, Groups(database), entropy, clock)
 
-    def recovered(self, most: int | None = None) -> Iterator[tuple[Ref, Record]]:
+    def recovered(self) -> Iterator[tuple[Ref, Record]]:
         """Give what waited at the start, oldest first, without contents.  Blocks.
 
-        It must be read to its end before `run`; with `most` it ends when about so many
-        records and slots were looked at, and `go_on` must be called, too.
+        It must be read to its end before `run`.
         """
-        return self._recovery.heads(most)
+        return self._recovery.heads()
 
-    def go_on(self, found: Found, breathe: Callable[[], None]) -> None:
-        """Have `run` read beside its work what `recovered` did not.
+    @property
+    def is_large(self) -> bool:
+        """To read all that may be there would take longer than a start may."""
+        return self._arena.capacity > AT_ONCE_SLOTS
+
+    def recover_beside(self, found: Found, breathe: Callable[[], None]) -> None:
+        """Have `run` read, beside its work, what `recovered` would give.
 
         `found` hears of each that waits, and `breathe` is called after some of them.
         """
-        self._rest = found, breathe
+        self._beside = found, breathe
 
     def close(self) -> None:
         """Let go of the files of a spool that does not run; nothing is written."""
@@ -176,15 +182,15 @@ class Spool:
         end and recover at its next start.  LocalProtocolError when `recovered` was not
         read: what nobody knows of would never be sent.
         """
-        if not self._recovery.is_complete and self._rest is None:
+        if not self._recovery.is_complete and self._beside is None:
             raise LocalProtocolError("read recovered() before run()")
         self._writer.start()
         self._is_open = True
         task_status.started()
         try:
             async with trio.open_nursery() as nursery:
-                if self._rest is not None:
-                    nursery.start_soon(self._read_on, *self._rest)
+                if self._beside is not None:
+                    nursery.start_soon(self._recover, *self._beside)
                 await self._work()
                 nursery.cancel_scope.cancel()
         finally:
@@ -203,7 +209,7 @@ class Spool:
                     await self._parking.park()
             await self._turn()
 
-    async def _read_on(self, found: Found, breathe: Callable[[], None]) -> None:
+    async def _recover(self, found: Found, breathe: Callable[[], None]) -> None:
         try:
             await self._recovery.go_on(self._writer, found, breathe)
         except (IoError, SpoolCorruptError) as error:
