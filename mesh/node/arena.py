@@ -36,11 +36,12 @@ How it comes back from its files is in restore.py.  Trio thread only; nothing bl
 from array import array
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from mesh.core.crypto import XNONCE_LEN, Entropy, Key
 from mesh.core.slot import (
     EMPTY,
+    ID_DONE,
     SLOT_LEN,
     ArenaKeys,
     Tombstone,
@@ -73,6 +74,15 @@ class State(IntEnum):
     TOMBSTONE = 4
     SPENT = 5
     DAMAGED = 6
+
+
+class Claim(NamedTuple):
+    """What became of a row's record; with HELD its key comes, too."""
+
+    state: State
+    key: Key | None = None
+    is_done: bool = False
+    """Its id need not be known."""
 
 
 @dataclass(slots=True)
@@ -136,6 +146,7 @@ class Arena:
         self._rewrapped = 0
         self._settled = 0
         self._unsettled = keys.slots
+        self._done: set[int] = set()
         self.tombstones: list[tuple[int, Tombstone]] = []
         """What reading slots has found, for whoever reads them to take."""
 
@@ -200,25 +211,32 @@ class Arena:
             self.states[number] = State.TOMBSTONE
         self._put(number, generation, self._entropy.key(), filling)
 
+    def mark_done(self, number: int) -> None:
+        """Note that the id of a slot's record need not be known any more."""
+        generation, key, _ = self._open(number)
+        self._put(number, generation, key, ID_DONE)
+
     # recovery
 
-    def claim(self, number: int, generation: int) -> tuple[State, Key | None]:
+    def claim(self, number: int, generation: int) -> Claim:
         """Say what became of a row's record: HELD, SPENT (moved on) or DAMAGED.
 
-        With HELD comes the key.  A row younger than its slot, or a second row for one
-        slot, was never written by us: damage, never delivery.
+        A row younger than its slot, or a second row for one slot, was never written by
+        us: damage, never delivery.
         """
         if number >= len(self.states):
-            return State.DAMAGED, None
+            return Claim(State.DAMAGED)
         key = self._look(number) if self.states[number] == State.UNREAD else None
         if self.states[number] == State.DAMAGED:
-            return State.DAMAGED, None
+            return Claim(State.DAMAGED)
         if self.generations[number] > generation:
-            return State.SPENT, None
+            return Claim(State.SPENT)
         if self.generations[number] < generation or self.states[number] != State.READ:
-            return State.DAMAGED, None
+            return Claim(State.DAMAGED)
         self.states[number] = State.HELD
-        return State.HELD, key or self.key(number)
+        is_done = number in self._done
+        self._done.discard(number)
+        return Claim(State.HELD, key or self.key(number), is_done)
 
     def settle(self, count: int) -> None:
         """Every row has claimed its slots: free what is left of the next so many."""
@@ -226,7 +244,10 @@ class Arena:
         for number in range(self._settled, end):
             if self.states[number] == State.UNREAD:
                 self._look(number)
-            if self.states[number] == State.READ:
+            if number in self._done:  # its row is lost: nobody else's id is done
+                self._done.discard(number)
+                self.renew(number)
+            elif self.states[number] == State.READ:
                 self.states[number] = State.FREE
                 self._pool.add(number)
         self._settled = end
@@ -240,9 +261,12 @@ class Arena:
         if found is None:
             self.states[number] = State.DAMAGED
             return None
-        self.generations[number], key, tombstone = found
+        self.generations[number], key, filling = found
+        tombstone = parse_filling_untrusted(filling)
         if tombstone is None:
             self.states[number] = State.READ
+            if filling == ID_DONE:
+                self._done.add(number)
             return key
         self.states[number] = State.TOMBSTONE
         self.tombstones.append((number, tombstone))
@@ -353,13 +377,14 @@ class Arena:
 
 def read_slot(
     keys: ArenaKeys, number: int, slot: bytes
-) -> tuple[int, Key, Tombstone | None] | None:
-    """Open a slot as it lies on the disk; None: it does not open."""
+) -> tuple[int, Key, bytes] | None:
+    """Open a slot as it lies on the disk; None: it does not open, or is none of ours."""
     try:
-        generation, key, filling = open_either(keys, number, slot)
-        return generation, key, parse_filling_untrusted(filling)
+        found = open_either(keys, number, slot)
+        parse_filling_untrusted(found[2])
     except RemoteProtocolError:
         return None
+    return found
 
 
 def open_either(keys: ArenaKeys, number: int, slot: bytes) -> tuple[int, Key, bytes]:

@@ -166,6 +166,13 @@ class Groups:
                 self._room = self._set_aside(needed)
         self._room -= needed
 
+    def room(self) -> int:
+        """Count the octets that the disk has for more, those of deleted rows too."""
+        found = os.fstatvfs(self._file)
+        unused = os.fstat(self._file).st_size - self._pragma("page_count") * PAGE_LEN
+        free = self._pragma("freelist_count") * PAGE_LEN
+        return found.f_bavail * found.f_frsize + free + max(0, unused)
+
     def _set_aside(self, octets: int) -> int:
         pages, free = self._pragma("page_count"), self._pragma("freelist_count")
         pages += max(0, -(-octets // PAGE_LEN) - free)

@@ -301,9 +301,7 @@ class Peer:
             self._store(message, answer)
             return
         if not spool.is_indexed:
-            if not self._held:
-                spool.when_indexed(self._take_held)
-            self._held.append((inside, received))
+            self._hold(inside, received)
             return
         waiting = self._pending.get(ident)
         if waiting is not None:
@@ -320,6 +318,12 @@ class Peer:
                     each(reply)
 
             self._store(message, settled)
+
+    def _hold(self, inside: Inside, received: Received) -> None:
+        """Keep a message until it is known which ids are."""
+        if not self._held:
+            self._qmgr.spool.when_indexed(self._take_held)
+        self._held.append((inside, received))
 
     def _take_held(self) -> None:
         held, self._held = self._held, []

@@ -163,6 +163,9 @@ class QueueManager:
         if len(records) > 1 and len(records) * len(content) > COPIES_MAX:
             answer(MANY)
             return
+        if not self.spool.has_room(origin, [len(content)] * len(records)):
+            answer(FULL)
+            return
 
         def committed(refs: Sequence[Ref] | None) -> None:
             if refs is None:

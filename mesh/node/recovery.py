@@ -25,19 +25,21 @@ Nothing is written by this but the deletion of rubbish: a crash in its middle le
 the crash before it left.  A row is deleted only when each of its records moved on.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import trio
 
 from mesh.core.crypto import Key
-from mesh.core.record import HEAD_LEN, Record, open_head_untrusted, sealed_len
+from mesh.core.record import HEAD_LEN, NO_ID, Record, open_head_untrusted, sealed_len
 from mesh.errors import RemoteProtocolError
 from mesh.node.arena import Arena, State
 from mesh.node.groups import Groups, Row
 from mesh.node.ids import Ids
 from mesh.node.index import Index, Ref, ref_of
 from mesh.node.parking import Parking
+from mesh.node.shares import Shares
 from mesh.node.writer import Writer
 
 STEP_RECORDS: Final = 64
@@ -61,13 +63,16 @@ class Recovery:
         groups: Groups,
         index: Index,
         ids: Ids,
+        shares: Shares,
         corrupt: set[Ref],
-        rubbish: Callable[[int], None],
+        rubbish: deque[int],
     ) -> None:
+        """Each of these is filled; `rubbish` gets rows."""
         self._arena = arena
         self._groups = groups
         self._index = index
         self._ids = ids
+        self._shares = shares
         self._corrupt = corrupt
         self._rubbish = rubbish
         self._row = 0
@@ -149,15 +154,18 @@ class Recovery:
         found: list[tuple[Ref, Record]] = []
         damaged = int(not row.sound and not row.entries)
         for place, (slot, generation, length) in enumerate(row.entries):
-            state, key = self._arena.claim(slot, generation)
+            state, key, is_done = self._arena.claim(slot, generation)
             if key is not None and row.sound:
                 alive.append((slot, place))
                 ref = ref_of(slot, generation)
                 head = _open(row, place, key, length)
+                origin = NO_ID if head is None else head.origin
+                self._shares.hold(slot, origin, HEAD_LEN + length)
                 if head is None:
                     self._corrupt.add(ref)
                 else:
-                    self._ids.add(slot, head.origin, head.origin_id)
+                    if not is_done:
+                        self._ids.add(slot, head.origin, head.origin_id)
                     found.append((ref, head))
             elif state != State.SPENT:
                 damaged += 1
@@ -167,7 +175,7 @@ class Recovery:
         if damaged:
             self._index.keep(row.id)
         elif not alive:
-            self._rubbish(row.id)
+            self._rubbish.append(row.id)
         return found
 
     def _settle(self, slots: int) -> None:
@@ -181,12 +189,20 @@ class Recovery:
         arena.tombstones.clear()
         self.is_complete = True
         for origin, origin_id in self._early:
-            for slot in self._ids.done(origin, origin_id):
-                arena.renew(slot)
+            forget_id(self._ids, arena, origin, origin_id)
         self._early.clear()
         calls, self._calls = self._calls, []
         for call in calls:
             call()
+
+
+def forget_id(ids: Ids, arena: Arena, origin: bytes, origin_id: bytes) -> None:
+    """Forget an id wherever it is remembered."""
+    buried, living = ids.done(origin, origin_id)
+    for slot in buried:
+        arena.renew(slot)
+    for slot in living:
+        arena.mark_done(slot)
 
 
 def _open(row: Row, place: int, key: Key, length: int) -> Record | None:

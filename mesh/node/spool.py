@@ -42,35 +42,31 @@ until it is complete: with `recover_beside` that is beside everything else.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from mesh.core.crypto import Entropy, Key
-from mesh.core.record import (
-    Record,
-    open_head_untrusted,
-    open_record_untrusted,
-)
+from mesh.core.record import Record
 from mesh.core.slot import EMPTY, pack_tombstone
 from mesh.errors import (
     IoError,
     LocalProtocolError,
-    RemoteProtocolError,
     SpoolCorruptError,
-    SpoolFullError,
 )
-from mesh.node.arena import Arena
+from mesh.node.arena import SLOTS_MAX, Arena
 from mesh.node.copies import Copies, sync_folder
-from mesh.node.groups import Groups, Sealed
+from mesh.node.groups import Groups
 from mesh.node.ids import Ids
 from mesh.node.index import Hot, Index, Ref, slot_of
 from mesh.node.intake import Accepted, Group, Intake
 from mesh.node.parking import Parking
-from mesh.node.recovery import Found, Recovery
+from mesh.node.reading import Reading
+from mesh.node.recovery import Found, Recovery, forget_id
 from mesh.node.restore import create_arena, open_arena
+from mesh.node.shares import Holding, Shares, charge_of
+from mesh.node.tidying import Tidying
 from mesh.node.upkeep import STEP_SECONDS, Upkeep
 from mesh.node.writer import Writer
 
@@ -80,10 +76,6 @@ FLUSH_SECONDS: Final = 1.0
 """Time for which a delivered record's key may outlive it."""
 AT_ONCE_SLOTS: Final = 32_768
 """Slots whose records are read before a start goes on: half a second."""
-DELETE_GROUPS: Final = 64
-"""Rows deleted in one statement, once a turn."""
-CHECKPOINT_OCTETS: Final = 65_536_000
-"""Octets committed between two checkpoints: 4,000 pages of the WAL."""
 
 
 class Spool:
@@ -112,14 +104,24 @@ class Spool:
             arena, groups, self._writer, entropy, self._store, self._fail
         )
         self._forgotten: list[Callable[[], None]] = []
-        self._dead: list[int] = []
+        self._tidying = Tidying(groups, self._writer, self._fail)
         self._corrupt: set[Ref] = set()
+        self._shares = Shares()
+        self._free_octets = groups.room()
+        self._is_asked_for = False
         self._recovery = Recovery(
-            arena, groups, self._index, self._ids, self._corrupt, self._dead.append
+            arena,
+            groups,
+            self._index,
+            self._ids,
+            self._shares,
+            self._corrupt,
+            self._tidying.dead,
+        )
+        self._reading = Reading(
+            arena, groups, self._index, self._hot, self._writer, self._corrupt
         )
         self._beside: tuple[Found, Callable[[], None]] | None = None
-        self._uncheckpointed = 0
-        self._at_last_turn = 0
         self._is_open = False
 
     # start
@@ -225,7 +227,7 @@ class Spool:
             if self._failure is None:
                 await self._flush()
                 await self._upkeep.write_clock()
-                self._checkpoint()
+                self._tidying.checkpoint()
         finally:
             await self._writer.stop()
             self.close()
@@ -275,6 +277,18 @@ class Spool:
 
     # in
 
+    def has_room(self, origin: bytes, contents: Sequence[int]) -> bool:
+        """Say whether an origin's share has room for records of so many octets each."""
+        self._is_asked_for = True
+        used = self._index.waiting + self._ids.buried
+        more = Holding(len(contents), sum(map(charge_of, contents)))
+        free = Holding(SLOTS_MAX - used, self._free_octets)
+        return self._shares.has_room(origin, more, free, self._ids.count(origin))
+
+    def take_refused(self) -> set[bytes]:
+        """Give the origins whose share had no room since this was asked last."""
+        return self._shares.take_refused()
+
     def accept(self, records: Sequence[Record], done: Accepted) -> None:
         """Seal these records into one group; `done` hears when it is on the disk.
 
@@ -291,9 +305,7 @@ class Spool:
 
     def _store(self, group: Group) -> None:
         """A group is on the disk: know where its records are."""
-        self._uncheckpointed += group.octets
-        if self._uncheckpointed > CHECKPOINT_OCTETS:
-            self._checkpoint()
+        self._tidying.wrote(group.octets)
         places: list[tuple[int, int]] = []
         for place, (ref, record) in enumerate(
             zip(group.refs, group.records, strict=True)
@@ -301,6 +313,7 @@ class Spool:
             slot = slot_of(ref)[0]
             places.append((slot, place))
             self._ids.add(slot, record.origin, record.origin_id)
+            self._shares.hold(slot, record.origin, charge_of(len(record.content)))
             self._hot.add(ref, record)
         self._index.add(group.row, places)
 
@@ -315,57 +328,26 @@ class Spool:
 
         None: that one does not open; it is counted in `corrupt` from now on.
         """
-        return await self._read(refs, bodies=True)
+        return await self._reading.read(refs, bodies=True)
 
     async def heads(self, refs: Sequence[Ref]) -> list[Record | None]:
         """Give records, those that come from the disk without their contents."""
-        return await self._read(refs, bodies=False)
-
-    async def _read(self, refs: Sequence[Ref], *, bodies: bool) -> list[Record | None]:
-        found: list[Record | None] = [self._hot.get(ref) for ref in refs]
-        missing = [at for at, record in enumerate(found) if record is None]
-        if not missing:
-            return found
-        places = [self._index.place(self._held(refs[at])) for at in missing]
-        boxes = await self._writer.call(
-            partial(self._groups.fetch, places, bodies=bodies)
-        )
-        for at, sealed in zip(missing, boxes, strict=True):
-            found[at] = self._open(refs[at], sealed, bodies=bodies)
-        return found
-
-    def _open(self, ref: Ref, sealed: Sealed | None, *, bodies: bool) -> Record | None:
-        slot = self._held(ref)
-        if sealed is not None:
-            key, salt = self._arena.key(slot), sealed.salt
-            try:
-                if bodies:
-                    return open_record_untrusted(key, salt, sealed.head, sealed.body)
-                return open_head_untrusted(key, salt, sealed.head)[0]
-            except RemoteProtocolError:
-                pass
-        self._corrupt.add(ref)
-        return None
-
-    def _held(self, ref: Ref) -> int:
-        slot, generation = slot_of(ref)
-        if not self._arena.is_held(slot, generation):
-            raise LocalProtocolError("this record was forgotten")
-        return slot
+        return await self._reading.read(refs, bodies=False)
 
     def forget(self, ref: Ref, *, done: Callable[[], None] | None = None) -> None:
         """Destroy a record's key; `done` hears when both copies have that.
 
         A record that came from a peer leaves its id behind until `forget_id`.
         """
-        slot = self._held(ref)
+        slot = self._reading.held(ref)
+        self._shares.let_go(slot)
         tombstone = self._ids.bury(slot, self._upkeep.running_seconds)
         self._arena.renew(slot, pack_tombstone(tombstone) if tombstone else EMPTY)
         self._hot.drop(ref)
         self._corrupt.discard(ref)
         row = self._index.drop(slot)
         if row is not None:
-            self._dead.append(row)
+            self._tidying.dead.append(row)
         if done is not None:
             self._forgotten.append(done)
 
@@ -373,8 +355,7 @@ class Spool:
         """The peer will not offer this id again; an unknown one is nothing."""
         if not self.is_indexed:
             self._recovery.done_early(origin, origin_id)
-        for slot in self._ids.done(origin, origin_id):
-            self._arena.renew(slot)
+        forget_id(self._ids, self._arena, origin, origin_id)
 
     # upkeep
 
@@ -385,38 +366,26 @@ class Spool:
         try:
             await self._flush()
             await self._upkeep.turn(self._intake.need)
+            if self._is_asked_for:
+                self._is_asked_for = False
+                self._free_octets = await self._writer.call(self._groups.room)
         except IoError as error:
             self._fail(error)
             return
         hope = self._arena.dirty or self._upkeep.is_low(self._intake.need)
         hope = hope or not self.is_indexed
         self._intake.feed(hope=hope)
-        if self._uncheckpointed and self._uncheckpointed == self._at_last_turn:
-            self._checkpoint()
-        self._at_last_turn = self._uncheckpointed
+        self._tidying.turn()
 
     async def _flush(self) -> None:
         """Make forgetting durable, and delete rows that this leaves empty."""
-        if not (self._arena.dirty or self._forgotten or self._dead):
+        if not (self._arena.dirty or self._forgotten or self._tidying.dead):
             return
         calls, self._forgotten = self._forgotten, []
-        dead, self._dead = self._dead[:DELETE_GROUPS], self._dead[DELETE_GROUPS:]
         await self._upkeep.flush()
         for call in calls:
             call()
-        if dead:
-            try:
-                await self._writer.call(partial(self._groups.delete, dead))
-            except SpoolFullError:
-                self._dead += dead
-
-    def _checkpoint(self) -> None:
-        self._uncheckpointed = 0
-        self._writer.submit(self._groups.checkpoint, self._checkpointed)
-
-    def _checkpointed(self, _result: None, error: BaseException | None) -> None:
-        if error is not None and not isinstance(error, SpoolFullError):
-            self._fail(error)
+        await self._tidying.delete()
 
     def _fail(self, error: BaseException) -> None:
         """The disk failed: nothing is promised any more, and `run` ends."""

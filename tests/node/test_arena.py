@@ -108,16 +108,16 @@ def test_claims(arena: Arena) -> None:
     key = arena.key(1)
     entropy = FixedEntropy("claims")
     again = Arena(entropy.key(), arena.keys, arena.image, entropy)
-    assert again.claim(1, 1) == (State.HELD, key)
-    assert again.claim(1, 1) == (State.DAMAGED, None)  # a second row for it
-    assert again.claim(4, 2) == (State.SPENT, None)
-    assert again.claim(4, 3) == (State.HELD, arena.key(4))  # looked at before
-    assert again.claim(5, 2) == (State.DAMAGED, None)  # younger than its slot
-    assert again.claim(6, 1) == (State.SPENT, None)
-    assert again.claim(6, 2) == (State.DAMAGED, None)
-    assert again.claim(7, 1) == (State.DAMAGED, None)
-    assert again.claim(8, 1) == (State.SPENT, None)
-    assert again.claim(SLOTS, 1) == (State.DAMAGED, None)
+    assert again.claim(1, 1) == (State.HELD, key, False)
+    assert again.claim(1, 1) == (State.DAMAGED, None, False)  # a second row for it
+    assert again.claim(4, 2) == (State.SPENT, None, False)
+    assert again.claim(4, 3) == (State.HELD, arena.key(4), False)  # looked at before
+    assert again.claim(5, 2) == (State.DAMAGED, None, False)  # younger than its slot
+    assert again.claim(6, 1) == (State.SPENT, None, False)
+    assert again.claim(6, 2) == (State.DAMAGED, None, False)
+    assert again.claim(7, 1) == (State.DAMAGED, None, False)
+    assert again.claim(8, 1) == (State.SPENT, None, False)
+    assert again.claim(SLOTS, 1) == (State.DAMAGED, None, False)
     assert again.tombstones == [(6, MARK)]
     # Nothing of it may be given out before each row has claimed what is its own.
     assert again.free == 0
@@ -136,9 +136,9 @@ def test_what_was_given_out_is_claimed_by_no_row(arena: Arena) -> None:
     again.end_flush(again.begin_flush())
     assert again.free == 1
     # Only damage to a row could name a life of the slot that begins now.
-    assert again.claim(number, generation + 1) == (State.DAMAGED, None)
+    assert again.claim(number, generation + 1) == (State.DAMAGED, None, False)
     assert again.take()[:2] == (number, generation + 1)
-    assert again.claim(number, generation + 1) == (State.DAMAGED, None)
+    assert again.claim(number, generation + 1) == (State.DAMAGED, None, False)
 
 
 def test_a_rewrap_keeps_every_key_and_changes_every_box(arena: Arena) -> None:

@@ -86,7 +86,7 @@ def test_damage_in_both_copies_is_damage_for_ever(folder: Path) -> None:
     for _ in range(2):
         arena = opened(folder)
         assert arena.states[3] == State.DAMAGED
-        assert arena.claim(3, 1) == (State.DAMAGED, None)
+        assert arena.claim(3, 1) == (State.DAMAGED, None, False)
         assert arena.free == 63
 
 
