@@ -5,7 +5,7 @@ Head, HEAD_LEN = 1,024 octets sealed; integers big-endian:
 
     offset  length  field
          0      16  id           random, ours: it names the record on the next hop
-        16      16  origin       mark of the peer that it came from; zeros: a remailer
+        16      16  origin       who brought it: a peer's mark, or another of node/shares.py
         32      16  origin_id    the ID= which that peer gave it; zeros: none
         48       8  accepted     running seconds (ages do not trust the wall clock)
         56       4  length       octets of content

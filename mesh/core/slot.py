@@ -7,8 +7,13 @@ A slot, SLOT_LEN = 128 octets, all alike whether free, used, or a tombstone:
          0      24  nonce        random
         24       8  generation   counts the slot's lives, from 1    \
         32      32  key          random; one record's, or nobody's   | sealed under the
-        64      48  filling      zeros, or a tombstone               | arena key, with
+        64      48  filling      zeros, or as below                  | arena key, with
        112      16  tag                                             /  AD = slot number
+
+A slot with a record in it may say that the peer which brought the record needs its id
+no more: it was heard that it is stored, and will not offer it again.
+
+    kind 2 = 2 | zeros 47
 
 A tombstone is what stays of a record that came from a peer: its id, so that the same
 message offered again is not stored twice.  It takes the record's slot in the same
@@ -41,6 +46,8 @@ EMPTY: Final = bytes(FILLING_LEN)
 _NUMBER: Final = struct.Struct(">Q")
 _TOMBSTONE: Final = struct.Struct(">B16s16sQ7s")
 _IS_TOMBSTONE: Final = 1
+ID_DONE: Final = b"\2".ljust(FILLING_LEN, b"\0")
+"""Filling of a record's slot whose id need not be known."""
 _ZEROS_7: Final = bytes(7)
 _KEYS: Final = struct.Struct(">QQQ")
 _INNER_LEN: Final = 32 + OVERHEAD
@@ -80,8 +87,8 @@ def pack_tombstone(tombstone: Tombstone) -> bytes:
 
 
 def parse_filling_untrusted(filling: bytes) -> Tombstone | None:
-    """Read a filling; EncodingError when it is neither empty nor a tombstone."""
-    if filling == EMPTY:
+    """Read a filling; EncodingError when it is none that we write."""
+    if filling in (EMPTY, ID_DONE):
         return None
     if len(filling) != FILLING_LEN:
         raise EncodingError("a filling has the wrong length")

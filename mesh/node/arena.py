@@ -2,6 +2,8 @@
 """The key arena: where each record's key lives, and where it is made to die.
 
     slot         seen from outside   what it is
+    UNREAD       ?                   nobody has looked at it since the start
+    READ         a box               opened, and no row has claimed it yet
     FREE         a box               a random key that nobody has used; may be taken
     HELD         a box               the key of a record
     TOMBSTONE    a box               an unused key, and the id of a record that is gone
@@ -11,6 +13,9 @@
     take      FREE -> HELD           writes nothing
     renew     HELD, TOMBSTONE -> SPENT or TOMBSTONE: next generation, new key, new box
     flushed   SPENT -> FREE
+    claim     UNREAD, READ -> HELD   a row names this very generation of it
+    settle    UNREAD, READ -> FREE   when every row was read (recovery.py), not before:
+                                     a used slot looks like a free one
 
 All slots are sealed in one image in memory.  Changing one marks its page of 4 KiB
 dirty; `begin_flush` takes a copy of the dirty pages for the writer thread, which
@@ -31,18 +36,21 @@ How it comes back from its files is in restore.py.  Trio thread only; nothing bl
 from array import array
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from mesh.core.crypto import XNONCE_LEN, Entropy, Key
 from mesh.core.slot import (
     EMPTY,
+    ID_DONE,
     SLOT_LEN,
     ArenaKeys,
+    Tombstone,
     open_slot_untrusted,
+    parse_filling_untrusted,
     seal_keys,
     seal_slot,
 )
-from mesh.errors import CryptoError, LocalProtocolError
+from mesh.errors import CryptoError, LocalProtocolError, RemoteProtocolError
 
 PAGE_LEN: Final = 4096
 """Octets of a page: the unit of a disk's write."""
@@ -59,11 +67,22 @@ less than a system call with its two changes of the interpreter's lock."""
 class State(IntEnum):
     """What a slot is used for."""
 
-    FREE = 0
-    HELD = 1
-    TOMBSTONE = 2
-    SPENT = 3
-    DAMAGED = 4
+    UNREAD = 0
+    READ = 1
+    FREE = 2
+    HELD = 3
+    TOMBSTONE = 4
+    SPENT = 5
+    DAMAGED = 6
+
+
+class Claim(NamedTuple):
+    """What became of a row's record; with HELD its key comes, too."""
+
+    state: State
+    key: Key | None = None
+    is_done: bool = False
+    """Its id need not be known."""
 
 
 @dataclass(slots=True)
@@ -112,10 +131,11 @@ class Arena:
     """All slots, sealed in memory, with what is known of each."""
 
     def __init__(
-        self, spool_key: Key, keys: ArenaKeys, image: bytes, entropy: Entropy
+        self, spool_key: Key, keys: ArenaKeys, image: bytearray, entropy: Entropy
     ) -> None:
+        """Every slot of the image, which is not copied, is UNREAD."""
         self.keys = keys
-        self.image = bytearray(image)
+        self.image = image
         self._spool_key = spool_key
         self.generations = array("Q", bytes(8 * keys.slots))
         self.states = bytearray(keys.slots)
@@ -124,6 +144,11 @@ class Arena:
         self._dirty: set[int] = set()
         self._spent: list[int] = []
         self._rewrapped = 0
+        self._settled = 0
+        self._unsettled = keys.slots
+        self._done: set[int] = set()
+        self.tombstones: list[tuple[int, Tombstone]] = []
+        """What reading slots has found, for whoever reads them to take."""
 
     # what the spool asks
 
@@ -136,6 +161,11 @@ class Arena:
     def dirty(self) -> bool:
         """Something waits for a flush."""
         return bool(self._dirty)
+
+    @property
+    def is_settled(self) -> bool:
+        """Of each slot it is known what it is."""
+        return self._settled == self._unsettled
 
     @property
     def capacity(self) -> int:
@@ -181,28 +211,66 @@ class Arena:
             self.states[number] = State.TOMBSTONE
         self._put(number, generation, self._entropy.key(), filling)
 
+    def mark_done(self, number: int) -> None:
+        """Note that the id of a slot's record need not be known any more."""
+        generation, key, _ = self._open(number)
+        self._put(number, generation, key, ID_DONE)
+
     # recovery
 
-    def claim(self, number: int, generation: int) -> State:
+    def claim(self, number: int, generation: int) -> Claim:
         """Say what became of a row's record: HELD, SPENT (moved on) or DAMAGED.
 
-        A row younger than its slot, or a second row for one slot, was never written
-        by us: damage, never delivery.
+        A row younger than its slot, or a second row for one slot, was never written by
+        us: damage, never delivery.
         """
-        if number >= len(self.states) or self.states[number] == State.DAMAGED:
-            return State.DAMAGED
+        if number >= len(self.states):
+            return Claim(State.DAMAGED)
+        key = self._look(number) if self.states[number] == State.UNREAD else None
+        if self.states[number] == State.DAMAGED:
+            return Claim(State.DAMAGED)
         if self.generations[number] > generation:
-            return State.SPENT
-        if self.generations[number] < generation or self.states[number] != State.FREE:
-            return State.DAMAGED
+            return Claim(State.SPENT)
+        if self.generations[number] < generation or self.states[number] != State.READ:
+            return Claim(State.DAMAGED)
         self.states[number] = State.HELD
-        return State.HELD
+        is_done = number in self._done
+        self._done.discard(number)
+        return Claim(State.HELD, key or self.key(number), is_done)
 
-    def claimed(self) -> None:
-        """Every row has claimed its slots: what is left may be taken."""
-        for number, state in enumerate(self.states):
-            if state == State.FREE:
+    def settle(self, count: int) -> None:
+        """Every row has claimed its slots: free what is left of the next so many."""
+        end = min(self._settled + count, self._unsettled)
+        for number in range(self._settled, end):
+            if self.states[number] == State.UNREAD:
+                self._look(number)
+            if number in self._done:  # its row is lost: nobody else's id is done
+                self._done.discard(number)
+                self.renew(number)
+            elif self.states[number] == State.READ:
+                self.states[number] = State.FREE
                 self._pool.add(number)
+        self._settled = end
+
+    def _look(self, number: int) -> Key | None:
+        """Open a slot that nobody has looked at; its key where there is one."""
+        offset = number * SLOT_LEN
+        found = read_slot(
+            self.keys, number, bytes(self.image[offset : offset + SLOT_LEN])
+        )
+        if found is None:
+            self.states[number] = State.DAMAGED
+            return None
+        self.generations[number], key, filling = found
+        tombstone = parse_filling_untrusted(filling)
+        if tombstone is None:
+            self.states[number] = State.READ
+            if filling == ID_DONE:
+                self._done.add(number)
+            return key
+        self.states[number] = State.TOMBSTONE
+        self.tombstones.append((number, tombstone))
+        return None
 
     # to the disk
 
@@ -305,6 +373,18 @@ class Arena:
         )
         key.wipe()
         self._dirty.add(number // PAGE_SLOTS)
+
+
+def read_slot(
+    keys: ArenaKeys, number: int, slot: bytes
+) -> tuple[int, Key, bytes] | None:
+    """Open a slot as it lies on the disk; None: it does not open, or is none of ours."""
+    try:
+        found = open_either(keys, number, slot)
+        parse_filling_untrusted(found[2])
+    except RemoteProtocolError:
+        return None
+    return found
 
 
 def open_either(keys: ArenaKeys, number: int, slot: bytes) -> tuple[int, Key, bytes]:

@@ -7,7 +7,8 @@ One connection is one question (core/control.py) and its answer; `connect` then 
 stream of the peer's link, octets as in mesh/core/raw.py, replies back as they come.
 
     live                    is a link up, and why not
-    on the node's ticks     every count: read at the start and each TICK_SECONDS after
+    on the node's ticks     every count, and whose share of the spool was full: read at
+                            the start, when the spool was read, each TICK_SECONDS after
 
 so that a status polled each second is no curve of the load that the wire hides; nor is
 what `retry` and `drop` did told, for that would be a count of now.  A reason is the last that the dialer or the link gave; nothing here has a time, an
@@ -36,6 +37,7 @@ from mesh.core.control import (
     status,
 )
 from mesh.core.descriptor import Descriptor, date
+from mesh.core.record import ID_LEN
 from mesh.core.reply import SHUTTING_DOWN, Reply
 from mesh.errors import (
     RemoteProtocolError,
@@ -49,6 +51,7 @@ from mesh.node.peer import Peer
 from mesh.node.peers import Peers
 from mesh.node.qmgr import QueueManager
 from mesh.node.routing import UNROUTED
+from mesh.node.shares import has_no_room
 from mesh.node.wire import Outlet, SocketWire, receive
 
 TICK_SECONDS: Final = 600.0
@@ -69,6 +72,7 @@ PING_CELLS: Final = 64
 IDLE_SECONDS: Final = 600.0
 """Without a word from the user of `connect`: RFC 5321 4.5.3.2 has 5 minutes."""
 READ_MAX: Final = 65_536
+READING: Final = "the spool is still being read: counts are of what was read of it"
 NOTES_MAX: Final = 20
 """Mistakes that status tells: what a screen holds."""
 DROP_MAX: Final = 64
@@ -135,10 +139,21 @@ class Control:
 
     async def _tick_forever(self) -> None:
         due = trio.current_time()
+        if not self._qmgr.spool.is_indexed:
+            self._qmgr.spool.when_indexed(self._tick)
         while True:
-            self._queue, self._coarse = self._count(), self._ticked()
+            self._tick()
             due += TICK_SECONDS
             await trio.sleep_until(due)
+
+    def _tick(self) -> None:
+        names = {
+            one.descriptor.identity[:ID_LEN]: name
+            for name, one in self._peers.snapshot.by_name.items()
+        }
+        refused = self._qmgr.spool.take_refused()
+        full = sorted(has_no_room(origin, names) for origin in refused)
+        self._queue, self._coarse = self._count(), [*self._ticked(), *full]
 
     async def serve(self, wire: SocketWire) -> None:
         """Serve one connection to its end."""
@@ -189,7 +204,8 @@ class Control:
         listed = [one.descriptor for one in self._peers.snapshot.by_name.values()]
         gone = {descriptor.name for descriptor in listed if descriptor.has_left(now)}
         links = [self._link(descriptor) for descriptor in listed]
-        notes = [*self._notices(), *self._coarse, *self._peers.snapshot.mistakes]
+        reading = [] if self._qmgr.spool.is_indexed else [READING]
+        notes = [*self._notices(), *reading, *self._coarse, *self._peers.snapshot.mistakes]
         notes += [
             f"{d.name} {'left' if d.name in gone else 'leaves'} the mesh at "
             f"{date(d.leaves)}"

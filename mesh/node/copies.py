@@ -15,12 +15,15 @@ Blocking; no secret is known here, nor what a slot means.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 KEY_BLOCK: Final = 4096
 """Octets between the two places of the arena key: no sector holds both."""
+
+CHUNK_LEN: Final = 1_048_576
+"""Octets of each copy read at once: the whole of both would be twice the arena."""
 
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 
@@ -79,12 +82,17 @@ class Copies:
         for fd in (self._a, self._b, self._key):
             os.close(fd)
 
-    def read(self, length: int) -> tuple[bytes, bytes]:
-        """Read both copies, what is missing filled with zeros, which open nothing."""
-        return (
-            _read_at(self._a, length, 0).ljust(length, b"\0"),
-            _read_at(self._b, length, 0).ljust(length, b"\0"),
-        )
+    def chunks(self, length: int) -> Iterator[tuple[int, bytes, bytes]]:
+        """Read both copies piece by piece: where it begins, and how it is in each.
+
+        What is missing is filled with zeros, which open nothing.
+        """
+        for at in range(0, length, CHUNK_LEN):
+            size = min(CHUNK_LEN, length - at)
+            one, two = (
+                _read_at(fd, size, at).ljust(size, b"\0") for fd in (self._a, self._b)
+            )
+            yield at, one, two
 
     def write(self, pieces: Sequence[tuple[int, bytes]]) -> None:
         """Write pieces at their offsets into one copy, then into the other."""

@@ -149,12 +149,16 @@ class Drop:
                 if not self._stocked:
                     self._stocked = True
                     await self._stock()
-                if not self._is_still() and not await self._take_all():
+                if self._may_look() and not await self._take_all():
                     self._retry_at = trio.current_time() + RETRY_SECONDS
             except OSError:
                 self._stocked = False
                 self._retry_at = trio.current_time() + RETRY_SECONDS
             await trio.sleep(LOOK_SECONDS if self._stocked else RETRY_SECONDS)
+
+    def _may_look(self) -> bool:
+        """Say whether there may be something, and it is known what was stored before."""
+        return self._qmgr.spool.is_indexed and not self._is_still()
 
     def _is_still(self) -> bool:
         """Say whether the folder is as at the last look.

@@ -33,7 +33,7 @@ other error is apsw's own and ends the process.
 import json
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,8 @@ _FLAGS: Final = (
 _INSERT: Final = "insert into groups values (?, ?, ?, ?, ?)"
 _DELETE: Final = "delete from groups where id in (select value from json_each(?))"
 _SCAN: Final = (
-    "select id, salt, slots, length(heads), length(bodies) from groups order by id"
+    "select id, salt, slots, heads, length(bodies) from groups "
+    "where id > ? and id <= ? order by id"
 )
 _ONE: Final = "select salt, slots, heads, length(bodies) from groups where id = ?"
 
@@ -73,6 +74,8 @@ PAGE_LEN: Final = 32_768
 """Octets, as above; for the room that a row needs."""
 ROOM_AHEAD: Final = 4_194_304
 """Octets set aside at once: some seconds' worth of a relay."""
+NUMBER_MAX: Final = (1 << 63) - 1
+"""SQLite's greatest."""
 ROW_PAGES: Final = 4
 """Pages of a row beside its octets: its own, its parents', the list of free ones."""
 
@@ -85,7 +88,7 @@ ENTRY: Final = struct.Struct(">IQI")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A group without its bodies, and in a scan without its heads."""
+    """A group without its bodies."""
 
     id: int
     salt: bytes
@@ -170,6 +173,13 @@ class Groups:
                 self._room = self._set_aside(needed)
         self._room -= needed
 
+    def room(self) -> int:
+        """Count the octets that the disk has for more, those of deleted rows too."""
+        found = os.fstatvfs(self._file)
+        unused = os.fstat(self._file).st_size - self._pragma("page_count") * PAGE_LEN
+        free = self._pragma("freelist_count") * PAGE_LEN
+        return found.f_bavail * found.f_frsize + free + max(0, unused)
+
     def _set_aside(self, octets: int) -> int:
         pages, free = self._pragma("page_count"), self._pragma("freelist_count")
         pages += max(0, -(-octets // PAGE_LEN) - free)
@@ -196,13 +206,25 @@ class Groups:
         except apsw.FullError as error:
             raise SpoolFullError("the disk is full") from error
 
-    def scan(self) -> Iterator[Row]:
-        """All groups in the order of their numbers, without their heads."""
+    def scan(
+        self, after: int = 0, last: int = NUMBER_MAX, records: int = NUMBER_MAX
+    ) -> list[Row]:
+        """Read groups in the order of their numbers, until they hold so many records.
+
+        SpoolCorruptError: the database is damaged.
+        """
+        rows: list[Row] = []
         try:
-            for number, salt, slots, heads, bodies in self._db.execute(_SCAN):
-                yield _row(number, salt, slots, b"", heads, bodies)
+            with closing(self._db.execute(_SCAN, (after, last))) as cursor:
+                for values in cursor:
+                    row = _row(*cast(tuple[Any, ...], values))
+                    rows.append(row)
+                    records -= max(1, len(row.entries))
+                    if records <= 0:
+                        break
         except apsw.CorruptError as error:
             raise SpoolCorruptError("the spool's database is damaged") from error
+        return rows
 
     def fetch(
         self, places: Sequence[tuple[int, int]], *, bodies: bool
@@ -227,9 +249,7 @@ class Groups:
         found = self._db.execute(_ONE, (number,)).fetchone()
         if found is None:
             return None
-        salt, slots, heads, bodies = cast(tuple[Any, Any, Any, Any], found)
-        length = len(heads) if isinstance(heads, bytes) else None
-        return _row(number, salt, slots, heads, length, bodies)
+        return _row(number, *cast(tuple[Any, ...], found))
 
     def _body(self, row: Row, index: int) -> bytes:
         offset = sum(entry[2] for entry in row.entries[:index])
@@ -243,9 +263,7 @@ class Groups:
             return blob.read(length)
 
 
-def _row(
-    number: int, salt: object, slots: object, heads: bytes, head: object, body: object
-) -> Row:
+def _row(number: int, salt: object, slots: object, heads: object, body: object) -> Row:
     """Judge a row by its lengths; what is in the boxes is not known here."""
     if (
         not isinstance(salt, bytes)
@@ -255,7 +273,9 @@ def _row(
     ):
         return Row(number, b"", (), b"", sound=False)
     entries = tuple(ENTRY.iter_unpack(slots))
-    sound = head == HEAD_LEN * len(entries) and body == sum(
+    if not isinstance(heads, bytes):
+        heads = b""
+    sound = len(heads) == HEAD_LEN * len(entries) and body == sum(
         entry[2] for entry in entries
     )
     return Row(number, salt, entries, heads, sound)

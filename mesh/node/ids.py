@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Which messages of which peers we have, so that one offered twice is stored once.
 
-An id is known from the commit of its first record until the peer says DONE, or until
-its tombstone expires: EXPIRY_SECONDS of running time after the last of its records was
+An id is known from the commit of its first record until the peer says DONE, which the
+slot of a record that still waits remembers, or until its tombstone expires: EXPIRY_SECONDS of running time after the last of its records was
 delivered.  One message may have become several records, each in a slot of its own; the
 id is known as long as one of them, or one tombstone, is there.
 
@@ -42,6 +42,11 @@ class Ids:
         """Count the ids that are remembered for a peer."""
         return self._peers[origin]
 
+    @property
+    def buried(self) -> int:
+        """Count the tombstones: slots that hold nothing else."""
+        return len(self._expiries)
+
     def add(self, slot: int, origin: bytes, origin_id: bytes) -> None:
         """Remember that this slot holds a record of that message; no id, nothing."""
         if origin_id == NO_ID:
@@ -71,14 +76,18 @@ class Ids:
         self._expiries[slot] = expiry
         return Tombstone(known[:ID_LEN], known[ID_LEN:], expiry)
 
-    def done(self, origin: bytes, origin_id: bytes) -> list[int]:
-        """Forget an id; give the slots of its tombstones, which may be renewed."""
+    def done(self, origin: bytes, origin_id: bytes) -> tuple[list[int], list[int]]:
+        """Forget an id; give the slots of its tombstones and those of its records.
+
+        The first may be renewed, the others should say that nobody asks for their id.
+        """
         slots = self._slots.pop(origin + origin_id, ())
         if slots:
             self._leave(origin)
         for slot in slots:
             del self._ids[slot]
-        return [slot for slot in slots if self._expiries.pop(slot, None) is not None]
+        buried = [slot for slot in slots if self._expiries.pop(slot, None) is not None]
+        return buried, [slot for slot in slots if slot not in buried]
 
     def expired(self, running: int) -> list[int]:
         """Forget tombstones whose time is over; give their slots."""

@@ -22,7 +22,7 @@ What was taken for a peer, or claimed by two, never leaves by port 25, whatever 
 the peer's file since, also while the node was down: the place that a record was taken for
 is in its head, and while nobody else serves its recipients it waits.
 
-A part is as old as the whole, and stands for the id by which a peer offered the whole as
+A part is as old as the whole, belongs to the same origin, and stands for the id by which a peer offered the whole as
 long as that peer may offer it again (ids.py).  Parts whose copies would be more than
 COPIES_MAX octets come in several steps: the last part is what is left, still mixed and
 for the place that the whole was for, and is divided in its turn.
@@ -100,7 +100,6 @@ class Parting:
         return replace(
             record,
             id=keyed_hash(self._key, record.id + names, ID_LEN),
-            origin=record.origin if known else NO_ID,
             origin_id=record.origin_id if known else NO_ID,
             destination=place,
             recipients=tuple(recipients),

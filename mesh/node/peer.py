@@ -11,6 +11,8 @@
 An id (128 bits, new for every hop) is stored once: while its first copy is being
 committed later copies wait for that commit; afterwards they get its reply.  Ids are
 kept until DONE or 8 days of running time, at most PER_PEER_MAX a peer (ids.py), then 452.
+While a start still reads the spool nobody knows all of them: what comes with an id waits
+for that, unless its link ends, and its answer is late.
 """
 
 import math
@@ -87,6 +89,7 @@ class Peer:
         self._fetching = Parking()
         self._done: list[bytes] = []
         self._pending: dict[bytes, list[Callable[[Reply], None]]] = {}
+        self._held: list[tuple[Inside, Received]] = []
 
     @property
     def up(self) -> bool:
@@ -189,6 +192,7 @@ class Peer:
         back = []
         if inside is not None:
             inside.end()
+            self._held = [one for one in self._held if one[0] is not inside]
             self._done += inside.link.untold()
             flying = inside.flying
             self._flying_octets -= sum(len(r.content) for r in flying.values())
@@ -296,6 +300,9 @@ class Peer:
         if ident is None:
             self._store(message, answer)
             return
+        if not spool.is_indexed:
+            self._hold(inside, received)
+            return
         waiting = self._pending.get(ident)
         if waiting is not None:
             waiting.append(answer)
@@ -311,6 +318,17 @@ class Peer:
                     each(reply)
 
             self._store(message, settled)
+
+    def _hold(self, inside: Inside, received: Received) -> None:
+        """Keep a message until it is known which ids are."""
+        if not self._held:
+            self._qmgr.spool.when_indexed(self._take_held)
+        self._held.append((inside, received))
+
+    def _take_held(self) -> None:
+        held, self._held = self._held, []
+        for inside, received in held:
+            self.take(inside, received)
 
     def _store(self, message: MessageReceived, answer: Callable[[Reply], None]) -> None:
         self._qmgr.accept(

@@ -93,7 +93,7 @@ class QueueManager:
         self._entropy = entropy
         self._parking = Parking()
         self._parting = Parting(router, key or entropy.key(), spool.knows)
-        self._waiting = Waiting(entropy)
+        self._waiting = Waiting(entropy, spool.is_of_before)
         self._leading = Leading(spool, self._parting, self._waiting, self._parking)
         self._changes = 0
         self._partly: deque[_Partly] = deque()
@@ -114,10 +114,20 @@ class QueueManager:
     # in
 
     def recover(self) -> None:
-        """Route what the spool found at its start."""
+        """Route what the spool finds at its start: now or, if it is large, by and by."""
+        if self.spool.is_large:
+            self._waiting.reading = True
+            self.spool.when_indexed(self._waiting.all_read)
+            self.spool.recover_beside(self._leading.lead, self._breathe)
+            return
         for ref, head in self.spool.recovered():
-            self.doubt(ref)
             self._leading.lead(ref, head)
+
+    def _breathe(self) -> None:
+        """Some of what is found beside the running node was led to its place."""
+        self._waiting.let_up()
+        if self._leading.has_work:
+            self._parking.wake()
 
     def accept(
         self,
@@ -153,6 +163,9 @@ class QueueManager:
         if len(records) > 1 and len(records) * len(content) > COPIES_MAX:
             answer(MANY)
             return
+        if not self.spool.has_room(origin, [len(content)] * len(records)):
+            answer(FULL)
+            return
 
         def committed(refs: Sequence[Ref] | None) -> None:
             if refs is None:
@@ -171,7 +184,7 @@ class QueueManager:
 
     def may_lie_there(self, ref: Ref) -> bool:
         """Say whether this record may have been delivered without our knowing."""
-        return ref in self._waiting.doubtful
+        return self._waiting.is_doubtful(ref)
 
     def doubt(self, ref: Ref) -> None:
         """Note that a delivery failed and may have succeeded all the same."""
@@ -318,8 +331,9 @@ class QueueManager:
             is_ours = destination.startswith(LOCAL)
             is_nobodys = destination == UNROUTED or destination.startswith(EXIT)
             if (changed and not is_ours) or not (is_nobodys or known(destination)):
-                self.lead_back(queue.ready)
-                queue.ready.clear()
+                for refs in (queue.ready, queue.newer):
+                    self.lead_back(refs)
+                    refs.clear()
 
     async def run(self) -> None:
         """Bring what is deferred or astray back to its queue, for ever."""

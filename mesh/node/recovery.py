@@ -1,97 +1,214 @@
 # SPDX-License-Identifier: MIT
 """What a start finds in the spool: who is still waiting, what is rubbish, what is damaged.
 
-`claim`, fast, reads of each row the slot numbers only:
+First every row that was there at the start, oldest first, a head a record:
 
     the slot                         the record
-    opens, same generation, FREE     waits; the slot is HELD
+    opens, same generation           waits, if its head opens; the slot is HELD
     opens, greater generation        is delivered; a row of such alone is rubbish
     anything else                    is damaged, and its row is kept for the operator
 
-`heads`, a head a record, then tells who waits for whom; a head that does not open is
-damage, too.  A row is deleted only when each of its records moved on.  Blocking, and
-both before the writer starts.
+then every slot that no row has claimed: it is free, or a tombstone, or damaged.  Only
+then is it known which slots of the old arena are free, and which ids are known.
+
+A million records take 20 s of one core, so what may be many is read beside the running
+node, STEP_RECORDS at a time on the Trio thread, the rows ahead of it by the writer.
+Until that is complete:
+
+    new records      take slots behind the old end of the arena, which grows (upkeep.py)
+    a peer's ID=     nobody can say whether it is known: its message is not stored yet
+                     and answered late (peer.py); so is the drop folder's (drop.py)
+    a peer's DONE    is kept, EARLY_MAX of them, and obeyed again in the end
+    a re-wrap        waits: it would open slots that nobody has looked at
+
+Nothing is written by this but the deletion of rubbish: a crash in its middle leaves what
+the crash before it left.  A row is deleted only when each of its records moved on.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
-from mesh.core.record import HEAD_LEN, Record, open_head_untrusted, sealed_len
-from mesh.core.slot import Tombstone
-from mesh.errors import LocalProtocolError, RemoteProtocolError
+import trio
+
+from mesh.core.crypto import Key
+from mesh.core.record import HEAD_LEN, NO_ID, Record, open_head_untrusted, sealed_len
+from mesh.errors import RemoteProtocolError
 from mesh.node.arena import Arena, State
 from mesh.node.groups import Groups, Row
 from mesh.node.ids import Ids
 from mesh.node.index import Index, Ref, ref_of
+from mesh.node.parking import Parking
+from mesh.node.shares import Shares
+from mesh.node.writer import Writer
+
+STEP_RECORDS: Final = 64
+"""Records, or slots, at a stretch: 1 ms of the Trio thread."""
+READ_RECORDS: Final = 1024
+"""Records whose rows are read at once, by about: a megabyte of heads, some ms of the
+writer's time between two commits."""
+EARLY_MAX: Final = 65_536
+"""DONEs kept for ids that may still be found; more cost 8 days of memory each."""
+
+Found = Callable[[Ref, Record], None]
+"""Hears who waits, without contents."""
 
 
 class Recovery:
-    """The two passes over what is there."""
+    """Reads what is there, all at once or a little at a time."""
 
     def __init__(
-        self, arena: Arena, groups: Groups, index: Index, ids: Ids, corrupt: set[Ref]
+        self,
+        arena: Arena,
+        groups: Groups,
+        index: Index,
+        ids: Ids,
+        shares: Shares,
+        corrupt: set[Ref],
+        rubbish: deque[int],
     ) -> None:
+        """Each of these is filled; `rubbish` gets rows."""
         self._arena = arena
         self._groups = groups
         self._index = index
         self._ids = ids
+        self._shares = shares
         self._corrupt = corrupt
-        self._unread: deque[int] = deque()
+        self._rubbish = rubbish
+        self._row = 0
+        self.last_row = groups.next_id() - 1
+        """The newest row that was there at the start."""
+        self._early: list[tuple[bytes, bytes]] = []
+        self._calls: list[Callable[[], None]] = []
+        self._parking = Parking()
+        self._coming: tuple[Sequence[Row] | None, BaseException | None] | None = None
         self.damaged = 0
         """Records that no slot stands for."""
+        self.is_complete = False
+        """Everything was read."""
 
-    @property
-    def is_unfinished(self) -> bool:
-        """Somebody waits whom nobody knows yet."""
-        return bool(self._unread)
+    def when_complete(self, call: Callable[[], None]) -> None:
+        """Call it when everything was read, which it is not yet."""
+        self._calls.append(call)
 
-    def claim(self, tombstones: Iterable[tuple[int, Tombstone]]) -> list[int]:
-        """Fill index and ids, free what nobody claims; give the rows that are rubbish."""
-        for slot, tombstone in tombstones:
-            self._ids.add_tombstone(slot, tombstone)
-        self._ids.sort()
-        rubbish = [row.id for row in self._groups.scan() if self._claim(row)]
-        self._arena.claimed()
-        return rubbish
+    def done_early(self, origin: bytes, origin_id: bytes) -> None:
+        """Note that an id is not needed any more, which may be found later."""
+        if len(self._early) < EARLY_MAX:
+            self._early.append((origin, origin_id))
 
-    def _claim(self, row: Row) -> bool:
+    def heads(self) -> Iterator[tuple[Ref, Record]]:
+        """Give who waits, oldest first; blocks.  It must be read to its end."""
+        while rows := self._read():
+            for row in rows:
+                yield from self._take(row)
+        while not self.is_complete:
+            self._settle(READ_RECORDS)
+
+    async def go_on(
+        self, writer: Writer, found: Found, breathe: Callable[[], None]
+    ) -> None:
+        """Read it beside everybody else; they breathe between two stretches."""
+        self._ask(writer)
+        while rows := await self._answer():
+            self._ask(writer)  # the disk works while this thread does
+            work = 0
+            for row in rows:
+                for ref, head in self._take(row):
+                    found(ref, head)
+                work += max(1, len(row.entries))
+                if work >= STEP_RECORDS:
+                    work = 0
+                    breathe()
+                    await trio.lowlevel.checkpoint()
+        while not self.is_complete:
+            breathe()
+            await trio.lowlevel.checkpoint()
+            self._settle(STEP_RECORDS)
+
+    def _ask(self, writer: Writer) -> None:
+        self._coming = None
+        writer.submit(self._read, self._came)
+
+    def _came(self, rows: Sequence[Row] | None, error: BaseException | None) -> None:
+        self._coming = rows, error
+        self._parking.wake()
+
+    async def _answer(self) -> Sequence[Row] | None:
+        while self._coming is None:
+            await self._parking.park()
+        rows, error = self._coming
+        if error is not None:
+            raise error
+        return rows
+
+    def _read(self) -> Sequence[Row]:
+        """Read the next rows, on whichever thread has the database."""
+        rows = self._groups.scan(self._row, self.last_row, READ_RECORDS)
+        if rows:
+            self._row = rows[-1].id
+        return rows
+
+    def _take(self, row: Row) -> Iterable[tuple[Ref, Record]]:
+        """Claim a row's slots; give its records that wait."""
         alive: list[tuple[int, int]] = []
+        found: list[tuple[Ref, Record]] = []
         damaged = int(not row.sound and not row.entries)
-        for place, (slot, generation, _) in enumerate(row.entries):
-            state = self._arena.claim(slot, generation)
-            if state == State.HELD and row.sound:
+        for place, (slot, generation, length) in enumerate(row.entries):
+            state, key, is_done = self._arena.claim(slot, generation)
+            if key is not None and row.sound:
                 alive.append((slot, place))
+                ref = ref_of(slot, generation)
+                head = _open(row, place, key, length)
+                origin = NO_ID if head is None else head.origin
+                self._shares.hold(slot, origin, HEAD_LEN + length)
+                if head is None:
+                    self._corrupt.add(ref)
+                else:
+                    if not is_done:
+                        self._ids.add(slot, head.origin, head.origin_id)
+                    found.append((ref, head))
             elif state != State.SPENT:
                 damaged += 1
         self.damaged += damaged
         if alive:
             self._index.add(row.id, alive)
-            self._unread.append(row.id)
         if damaged:
             self._index.keep(row.id)
-        return not alive and not damaged
+        elif not alive:
+            self._rubbish.append(row.id)
+        return found
 
-    def heads(self) -> Iterator[tuple[Ref, Record]]:
-        """Open the heads of all that wait, oldest first."""
-        while self._unread:
-            row = self._groups.row(self._unread.popleft())
-            if row is None:
-                raise LocalProtocolError("a row was deleted before it was read")
-            for place, (slot, generation, length) in enumerate(row.entries):
-                if not self._index.is_at(slot, row.id, place):
-                    continue
-                ref = ref_of(slot, generation)
-                head = self._open(row, place, slot, length)
-                if head is None:
-                    self._corrupt.add(ref)
-                    continue
-                self._ids.add(slot, head.origin, head.origin_id)
-                yield ref, head
+    def _settle(self, slots: int) -> None:
+        """Look at the next slots that nobody has claimed; end after the last."""
+        arena = self._arena
+        arena.settle(slots)
+        if not arena.is_settled:
+            return
+        for slot, tombstone in sorted(arena.tombstones, key=lambda one: one[1].expiry):
+            self._ids.add_tombstone(slot, tombstone)
+        arena.tombstones.clear()
+        self.is_complete = True
+        for origin, origin_id in self._early:
+            forget_id(self._ids, arena, origin, origin_id)
+        self._early.clear()
+        calls, self._calls = self._calls, []
+        for call in calls:
+            call()
 
-    def _open(self, row: Row, place: int, slot: int, length: int) -> Record | None:
-        box = row.heads[place * HEAD_LEN : (place + 1) * HEAD_LEN]
-        try:
-            head, content = open_head_untrusted(self._arena.key(slot), row.salt, box)
-        except RemoteProtocolError:
-            return None
-        return head if sealed_len(content) == length else None
+
+def forget_id(ids: Ids, arena: Arena, origin: bytes, origin_id: bytes) -> None:
+    """Forget an id wherever it is remembered."""
+    buried, living = ids.done(origin, origin_id)
+    for slot in buried:
+        arena.renew(slot)
+    for slot in living:
+        arena.mark_done(slot)
+
+
+def _open(row: Row, place: int, key: Key, length: int) -> Record | None:
+    box = row.heads[place * HEAD_LEN : (place + 1) * HEAD_LEN]
+    try:
+        head, content = open_head_untrusted(key, row.salt, box)
+    except RemoteProtocolError:
+        return None
+    return head if sealed_len(content) == length else None

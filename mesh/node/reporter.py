@@ -2,7 +2,8 @@
 """Makes a record of a bounce: what core/bounce.py writes, on its way to a remailer here.
 
 It is a message like any other but for its empty reverse-path: if it fails too, nobody
-is told.  The day is the only thing that it says of the time.
+is told.  It takes the place of what failed in the share of whoever brought that in
+(shares.py).  The day is the only thing that it says of the time.
 """
 
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ class Reporter:
         )
         return Record(
             id=self._entropy.octets(16),
-            origin=NO_ID,
+            origin=record.origin,
             origin_id=NO_ID,
             destination=place,
             reverse_path="",

@@ -12,7 +12,8 @@ first, its fsync, then what differs in arena.b.  After one torn write the copy t
 written is never the only one that opens.  The same holds for the two places of the
 arena key, where the greater sequence counts.
 
-A slot that opens is FREE until a row claims it, unless it is a tombstone.  Blocking.
+Only slots that differ are opened here: the others are read when their turn comes
+(recovery.py), so that a large arena is open in the time of reading its files.  Blocking.
 """
 
 from mesh.core.crypto import Entropy, Key
@@ -20,77 +21,66 @@ from mesh.core.slot import (
     KEYS_LEN,
     SLOT_LEN,
     ArenaKeys,
-    Tombstone,
     open_keys_untrusted,
-    parse_filling_untrusted,
 )
 from mesh.errors import RemoteProtocolError, SpoolCorruptError
-from mesh.node.arena import PAGE_LEN, SLOTS_MIN, Arena, State, open_either
+from mesh.node.arena import PAGE_LEN, SLOTS_MIN, Arena, read_slot
 from mesh.node.copies import Copies
+
+_Piece = tuple[int, bytes]
 
 
 def create_arena(copies: Copies, spool_key: Key, entropy: Entropy) -> None:
     """Write an arena of SLOTS_MIN free slots; its key file is written last."""
-    arena = Arena(spool_key, ArenaKeys(0, 0, 0, entropy.key(), None), b"", entropy)
+    keys = ArenaKeys(0, 0, 0, entropy.key(), None)
+    arena = Arena(spool_key, keys, bytearray(), entropy)
     arena.grow(SLOTS_MIN)
     copies.write(arena.begin_flush().pieces)
     copies.write_keys(arena.box(arena.grown_keys(0)))
 
 
-def open_arena(
-    copies: Copies, spool_key: Key, entropy: Entropy
-) -> tuple[Arena, list[tuple[int, Tombstone]]]:
-    """Read both copies and make them equal: the arena, and its tombstones.
+def open_arena(copies: Copies, spool_key: Key, entropy: Entropy) -> Arena:
+    """Read both copies and make them equal.
 
     SpoolCorruptError when the arena key opens in neither place.
     """
     keys = _open_keys(copies, spool_key)
-    first, second = copies.read(keys.slots * SLOT_LEN)
-    arena = Arena(spool_key, keys, first, entropy)
-    tombstones: list[tuple[int, Tombstone]] = []
-    for number in range(keys.slots):
-        offset = number * SLOT_LEN
+    image = bytearray(keys.slots * SLOT_LEN)
+    pieces: tuple[list[_Piece], list[_Piece]] = ([], [])
+    for at, first, second in copies.chunks(len(image)):
+        end = at + len(first)
+        image[at:end] = first
+        if first != second:
+            _choose(keys, image, at, first, second)
+            made = bytes(image[at:end])
+            for mended, copy in zip(pieces, (first, second), strict=True):
+                mended += _changed(at, made, copy)
+    if any(pieces):
+        copies.mend(*pieces)
+    return Arena(spool_key, keys, image, entropy)
+
+
+def _choose(
+    keys: ArenaKeys, image: bytearray, at: int, first: bytes, second: bytes
+) -> None:
+    """Put into the image which of two different slots counts, for each."""
+    for offset in range(0, len(first), SLOT_LEN):
         one, two = first[offset : offset + SLOT_LEN], second[offset : offset + SLOT_LEN]
-        found = _read_slot(keys, number, one)
-        if one != two:
-            other = _read_slot(keys, number, two)
-            if other is not None and (found is None or other[0] > found[0]):
-                found = other
-                arena.image[offset : offset + SLOT_LEN] = two
-        if found is None:
-            arena.states[number] = State.DAMAGED
+        if one == two:
             continue
-        arena.generations[number], tombstone = found
-        if tombstone is not None:
-            arena.states[number] = State.TOMBSTONE
-            tombstones.append((number, tombstone))
-    _mend(copies, arena.image, first, second)
-    return arena, tombstones
+        number = (at + offset) // SLOT_LEN
+        found, other = read_slot(keys, number, one), read_slot(keys, number, two)
+        if other is not None and (found is None or other[0] > found[0]):
+            image[at + offset : at + offset + SLOT_LEN] = two
 
 
-def _read_slot(
-    keys: ArenaKeys, number: int, slot: bytes
-) -> tuple[int, Tombstone | None] | None:
-    try:
-        generation, _, filling = open_either(keys, number, slot)
-        return generation, parse_filling_untrusted(filling)
-    except RemoteProtocolError:
-        return None
-
-
-def _mend(copies: Copies, image: bytearray, first: bytes, second: bytes) -> None:
-    """Write the pages in which a copy differs from what was made of both."""
-    if first == second:
-        return
-    pieces = [
-        [
-            (at, bytes(image[at : at + PAGE_LEN]))
-            for at in range(0, len(image), PAGE_LEN)
-            if image[at : at + PAGE_LEN] != copy[at : at + PAGE_LEN]
-        ]
-        for copy in (first, second)
+def _changed(at: int, made: bytes, copy: bytes) -> list[_Piece]:
+    """Give the pages of what was made of both in which a copy differs from it."""
+    return [
+        (at + offset, made[offset : offset + PAGE_LEN])
+        for offset in range(0, len(made), PAGE_LEN)
+        if made[offset : offset + PAGE_LEN] != copy[offset : offset + PAGE_LEN]
     ]
-    copies.mend(*pieces)
 
 
 def _open_keys(copies: Copies, spool_key: Key) -> ArenaKeys:

@@ -36,39 +36,37 @@ hour the arena gets a new key and the old one is destroyed.  When a write or an 
 fails `run` raises IoError (74): nothing is tried again on a disk in doubt.
 
 Trio thread only, and it never waits for the disk: `open` and `recovered`, which block,
-come before `run`.
+come before `run`.  What a start finds is read by recovery.py, which says what holds
+until it is complete: with `recover_beside` that is beside everything else.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from mesh.core.crypto import Entropy, Key
-from mesh.core.record import (
-    Record,
-    open_head_untrusted,
-    open_record_untrusted,
-)
+from mesh.core.record import Record
 from mesh.core.slot import EMPTY, pack_tombstone
 from mesh.errors import (
     IoError,
     LocalProtocolError,
-    RemoteProtocolError,
-    SpoolFullError,
+    SpoolCorruptError,
 )
-from mesh.node.arena import Arena
+from mesh.node.arena import SLOTS_MAX, Arena
 from mesh.node.copies import Copies, sync_folder
-from mesh.node.groups import Groups, Sealed
+from mesh.node.groups import Groups
 from mesh.node.ids import Ids
 from mesh.node.index import Hot, Index, Ref, slot_of
 from mesh.node.intake import Accepted, Group, Intake
 from mesh.node.parking import Parking
-from mesh.node.recovery import Recovery
+from mesh.node.reading import Reading
+from mesh.node.recovery import Found, Recovery, forget_id
 from mesh.node.restore import create_arena, open_arena
+from mesh.node.shares import Holding, Shares, charge_of
+from mesh.node.tidying import Tidying
 from mesh.node.upkeep import STEP_SECONDS, Upkeep
 from mesh.node.writer import Writer
 
@@ -76,10 +74,8 @@ __all__ = ["Accepted", "Ref", "Spool"]
 
 FLUSH_SECONDS: Final = 1.0
 """Time for which a delivered record's key may outlive it."""
-DELETE_GROUPS: Final = 64
-"""Rows deleted in one statement, once a turn."""
-CHECKPOINT_OCTETS: Final = 65_536_000
-"""Octets committed between two checkpoints: 4,000 pages of the WAL."""
+AT_ONCE_SLOTS: Final = 32_768
+"""Slots whose records are read before a start goes on: half a second."""
 
 
 class Spool:
@@ -108,11 +104,24 @@ class Spool:
             arena, groups, self._writer, entropy, self._store, self._fail
         )
         self._forgotten: list[Callable[[], None]] = []
-        self._dead: list[int] = []
+        self._tidying = Tidying(groups, self._writer, self._fail)
         self._corrupt: set[Ref] = set()
-        self._recovery = Recovery(arena, groups, self._index, self._ids, self._corrupt)
-        self._uncheckpointed = 0
-        self._at_last_turn = 0
+        self._shares = Shares()
+        self._free_octets = groups.room()
+        self._is_asked_for = False
+        self._recovery = Recovery(
+            arena,
+            groups,
+            self._index,
+            self._ids,
+            self._shares,
+            self._corrupt,
+            self._tidying.dead,
+        )
+        self._reading = Reading(
+            arena, groups, self._index, self._hot, self._writer, self._corrupt
+        )
+        self._beside: tuple[Found, Callable[[], None]] | None = None
         self._is_open = False
 
     # start
@@ -139,10 +148,8 @@ class Spool:
         copies = Copies(path)
         if is_new:
             create_arena(copies, key, entropy)
-        arena, tombstones = open_arena(copies, key, entropy)
-        spool = cls(copies, arena, Groups(database), entropy, clock)
-        spool._dead = spool._recovery.claim(tombstones)
-        return spool
+        arena = open_arena(copies, key, entropy)
+        return cls(copies, arena, Groups(database), entropy, clock)
 
     def recovered(self) -> Iterator[tuple[Ref, Record]]:
         """Give what waited at the start, oldest first, without contents.  Blocks.
@@ -150,6 +157,18 @@ class Spool:
         It must be read to its end before `run`.
         """
         return self._recovery.heads()
+
+    @property
+    def is_large(self) -> bool:
+        """To read all that may be there would take longer than a start may."""
+        return self._arena.capacity > AT_ONCE_SLOTS
+
+    def recover_beside(self, found: Found, breathe: Callable[[], None]) -> None:
+        """Have `run` read, beside its work, what `recovered` would give.
+
+        `found` hears of each that waits, and `breathe` is called after some of them.
+        """
+        self._beside = found, breathe
 
     def close(self) -> None:
         """Let go of the files of a spool that does not run; nothing is written."""
@@ -165,23 +184,39 @@ class Spool:
         end and recover at its next start.  LocalProtocolError when `recovered` was not
         read: what nobody knows of would never be sent.
         """
-        if self._recovery.is_unfinished:
+        if not self._recovery.is_complete and self._beside is None:
             raise LocalProtocolError("read recovered() before run()")
         self._writer.start()
         self._is_open = True
         task_status.started()
         try:
-            while self._failure is None:
-                if self._intake.need:
-                    await trio.sleep(STEP_SECONDS)
-                else:
-                    with trio.move_on_after(FLUSH_SECONDS):
-                        await self._parking.park()
-                await self._turn()
+            async with trio.open_nursery() as nursery:
+                if self._beside is not None:
+                    nursery.start_soon(self._recover, *self._beside)
+                await self._work()
+                nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
                 await self._close()
+        if isinstance(self._failure, SpoolCorruptError):
+            raise self._failure
         raise IoError(f"the spool's disk failed: {self._failure}") from self._failure
+
+    async def _work(self) -> None:
+        while self._failure is None:
+            if self._intake.need:
+                await trio.sleep(STEP_SECONDS)
+            else:
+                with trio.move_on_after(FLUSH_SECONDS):
+                    await self._parking.park()
+            await self._turn()
+
+    async def _recover(self, found: Found, breathe: Callable[[], None]) -> None:
+        try:
+            await self._recovery.go_on(self._writer, found, breathe)
+        except (IoError, SpoolCorruptError) as error:
+            self._fail(error)
+        self._parking.wake()
 
     async def _close(self) -> None:
         """Commit what was accepted, forget what was delivered, end the thread."""
@@ -192,7 +227,7 @@ class Spool:
             if self._failure is None:
                 await self._flush()
                 await self._upkeep.write_clock()
-                self._checkpoint()
+                self._tidying.checkpoint()
         finally:
             await self._writer.stop()
             self.close()
@@ -218,11 +253,41 @@ class Spool:
         """Say whether this peer's message is on the disk, or was: it earns its 250."""
         return self._ids.knows(origin, origin_id)
 
+    @property
+    def is_indexed(self) -> bool:
+        """All that waited at the start, and every id, is known."""
+        return self._recovery.is_complete
+
+    def when_indexed(self, call: Callable[[], None]) -> None:
+        """Call it when `is_indexed` becomes true, which it is not yet."""
+        self._recovery.when_complete(call)
+
+    def is_of_before(self, ref: Ref) -> bool:
+        """Say whether a record that waits was there before this process was."""
+        slot, generation = slot_of(ref)
+        return (
+            ref not in self._corrupt
+            and self._arena.is_held(slot, generation)
+            and self._index.place(slot)[0] <= self._recovery.last_row
+        )
+
     def known_ids(self, origin: bytes) -> int:
         """Count the ids remembered for a peer; ids.PER_PEER_MAX is its quota."""
         return self._ids.count(origin)
 
     # in
+
+    def has_room(self, origin: bytes, contents: Sequence[int]) -> bool:
+        """Say whether an origin's share has room for records of so many octets each."""
+        self._is_asked_for = True
+        used = self._index.waiting + self._ids.buried
+        more = Holding(len(contents), sum(map(charge_of, contents)))
+        free = Holding(SLOTS_MAX - used, self._free_octets)
+        return self._shares.has_room(origin, more, free, self._ids.count(origin))
+
+    def take_refused(self) -> set[bytes]:
+        """Give the origins whose share had no room since this was asked last."""
+        return self._shares.take_refused()
 
     def accept(self, records: Sequence[Record], done: Accepted) -> None:
         """Seal these records into one group; `done` hears when it is on the disk.
@@ -240,9 +305,7 @@ class Spool:
 
     def _store(self, group: Group) -> None:
         """A group is on the disk: know where its records are."""
-        self._uncheckpointed += group.octets
-        if self._uncheckpointed > CHECKPOINT_OCTETS:
-            self._checkpoint()
+        self._tidying.wrote(group.octets)
         places: list[tuple[int, int]] = []
         for place, (ref, record) in enumerate(
             zip(group.refs, group.records, strict=True)
@@ -250,6 +313,7 @@ class Spool:
             slot = slot_of(ref)[0]
             places.append((slot, place))
             self._ids.add(slot, record.origin, record.origin_id)
+            self._shares.hold(slot, record.origin, charge_of(len(record.content)))
             self._hot.add(ref, record)
         self._index.add(group.row, places)
 
@@ -264,64 +328,34 @@ class Spool:
 
         None: that one does not open; it is counted in `corrupt` from now on.
         """
-        return await self._read(refs, bodies=True)
+        return await self._reading.read(refs, bodies=True)
 
     async def heads(self, refs: Sequence[Ref]) -> list[Record | None]:
         """Give records, those that come from the disk without their contents."""
-        return await self._read(refs, bodies=False)
-
-    async def _read(self, refs: Sequence[Ref], *, bodies: bool) -> list[Record | None]:
-        found: list[Record | None] = [self._hot.get(ref) for ref in refs]
-        missing = [at for at, record in enumerate(found) if record is None]
-        if not missing:
-            return found
-        places = [self._index.place(self._held(refs[at])) for at in missing]
-        boxes = await self._writer.call(
-            partial(self._groups.fetch, places, bodies=bodies)
-        )
-        for at, sealed in zip(missing, boxes, strict=True):
-            found[at] = self._open(refs[at], sealed, bodies=bodies)
-        return found
-
-    def _open(self, ref: Ref, sealed: Sealed | None, *, bodies: bool) -> Record | None:
-        slot = self._held(ref)
-        if sealed is not None:
-            key, salt = self._arena.key(slot), sealed.salt
-            try:
-                if bodies:
-                    return open_record_untrusted(key, salt, sealed.head, sealed.body)
-                return open_head_untrusted(key, salt, sealed.head)[0]
-            except RemoteProtocolError:
-                pass
-        self._corrupt.add(ref)
-        return None
-
-    def _held(self, ref: Ref) -> int:
-        slot, generation = slot_of(ref)
-        if not self._arena.is_held(slot, generation):
-            raise LocalProtocolError("this record was forgotten")
-        return slot
+        return await self._reading.read(refs, bodies=False)
 
     def forget(self, ref: Ref, *, done: Callable[[], None] | None = None) -> None:
         """Destroy a record's key; `done` hears when both copies have that.
 
         A record that came from a peer leaves its id behind until `forget_id`.
         """
-        slot = self._held(ref)
+        slot = self._reading.held(ref)
+        self._shares.let_go(slot)
         tombstone = self._ids.bury(slot, self._upkeep.running_seconds)
         self._arena.renew(slot, pack_tombstone(tombstone) if tombstone else EMPTY)
         self._hot.drop(ref)
         self._corrupt.discard(ref)
         row = self._index.drop(slot)
         if row is not None:
-            self._dead.append(row)
+            self._tidying.dead.append(row)
         if done is not None:
             self._forgotten.append(done)
 
     def forget_id(self, origin: bytes, origin_id: bytes) -> None:
         """The peer will not offer this id again; an unknown one is nothing."""
-        for slot in self._ids.done(origin, origin_id):
-            self._arena.renew(slot)
+        if not self.is_indexed:
+            self._recovery.done_early(origin, origin_id)
+        forget_id(self._ids, self._arena, origin, origin_id)
 
     # upkeep
 
@@ -332,37 +366,26 @@ class Spool:
         try:
             await self._flush()
             await self._upkeep.turn(self._intake.need)
+            if self._is_asked_for:
+                self._is_asked_for = False
+                self._free_octets = await self._writer.call(self._groups.room)
         except IoError as error:
             self._fail(error)
             return
         hope = self._arena.dirty or self._upkeep.is_low(self._intake.need)
+        hope = hope or not self.is_indexed
         self._intake.feed(hope=hope)
-        if self._uncheckpointed and self._uncheckpointed == self._at_last_turn:
-            self._checkpoint()
-        self._at_last_turn = self._uncheckpointed
+        self._tidying.turn()
 
     async def _flush(self) -> None:
         """Make forgetting durable, and delete rows that this leaves empty."""
-        if not (self._arena.dirty or self._forgotten or self._dead):
+        if not (self._arena.dirty or self._forgotten or self._tidying.dead):
             return
         calls, self._forgotten = self._forgotten, []
-        dead, self._dead = self._dead[:DELETE_GROUPS], self._dead[DELETE_GROUPS:]
         await self._upkeep.flush()
         for call in calls:
             call()
-        if dead:
-            try:
-                await self._writer.call(partial(self._groups.delete, dead))
-            except SpoolFullError:
-                self._dead += dead
-
-    def _checkpoint(self) -> None:
-        self._uncheckpointed = 0
-        self._writer.submit(self._groups.checkpoint, self._checkpointed)
-
-    def _checkpointed(self, _result: None, error: BaseException | None) -> None:
-        if error is not None and not isinstance(error, SpoolFullError):
-            self._fail(error)
+        await self._tidying.delete()
 
     def _fail(self, error: BaseException) -> None:
         """The disk failed: nothing is promised any more, and `run` ends."""

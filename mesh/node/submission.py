@@ -16,8 +16,8 @@ What a user's sessions hold in memory is bounded: past SMALL_MESSAGE_LEN a messa
 one of that user's LARGE_MAX places until it is answered, however slow the disk is, and
 waits, unread, until one is free; so a reply comes late, never as 4yz.
 
-One user leaves room for others: no place is shared with them, and whoever has USER_MAX
-sessions gets 421 for the next.  A session from which nothing comes ends by itself, so
+One user leaves room for others: no place is shared with them, whoever has USER_MAX
+sessions gets 421 for the next, and whoever has too much in the spool 452 (shares.py).  A session from which nothing comes ends by itself, so
 that a remailer that forgets to close does not stop itself for ever.
 """
 
@@ -40,6 +40,7 @@ from mesh.core.reply import SHUTTING_DOWN, Reply
 from mesh.errors import CannotCreateError, ConfigError, RemoteProtocolError
 from mesh.node.parking import Parking
 from mesh.node.qmgr import QueueManager
+from mesh.node.shares import user_mark
 from mesh.node.wire import Outlet, SocketWire, receive
 
 READ_MAX: Final = 262_144
@@ -185,7 +186,7 @@ class Submission:
     async def _serve(self, accepted: socket.socket) -> None:
         uid = _uid_of(accepted)
         user = self._users.setdefault(uid, _User())
-        session = _Session(self, SocketWire(accepted), user.large)
+        session = _Session(self, SocketWire(accepted), user.large, user_mark(uid))
         user.sessions += 1
         self._sessions.add(session)
         try:
@@ -244,9 +245,14 @@ class _Session:
     """One remailer's conversation."""
 
     def __init__(
-        self, submission: Submission, wire: SocketWire, large: trio.Semaphore
+        self,
+        submission: Submission,
+        wire: SocketWire,
+        large: trio.Semaphore,
+        origin: bytes,
     ) -> None:
         self._submission = submission
+        self._origin = origin
         self._wire = wire
         self._large = large
         self._answered = Parking()
@@ -334,6 +340,7 @@ class _Session:
                     recipients=event.recipients,
                     content=event.content,
                     answer=self._answer,
+                    origin=self._origin,
                 )
             else:
                 going_on = False

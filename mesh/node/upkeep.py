@@ -2,7 +2,8 @@
 """What the arena needs done by the clock, none of it because there is mail.
 
     each turn (1 s)   dirty pages to both copies; then their slots are free
-    free slots low    twice as many: room set aside, sealed, written, then counted
+    free slots low    twice as many: room set aside, sealed, written, then counted; a
+                      step more while it is not known which are free (recovery.py)
     each 10 minutes   running time is written down
     each hour         a new arena key; every slot sealed anew; the old key destroyed
 
@@ -36,6 +37,8 @@ STEP_SLOTS: Final = 256
 """Slots sealed at a stretch: 3 ms."""
 TURN_SLOTS: Final = 16_384
 """Slots sealed between two flushes: 2 MiB a copy."""
+UNSETTLED_SLOTS: Final = 4096
+"""Slots that an arena grows by while it is not known which are free: 0.1 s."""
 STEP_SECONDS: Final = 0.004
 """Pause between two stretches."""
 FREE_MIN: Final = 1024
@@ -67,7 +70,9 @@ class Upkeep:
     def is_low(self, need: int = 0) -> bool:
         """Say whether the arena should grow, and can, for so many slots at once."""
         arena = self._arena
-        low = max(FREE_MIN, arena.capacity // FREE_SHARE, need)
+        low = max(FREE_MIN, need)
+        if arena.is_settled:
+            low = max(low, arena.capacity // FREE_SHARE)
         return arena.free < low and arena.capacity < SLOTS_MAX and not self._no_room
 
     async def flush(self, also: Callable[[], None] | None = None) -> None:
@@ -90,7 +95,9 @@ class Upkeep:
         if self.is_low(need):
             await self._grow()
         now = self._clock()
-        if self._arena.keys.previous is not None:
+        if not self._arena.is_settled:
+            pass  # what nobody has looked at is not sealed anew
+        elif self._arena.keys.previous is not None:
             await self._rewrap()
         elif now >= self._rewrap_due:
             self._rewrap_due = now + REWRAP_SECONDS
@@ -111,7 +118,10 @@ class Upkeep:
     async def _grow(self) -> None:
         """Go on doubling the arena, or note that the disk has no room for it."""
         arena = self._arena
-        goal = min(2 * arena.capacity, SLOTS_MAX)
+        more = arena.capacity
+        if not arena.is_settled:
+            more = min(more, UNSETTLED_SLOTS)
+        goal = min(arena.capacity + more, SLOTS_MAX)
         try:
             await self._writer.call(partial(self._reserve, goal * SLOT_LEN))
         except SpoolFullError:

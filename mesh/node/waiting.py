@@ -4,7 +4,10 @@
     queues     place -> the records that may go there now, oldest first
     deferred   a heap by the time of the next try
     attempts   how often a record was tried; none yet: no entry
-    doubtful   records that may have been delivered without our knowing
+    doubtful   records that may have been delivered without our knowing, beside all
+               that were there before this process was
+    newer      of a place, while the spool is still being read: what was accepted since
+               the start waits here as long as older records are in the queue
 
 A record is in one list or with one worker, never in two.  A queue for a place outside
 is dropped when it is empty and nobody has in hand what may go back into it: a list that
@@ -29,10 +32,11 @@ NEVER: Final = float("inf")
 class Queue:
     """What may go to one destination now."""
 
-    __slots__ = ("hands", "ready", "wake")
+    __slots__ = ("hands", "newer", "ready", "wake")
 
     def __init__(self) -> None:
         self.ready: deque[Ref] = deque()
+        self.newer: deque[Ref] = deque()
         self.wake: Callable[[], None] = lambda: None
         """Called when something was added; set by the queue's one worker."""
         self.hands = 0
@@ -42,7 +46,14 @@ class Queue:
 class Waiting:
     """The lists, and what is known of the records in them."""
 
-    def __init__(self, entropy: Entropy) -> None:
+    def __init__(
+        self, entropy: Entropy, is_of_before: Callable[[Ref], bool] = lambda _: False
+    ) -> None:
+        """`is_of_before` says whether a record was there before this process was."""
+        self._is_of_before = is_of_before
+        self.reading = False
+        """Older records than those in the queues may come."""
+        self._behind: set[Queue] = set()
         self.queues: dict[str, Queue] = {}
         self.deferred: list[tuple[float, Ref]] = []
         self.attempts: dict[Ref, int] = {}
@@ -59,14 +70,37 @@ class Waiting:
     def enqueue(self, ref: Ref, destination: str) -> None:
         """Put a record behind all others that go there."""
         queue = self.queue(destination)
+        if self.reading and queue.ready and not self._is_of_before(ref):
+            queue.newer.append(ref)
+            self._behind.add(queue)
+            return
         queue.ready.append(ref)
         queue.wake()
+
+    def let_up(self) -> None:
+        """While the spool is read: nothing newer waits where nothing older does."""
+        for queue in [queue for queue in self._behind if not queue.ready]:
+            self._behind.discard(queue)
+            _move_up(queue)
+
+    def all_read(self) -> None:
+        """The spool was read: put the newer ones behind the older ones, everywhere."""
+        self.reading = False
+        self._behind.clear()
+        for queue in self.queues.values():
+            ready = queue.ready
+            # What went ahead while nothing older was known is the first of it.
+            ahead: deque[Ref] = deque()
+            while ready and not self._is_of_before(ready[0]):
+                ahead.append(ready.popleft())
+            ready.extend(ahead)
+            _move_up(queue)
 
     def exits(self) -> list[str]:
         """Name the places outside for which something waits; drop the empty ones."""
         outside = {n: q for n, q in self.queues.items() if n.startswith(EXIT)}
         for name, queue in outside.items():
-            if not (queue.ready or queue.hands):
+            if not (queue.ready or queue.newer or queue.hands):
                 del self.queues[name]
         return [name for name, queue in outside.items() if queue.ready]
 
@@ -98,10 +132,21 @@ class Waiting:
         """Note that what was tried, and what may lie there, is now this record."""
         if ref in self.attempts:
             self.attempts[part] = self.attempts[ref]
-        if ref in self.doubtful:
+        if self.is_doubtful(ref):
             self.doubtful.add(part)
+
+    def is_doubtful(self, ref: Ref) -> bool:
+        """Say whether this record may have been delivered without our knowing."""
+        return ref in self.doubtful or self._is_of_before(ref)
 
     def forget(self, ref: Ref) -> None:
         """Know nothing more of a record that is in no list."""
         self.attempts.pop(ref, None)
         self.doubtful.discard(ref)
+
+
+def _move_up(queue: Queue) -> None:
+    if queue.newer:
+        queue.ready.extend(queue.newer)
+        queue.newer.clear()
+        queue.wake()

@@ -11,6 +11,7 @@ from mesh.core.crypto import Key, xopen_untrusted
 from mesh.core.keybox import seal_key
 from mesh.core.slot import (
     EMPTY,
+    ID_DONE,
     KEYS_LEN,
     SLOT_LEN,
     ArenaKeys,
@@ -77,11 +78,13 @@ def test_a_tombstone_comes_back(origin: bytes, ident: bytes, expiry: int) -> Non
 
 def test_an_empty_filling_is_no_tombstone() -> None:
     assert parse_filling_untrusted(EMPTY) is None
+    assert ID_DONE == b"\2" + bytes(47)
+    assert parse_filling_untrusted(ID_DONE) is None
 
 
 @pytest.mark.parametrize(
     "filling",
-    [b"", pack_tombstone(MARK)[:-1], b"\2" + bytes(47), bytes(47) + b"\1"],
+    [b"", pack_tombstone(MARK)[:-1], b"\3" + bytes(47), bytes(47) + b"\1"],
 )
 def test_a_filling_that_we_never_write_is_refused(filling: bytes) -> None:
     with pytest.raises(EncodingError):

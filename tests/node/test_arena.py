@@ -3,18 +3,28 @@
 
 import pytest
 
-from mesh.core.slot import ArenaKeys, open_keys_untrusted
+from mesh.core.slot import (
+    EMPTY,
+    SLOT_LEN,
+    ArenaKeys,
+    Tombstone,
+    open_keys_untrusted,
+    pack_tombstone,
+)
 from mesh.errors import CryptoError, LocalProtocolError
 from mesh.node.arena import PAGE_LEN, PAGE_SLOTS, Arena, State, open_either
 from tests.harness import FixedEntropy
 
 SLOTS = 40 * PAGE_SLOTS
+MARK = Tombstone(b"o" * 16, b"i" * 16, 77)
 
 
 @pytest.fixture
 def arena() -> Arena:
     entropy = FixedEntropy("arena")
-    made = Arena(entropy.key(), ArenaKeys(0, 0, 0, entropy.key(), None), b"", entropy)
+    made = Arena(
+        entropy.key(), ArenaKeys(0, 0, 0, entropy.key(), None), bytearray(), entropy
+    )
     made.grow(SLOTS)
     made.end_flush(made.begin_flush())
     made.adopt(made.grown_keys(0))
@@ -91,22 +101,44 @@ def test_near_pages_are_written_in_one_piece(arena: Arena) -> None:
 
 
 def test_claims(arena: Arena) -> None:
+    for number, times in ((4, 2), (6, 1), (8, 1)):
+        for _ in range(times):
+            arena.renew(number, pack_tombstone(MARK) if number == 6 else EMPTY)
+    arena.image[7 * SLOT_LEN] ^= 1
+    key = arena.key(1)
     entropy = FixedEntropy("claims")
-    again = Arena(entropy.key(), arena.keys, bytes(arena.image), entropy)
-    again.generations[:] = arena.generations
-    again.generations[4] = 3
-    again.states[6] = State.TOMBSTONE
-    again.states[7] = State.DAMAGED
-    assert again.claim(1, 1) == State.HELD
-    assert again.claim(1, 1) == State.DAMAGED  # a second row for it
-    assert again.claim(4, 2) == State.SPENT
-    assert again.claim(4, 3) == State.HELD
-    assert again.claim(5, 2) == State.DAMAGED  # younger than its slot
-    assert again.claim(6, 1) == State.DAMAGED
-    assert again.claim(7, 1) == State.DAMAGED
-    assert again.claim(SLOTS, 1) == State.DAMAGED
-    again.claimed()
-    assert again.free == SLOTS - 4
+    again = Arena(entropy.key(), arena.keys, arena.image, entropy)
+    assert again.claim(1, 1) == (State.HELD, key, False)
+    assert again.claim(1, 1) == (State.DAMAGED, None, False)  # a second row for it
+    assert again.claim(4, 2) == (State.SPENT, None, False)
+    assert again.claim(4, 3) == (State.HELD, arena.key(4), False)  # looked at before
+    assert again.claim(5, 2) == (State.DAMAGED, None, False)  # younger than its slot
+    assert again.claim(6, 1) == (State.SPENT, None, False)
+    assert again.claim(6, 2) == (State.DAMAGED, None, False)
+    assert again.claim(7, 1) == (State.DAMAGED, None, False)
+    assert again.claim(8, 1) == (State.SPENT, None, False)
+    assert again.claim(SLOTS, 1) == (State.DAMAGED, None, False)
+    assert again.tombstones == [(6, MARK)]
+    # Nothing of it may be given out before each row has claimed what is its own.
+    assert again.free == 0
+    again.settle(SLOTS - 1)
+    assert (again.is_settled, again.free) == (False, SLOTS - 5)
+    again.settle(SLOTS)
+    assert (again.is_settled, again.free) == (True, SLOTS - 4)
+
+
+def test_what_was_given_out_is_claimed_by_no_row(arena: Arena) -> None:
+    entropy = FixedEntropy("claims")
+    again = Arena(entropy.key(), arena.keys, arena.image, entropy)
+    number, generation = 9, 1
+    assert again.claim(number, generation)[0] == State.HELD
+    again.renew(number)
+    again.end_flush(again.begin_flush())
+    assert again.free == 1
+    # Only damage to a row could name a life of the slot that begins now.
+    assert again.claim(number, generation + 1) == (State.DAMAGED, None, False)
+    assert again.take()[:2] == (number, generation + 1)
+    assert again.claim(number, generation + 1) == (State.DAMAGED, None, False)
 
 
 def test_a_rewrap_keeps_every_key_and_changes_every_box(arena: Arena) -> None:

@@ -12,10 +12,10 @@ from mesh.node.copies import KEY_BLOCK, Copies, open_private, write_at
 def test_both_copies_hold_what_was_written(tmp_path: Path) -> None:
     copies = Copies(tmp_path)
     copies.write([(0, b"ab"), (6, b"cd")])
-    assert copies.read(10) == (b"ab\0\0\0\0cd\0\0", b"ab\0\0\0\0cd\0\0")
+    assert next(copies.chunks(10)) == (0, b"ab\0\0\0\0cd\0\0", b"ab\0\0\0\0cd\0\0")
     copies.mend([(0, b"A")], [(1, b"B")])
-    assert copies.read(2) == (b"Ab", b"aB")
-    assert copies.read(0) == (b"", b"")
+    assert next(copies.chunks(2)) == (0, b"Ab", b"aB")
+    assert list(copies.chunks(0)) == []
     copies.close()
 
 

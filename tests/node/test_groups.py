@@ -44,7 +44,7 @@ def test_a_row_comes_back(groups: Groups) -> None:
     groups.insert(1, SALT, SLOTS, HEADS, BODIES)
     assert groups.next_id() == 2
     (row,) = groups.scan()
-    assert (row.id, row.salt, row.heads, row.sound) == (1, SALT, b"", True)
+    assert (row.id, row.salt, row.heads, row.sound) == (1, SALT, HEADS, True)
     assert row.entries == ((7, 1, 4096), (9, 3, 8192))
     whole = groups.row(1)
     assert whole is not None

@@ -34,11 +34,11 @@ def test_done_gives_the_tombstones_only() -> None:
     ids.add(2, A, ONE)
     assert ids.count(A) == 1
     assert ids.bury(1, 100) == Tombstone(A, ONE, 100 + EXPIRY_SECONDS)
-    assert ids.done(A, ONE) == [1]
+    assert ids.done(A, ONE) == ([1], [2])
     assert not ids.knows(A, ONE)
     # The other record is forgotten later, and leaves nothing.
     assert ids.bury(2, 100) is None
-    assert ids.done(A, ONE) == []
+    assert ids.done(A, ONE) == ([], [])
     assert ids.count(A) == 0
 
 

@@ -92,7 +92,7 @@ def test_the_id_of_a_peer_lives_on_as_long_as_it_may_offer_it() -> None:
     for part in parting().parts(WHOLE):
         assert (part.origin, part.origin_id) == (WHOLE.origin, WHOLE.origin_id)
     for part in parting(known=False).parts(WHOLE):
-        assert (part.origin, part.origin_id) == (NO_ID, NO_ID)
+        assert (part.origin, part.origin_id) == (WHOLE.origin, NO_ID)
 
 
 def test_a_name_that_leaves_no_room_for_all(monkeypatch: pytest.MonkeyPatch) -> None:

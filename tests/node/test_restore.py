@@ -28,12 +28,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def opened(folder: Path) -> tuple[Arena, list[tuple[int, Tombstone]]]:
+def opened(folder: Path) -> Arena:
+    """The arena, all of it read, and nothing claimed."""
     copies = Copies(folder)
     try:
-        return open_arena(copies, SPOOL_KEY, ENTROPY)
+        arena = open_arena(copies, SPOOL_KEY, ENTROPY)
     finally:
         copies.close()
+    arena.settle(arena.capacity)
+    return arena
 
 
 def overwrite(file: Path, offset: int, octets: bytes) -> None:
@@ -47,8 +50,8 @@ def equal(folder: Path) -> bool:
 
 
 def test_a_new_arena_has_random_slots_of_the_first_generation(folder: Path) -> None:
-    arena, tombstones = opened(folder)
-    assert (arena.capacity, tombstones) == (64, [])
+    arena = opened(folder)
+    assert (arena.capacity, arena.tombstones) == (64, [])
     assert set(arena.generations) == {1}
     assert arena.count(State.FREE) == 64
     keys = {arena.key(number).unsafe_bytes() for number in range(64)}
@@ -62,7 +65,7 @@ def test_a_torn_copy_is_taken_from_the_other_and_mended(
 ) -> None:
     before = (folder / "arena.a").read_bytes()
     overwrite(folder / file, 512, b"?" * 512)
-    arena, _ = opened(folder)
+    arena = opened(folder)
     assert arena.count(State.DAMAGED) == 0
     assert bytes(arena.image) == before
     assert (folder / "arena.a").read_bytes() == before
@@ -72,7 +75,7 @@ def test_a_torn_copy_is_taken_from_the_other_and_mended(
 @pytest.mark.parametrize("file", ["arena.a", "arena.b"])
 def test_a_short_copy_is_mended(folder: Path, file: str) -> None:
     os.truncate(folder / file, 1000)
-    arena, _ = opened(folder)
+    arena = opened(folder)
     assert arena.count(State.DAMAGED) == 0
     assert equal(folder)
 
@@ -81,36 +84,35 @@ def test_damage_in_both_copies_is_damage_for_ever(folder: Path) -> None:
     for file in ("arena.a", "arena.b"):
         overwrite(folder / file, 3 * SLOT_LEN + 60, b"?")
     for _ in range(2):
-        arena, _ = opened(folder)
+        arena = opened(folder)
         assert arena.states[3] == State.DAMAGED
-        assert arena.claim(3, 1) == State.DAMAGED
-        arena.claimed()
+        assert arena.claim(3, 1) == (State.DAMAGED, None, False)
         assert arena.free == 63
 
 
 @pytest.mark.parametrize("file", ["arena.a", "arena.b"])
 @pytest.mark.parametrize("filling", [EMPTY, pack_tombstone(MARK)])
 def test_the_greater_generation_counts(folder: Path, file: str, filling: bytes) -> None:
-    arena, _ = opened(folder)
+    arena = opened(folder)
     arena.renew(5, filling)
     slot = bytes(arena.image[5 * SLOT_LEN : 6 * SLOT_LEN])
     overwrite(folder / file, 5 * SLOT_LEN, slot)
-    again, tombstones = opened(folder)
+    again = opened(folder)
     assert again.generations[5] == 2
-    assert tombstones == ([] if filling == EMPTY else [(5, MARK)])
+    assert again.tombstones == ([] if filling == EMPTY else [(5, MARK)])
     assert again.key(5) == arena.key(5)
     assert equal(folder)
 
 
 def test_a_slot_with_a_filling_that_we_never_write_is_damage(folder: Path) -> None:
-    arena, _ = opened(folder)
+    arena = opened(folder)
     arena.renew(5, b"\7" * 48)
     copies = Copies(folder)
     copies.write(arena.begin_flush().pieces)
     copies.close()
-    again, tombstones = opened(folder)
+    again = opened(folder)
     assert again.states[5] == State.DAMAGED
-    assert tombstones == []
+    assert again.tombstones == []
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -136,12 +138,12 @@ def test_one_place_of_the_key_is_enough_and_mends_the_other(
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_the_greater_sequence_of_the_key_counts(folder: Path, place: int) -> None:
-    arena, _ = opened(folder)
+    arena = opened(folder)
     copies = Copies(folder)
     copies.write_keys(arena.box(arena.timed_keys(4711)), (place,))
     copies.close()
     for _ in range(2):
-        assert opened(folder)[0].keys.running == 4711
+        assert opened(folder).keys.running == 4711
 
 
 def test_without_its_key_the_arena_is_lost(folder: Path) -> None:

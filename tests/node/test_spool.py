@@ -373,7 +373,7 @@ async def test_the_wal_is_folded_in_when_nothing_comes(
 async def test_the_wal_is_folded_in_when_it_is_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mesh.node.spool.CHECKPOINT_OCTETS", 100_000)
+    monkeypatch.setattr("mesh.node.tidying.CHECKPOINT_OCTETS", 100_000)
     path = tmp_path / "spool"
     async with running(path) as spool:
         await stored(spool, message(1, content=bytes(300_000)))

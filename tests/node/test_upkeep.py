@@ -141,7 +141,7 @@ async def test_a_checkpoint_that_fails_ends_the_process(
         async with running(path) as spool:
             await stored(spool, message(1))
             monkeypatch.setattr(Groups, "checkpoint", fail)
-            spool._checkpoint()
+            spool._tidying.checkpoint()
             await flushed(spool)
             await flushed(spool)
 

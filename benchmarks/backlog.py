@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: MIT
+"""What a start and a message cost when 0 to 1,000,000 messages are queued.
+
+    python -m benchmarks.backlog [--sizes 0,1000,...] [--messages N] [--pairs N]
+                                 [--octets N] [--json FILE] [--html FILE] [--dir DIR]
+
+For each size a node's spool is filled by the spool's own code, as fast as it goes: in
+groups of 64, from 16 peers and with their ids, for a peer that is not there.  Then the
+node is started as an operator starts it, and measured from outside:
+
+    ready       process start -> it says that it is ready
+    accepted    process start -> the first 250 on the local socket
+    delivered   process start -> that message is with the remailer's LMTP server
+    indexed     process start -> status does not say any more that the spool is read
+    MB          greatest memory of the main process until all is read (VmHWM)
+    rate        messages a second from the local socket to the LMTP server, each durable;
+                a node with an empty spool takes turns with it, and `of empty` is the
+                median of the pairs' quotients, with the least and the greatest
+
+The files are in the disk's cache when the node starts.  5 GB of disk for a million.
+"""
+
+import argparse
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import trio
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from benchmarks.page import chart, page
+from benchmarks.relay import (
+    MESH,
+    free_port,
+    mesh,
+    peak_mb,
+    running,
+    sink_for,
+    tool,
+    wait_listening,
+    wait_taken,
+)
+from mesh.core.control import Ask, Request, encode_request
+from mesh.core.crypto import SystemEntropy
+from mesh.core.record import Record
+from mesh.node.control import READING
+from mesh.node.keys import load_spool_key
+from mesh.node.spool import Ref, Spool
+
+SIZES = "0,1000,10000,100000,1000000"
+PEERS = 16
+GROUP = 64
+GROUPS_AHEAD = 4
+START_SECONDS = 120.0
+INDEX_SECONDS = 600.0
+STEP_SECONDS = 0.02
+
+
+# a spool with so many messages
+
+
+async def fill(state: Path, count: int, octets: int) -> None:
+    """Accept so many messages, and end in order."""
+    entropy = SystemEntropy()
+    peers = [entropy.octets(16) for _ in range(PEERS)]
+    content = entropy.octets(octets)
+    spool = Spool.open(state / "spool", load_spool_key(state), entropy)
+    list(spool.recovered())
+    places = trio.Semaphore(GROUPS_AHEAD)
+
+    def done(refs: Sequence[Ref] | None) -> None:
+        if refs is None:
+            sys.exit("the disk is full")
+        places.release()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(spool.run)
+        for first in range(0, count, GROUP):
+            await places.acquire()
+            spool.accept(
+                [
+                    Record(
+                        entropy.octets(16), peers[n % PEERS], entropy.octets(16),
+                        "bravo", "a@alpha.test", ("mix@bravo.test",), 0, content,
+                    )
+                    for n in range(first, min(count, first + GROUP))
+                ],
+                done,
+            )  # fmt: skip
+        for _ in range(GROUPS_AHEAD):
+            await places.acquire()
+        nursery.cancel_scope.cancel()
+
+
+# a node
+
+
+class Home:
+    """A node that serves one remailer, and the LMTP server of that."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.path = folder / name / "alpha"
+        self.sink = folder / name / "sink.sock"
+        self.local = self.path / "local.sock"
+        for node, deliver in (("alpha", f"lmtp:{self.sink}"), ("bravo", "maildir:M")):
+            mesh(
+                "init", str(folder / name / node), "--name", node,
+                "--address", f"127.0.0.1:{free_port()}",
+                "--remailer", f"mix@{node}.test={deliver}",
+            )  # fmt: skip
+        file = folder / name / "bravo.mesh"
+        file.write_text(
+            mesh("export", "-c", str(folder / name / "bravo" / "node.toml"))
+        )
+        mesh(
+            "peers", "add", "-c", str(self.path / "node.toml"),
+            "--serves", "mix@bravo.test", str(file),
+        )  # fmt: skip
+
+    @property
+    def command(self) -> list[str]:
+        """What starts it."""
+        return [MESH, "run", "-c", str(self.path / "node.toml")]
+
+    def is_reading(self) -> bool:
+        """Ask the running node whether it still reads its spool."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(self.path / "state" / "control.sock"))
+            sock.sendall(encode_request(Request(Ask.STATUS)))
+            answer = b""
+            while data := sock.recv(65536):
+                answer += data
+        return READING.encode() in answer
+
+    def submit(self, count: int, sessions: int, octets: int) -> float:
+        """Hand messages over and wait until the server has them; the seconds."""
+        with running(*sink_for(self.sink, count)) as sink:
+            wait_listening(self.sink)
+            start = time.monotonic()
+            subprocess.run(
+                [
+                    tool("smtp-source"), "-d", "-s", str(sessions), "-m", str(count),
+                    "-l", str(octets), "-f", "from@alpha.test", "-t", "mix@alpha.test",
+                    f"unix:{self.local}",
+                ],
+                check=True,
+            )  # fmt: skip
+            wait_taken(sink, "the run")
+            return time.monotonic() - start
+
+
+def until_ready(node: subprocess.Popen[bytes]) -> None:
+    """Wait for its word."""
+    if node.stderr is None or b"ready" not in node.stderr.readline():
+        sys.exit("the node did not start")
+
+
+def started(
+    home: Home, pid_of: subprocess.Popen[bytes], began: float
+) -> dict[str, Any]:
+    """Measure a start to the end of its reading."""
+    until_ready(pid_of)
+    found: dict[str, Any] = {"ready": time.monotonic() - began}
+    with running(*sink_for(home.sink, 1)) as sink:
+        wait_listening(home.sink)
+        found["accepted"] = first_accept(home.local) - began
+        wait_taken(sink, "the first message")
+        found["delivered"] = time.monotonic() - began
+    while home.is_reading():
+        if time.monotonic() > began + INDEX_SECONDS:
+            sys.exit("the node does not end reading its spool")
+        time.sleep(STEP_SECONDS * 5)
+    found["indexed"] = time.monotonic() - began
+    found["mb"] = peak_mb(pid_of.pid)
+    return found
+
+
+def first_accept(path: Path) -> float:
+    """Hand one message over; when its 250 came."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(START_SECONDS)
+        sock.connect(str(path))
+        lines = sock.makefile("rb")
+        lines.readline()
+        for said in (b"HELO x", b"MAIL FROM:<>", b"RCPT TO:<mix@alpha.test>", b"DATA"):
+            sock.sendall(said + b"\r\n")
+            lines.readline()
+        sock.sendall(b"x\r\n.\r\n")
+        if not lines.readline().startswith(b"250"):
+            sys.exit("the first message was refused")
+        return time.monotonic()
+
+
+def measure(args: argparse.Namespace, count: int, folder: Path) -> dict[str, Any]:
+    """Fill, start, and measure one size beside an empty spool."""
+    full, empty = Home(folder, f"full-{count}"), Home(folder, f"empty-{count}")
+    mine = [sys.executable, "-m", "benchmarks.backlog", "--octets", str(args.octets)]
+    subprocess.run(
+        [*mine, "--fill", str(full.path / "state"), "--count", str(count)], check=True
+    )
+    with ExitStack() as stack:
+        until_ready(stack.enter_context(running(*empty.command)))
+        began = time.monotonic()
+        node = stack.enter_context(running(*full.command))
+        found = {"queued": count, **started(full, node, began)}
+        rates: dict[str, list[float]] = {"full": [], "empty": []}
+        for home in (full, empty):
+            home.submit(args.sessions, args.sessions, args.length)  # to warm up
+        for number in range(args.pairs):
+            turn = [("full", full), ("empty", empty)]
+            for name, home in turn if number % 2 else turn[::-1]:
+                seconds = home.submit(args.messages, args.sessions, args.length)
+                rates[name].append(args.messages / seconds)
+        shares = [
+            one / other
+            for one, other in zip(rates["full"], rates["empty"], strict=True)
+        ]
+        found["peak_mb"] = peak_mb(node.pid)
+    return {**found, "rates": rates, "of_empty": shares}
+
+
+# what is shown
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """Give the median, the least and the greatest."""
+    middle = statistics.median(values)
+    low, high = min(values), max(values)
+    return f"{middle:{form}} ({low:{form}}..{high:{form}})"
+
+
+def table(found: Sequence[dict[str, Any]]) -> Table:
+    """Everything, a line a size."""
+    names = ("queued", "ready", "accepted", "delivered", "indexed", "MB", "MB after")
+    shown = Table(*names, "rate", "of empty")
+    for one in found:
+        shown.add_row(
+            f"{one['queued']:,}",
+            *(f"{one[n]:.2f} s" for n in ("ready", "accepted", "delivered", "indexed")),
+            f"{one['mb']:.0f}", f"{one['peak_mb']:.0f}",
+            spread(one["rates"]["full"], ",.0f"), spread(one["of_empty"], ".0%"),
+        )  # fmt: skip
+    return shown
+
+
+def drawn(found: Sequence[dict[str, Any]]) -> str:
+    """The same as curves."""
+
+    def line(name: str) -> list[tuple[float, float]]:
+        return [(max(1, one["queued"]), one[name]) for one in found]
+
+    def middle(name: str) -> list[tuple[float, float]]:
+        return [
+            (max(1, one["queued"]), statistics.median(one["rates"][name]))
+            for one in found
+        ]
+
+    seconds = {name: line(name) for name in ("ready", "accepted", "delivered")}
+    return page(
+        "A backlog",
+        chart("seconds from the start", "messages queued", seconds),
+        chart("seconds until all is read", "messages queued", {"all": line("indexed")}),
+        chart("memory, MB", "messages queued", {"main process": line("peak_mb")}),
+        chart(
+            "accepted and delivered, messages a second", "messages queued",
+            {"with the backlog": middle("full"), "an empty spool": middle("empty")},
+        ),
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--sizes", default=SIZES)
+    parser.add_argument("--messages", type=int, default=10_000)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--sessions", type=int, default=20)
+    parser.add_argument("--length", type=int, default=10_000, help="of each message")
+    parser.add_argument("--octets", type=int, default=1000, help="of each one queued")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--html", type=Path)
+    parser.add_argument("--dir", help="where to make the nodes (default: TMPDIR)")
+    parser.add_argument("--fill", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.fill is not None:
+        trio.run(fill, args.fill, args.count, args.octets)
+        return
+    found = []
+    with Progress(console=Console(stderr=True)) as progress:
+        sizes = [int(size) for size in args.sizes.split(",")]
+        for size in progress.track(sizes, description="backlog"):
+            with tempfile.TemporaryDirectory(prefix="mesh-", dir=args.dir) as folder:
+                found.append(measure(args, size, Path(folder)))
+    Console(width=150).print(table(found))
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1))
+    if args.html:
+        args.html.write_text(drawn(found))
+
+
+if __name__ == "__main__":
+    main()

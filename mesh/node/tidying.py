@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""What the database needs done, none of it in anybody's way.
+
+    rows      whose records are all gone are deleted, DELETE_GROUPS in a statement, up to
+              DELETE_MAX a turn, with commits of new groups between two statements
+    the WAL   is folded in after CHECKPOINT_OCTETS, and when a turn has seen no commit
+
+A statement that finds no room is tried again at the next turn.  Trio thread only; the
+writer does the work.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from mesh.errors import SpoolFullError
+from mesh.node.groups import Groups
+from mesh.node.writer import Writer
+
+DELETE_GROUPS: Final = 64
+"""Rows deleted in one statement."""
+DELETE_MAX: Final = 4096
+"""Rows deleted in a turn: 1,000 messages that come one by one leave 1,000 a second."""
+CHECKPOINT_OCTETS: Final = 65_536_000
+"""Octets committed between two checkpoints: 4,000 pages of the WAL."""
+
+
+class Tidying:
+    """Deletes and folds in; `failed` hears of an error that ends the process."""
+
+    def __init__(
+        self, groups: Groups, writer: Writer, failed: Callable[[BaseException], None]
+    ) -> None:
+        self._groups = groups
+        self._writer = writer
+        self._failed = failed
+        self.dead: deque[int] = deque()
+        """Rows that hold nothing any more."""
+        self._uncheckpointed = 0
+        self._at_last_turn = 0
+
+    def wrote(self, octets: int) -> None:
+        """So much was committed."""
+        self._uncheckpointed += octets
+        if self._uncheckpointed > CHECKPOINT_OCTETS:
+            self.checkpoint()
+
+    def turn(self) -> None:
+        """Fold the WAL in when nothing has come since the last turn."""
+        if self._uncheckpointed and self._uncheckpointed == self._at_last_turn:
+            self.checkpoint()
+        self._at_last_turn = self._uncheckpointed
+
+    def checkpoint(self) -> None:
+        """Fold the WAL in."""
+        self._uncheckpointed = 0
+        self._writer.submit(self._groups.checkpoint, self._checkpointed)
+
+    def _checkpointed(self, _result: None, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, SpoolFullError):
+            self._failed(error)
+
+    async def delete(self) -> None:
+        """Delete rows that are empty, as many as a turn may."""
+        left = DELETE_MAX
+        while self.dead and left > 0:
+            some = [
+                self.dead.popleft() for _ in range(min(DELETE_GROUPS, len(self.dead)))
+            ]
+            left -= len(some)
+            try:
+                await self._writer.call(partial(self._groups.delete, some))
+            except SpoolFullError:
+                self.dead.extendleft(reversed(some))
+                return
