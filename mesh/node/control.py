@@ -136,19 +136,21 @@ class Control:
     async def _tick_forever(self) -> None:
         due = trio.current_time()
         while True:
-            self._queue, self._coarse = self._count(), self._ticked()
+            self._queue = self._count()
+            self._coarse = [*self._ticked(), *self._qmgr.guard.notices()]
             due += TICK_SECONDS
             await trio.sleep_until(due)
 
     async def serve(self, wire: SocketWire) -> None:
         """Serve one connection to its end."""
-        try:
-            async with self._places:
-                line = await _read_line(wire)
-                if line:
-                    await self._answer(wire, line)
-        finally:
-            wire.close()
+        with self._qmgr.guard():
+            try:
+                async with self._places:
+                    line = await _read_line(wire)
+                    if line:
+                        await self._answer(wire, line)
+            finally:
+                wire.close()
 
     async def _answer(self, wire: SocketWire, line: bytes) -> None:
         async with trio.open_nursery() as nursery:

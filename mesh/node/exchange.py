@@ -57,6 +57,8 @@ class Exchange:
         self._pacer = pacer
         self._refuses = refuses
         self._gossip = gossip
+        if gossip:
+            gossip.guard = qmgr.guard
         self.name = name
         self.identity = identity
         self.qmgr = qmgr
