@@ -18,6 +18,7 @@ end in order repeats nothing.  A Maildir on a disk that hangs does not keep the 
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -68,6 +69,7 @@ class MaildirDelivery:
         self._maildir = maildir
         self._qmgr = qmgr
         self._records = Records(qmgr, qmgr.queue(destination))
+        self._release = partial(qmgr.release, destination)
         self._name_of = name_of
         self._parking = Parking()
         qmgr.queue(destination).wake = self._parking.wake
@@ -91,23 +93,32 @@ class MaildirDelivery:
 
     async def _deliver(self, group: Sequence[tuple[Ref, Record]]) -> None:
         written = 0
-        with self._qmgr.guard():
-            letters = [
-                Letter(
-                    self._name_of(record.id),
-                    to_lf(record.content),
-                    self._qmgr.may_lie_there(ref),
-                )
-                for ref, record in group
-            ]
-            written = await trio.to_thread.run_sync(
-                deliver, self._maildir, letters, abandon_on_cancel=True
-            )
+        try:
+            with self._qmgr.guard():
+                written = await self._write(group)
+        except trio.Cancelled:  # the thread may be writing still
+            for ref, _ in group:
+                self._qmgr.doubt(ref)
+            self._release([ref for ref, _ in group])
+            raise
         for ref, _ in group[:written]:
             self._qmgr.delivered(ref)
         for ref, record in group[written:]:
             self._qmgr.doubt(ref)
             self._qmgr.settle(ref, record, [NOT_WRITTEN] * len(record.recipients))
+
+    async def _write(self, group: Sequence[tuple[Ref, Record]]) -> int:
+        letters = [
+            Letter(
+                self._name_of(record.id),
+                to_lf(record.content),
+                self._qmgr.may_lie_there(ref),
+            )
+            for ref, record in group
+        ]
+        return await trio.to_thread.run_sync(
+            deliver, self._maildir, letters, abandon_on_cancel=True
+        )
 
 
 class LmtpDelivery:

@@ -68,6 +68,7 @@ class Exchange:
         self.closing = False
         """The node ends: no link is made any more."""
         self._nursery: trio.Nursery | None = None
+        self._ended = False
 
     def accepts(self, peer: str, path: str) -> Reply | None:
         """Apply the one rule of relaying: what this node serves, or back to its sender."""
@@ -90,7 +91,10 @@ class Exchange:
             if self._gossip:
                 nursery.start_soon(self._gossip.run)
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._ended = True
 
     @property
     def directory(self) -> tuple[int, bytes]:
@@ -113,7 +117,8 @@ class Exchange:
                 max_message=self._max_message,
                 gossip=self._gossip,
             )
-            self._nursery.start_soon(peer.fetch_forever)
+            if not self._ended:  # the dialer may begin while all ends
+                self._nursery.start_soon(peer.fetch_forever)
         return peer
 
     async def run_link(

@@ -181,9 +181,11 @@ class Gossiping:
                 self._nursery = nursery
                 nursery.start_soon(self._judge_boxes)
                 nursery.start_soon(self._announce)
-                nursery.start_soon(self._tick)
+                try:
+                    await self._tick()
+                finally:
+                    self._nursery = None  # before it is closed to what links bring
         finally:
-            self._nursery = None
             self._registry.on_change.remove(from_any_thread)
 
     def _start(self, job: Callable[..., Awaitable[None]], *args: object) -> None:
