@@ -170,7 +170,9 @@ class LmtpDelivery:
                 if self.failures:
                     await self._give_up_old()
                     await trio.sleep(retry_delay(self.failures, self._entropy))
-                wire = await _connect(self._address)
+                wire = None
+                with self.qmgr.guard():
+                    wire = await _connect(self._address)
                 if wire is None:
                     self.failures += 1
                     continue

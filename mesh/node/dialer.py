@@ -170,10 +170,10 @@ class Dialer:
                     peer.reason = NO_CONNECTION
                 task_status.started()
                 return
-            now = trio.current_time()
-            scope.deadline = now + silence_duration(self._entropy)
             session = None
             try:
+                now = trio.current_time()
+                scope.deadline = now + silence_duration(self._entropy)
                 session = await self._handshake(wire, peer, keys, silences)
                 if session is None:
                     task_status.started(True)

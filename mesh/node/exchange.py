@@ -127,10 +127,20 @@ class Exchange:
         wire: Wire,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> str:
-        """Carry one link until it ends; returns why.  Started: the peer has its port."""
-        if self.closing:
+        """Carry one link until it ends; returns why.  Started: the peer has its port.
+
+        The wire is closed then, and the session's keys are wiped, whatever happens.
+        """
+        try:
+            return await self._run_link(session, wire, task_status)
+        finally:
             wire.close()
             session.wipe()
+
+    async def _run_link(
+        self, session: Session, wire: Wire, task_status: trio.TaskStatus[None]
+    ) -> str:
+        if self.closing:
             task_status.started()
             return "closing"
         peer = self.peer(session.peer.name, session.peer.identity)

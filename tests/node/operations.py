@@ -286,86 +286,95 @@ async def _answering(folder: Path) -> AsyncIterator[Trial]:
 # mail in
 
 
+class Remailer:
+    """A client with all commands that a message can come by."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._numbers = itertools.count()
+        self.offered: set[int] = set()
+        self.acknowledged: set[int] = set()
+        self.talking = 0
+
+    async def talk(self) -> None:
+        self.talking += 1
+        try:
+            stream = await trio.open_unix_socket(str(self._path))
+            async with stream:
+                with suppress(trio.BrokenResourceError):
+                    await self._say_all(Client(stream))
+        finally:
+            self.talking -= 1
+
+    async def _say_all(self, client: Client) -> None:
+        await client.code()
+        refused = b"RCPT TO:<no@body>\r\n"
+        for line in (b"EHLO x\r\n", b"MAIL FROM:<>\r\n", refused, b"RSET\r\n"):
+            await client.say(line)
+        for way in (self._data, self._bdat, self._ahead):
+            if not await way(client):
+                return
+        await client.say(b"QUIT\r\n")
+
+    def _fresh(self) -> tuple[int, bytes]:
+        number = next(self._numbers)
+        self.offered.add(number)
+        return number, _content(number)
+
+    def _heard(self, number: int, code: int) -> bool:
+        if code == 250:
+            self.acknowledged.add(number)
+        return code == 250
+
+    async def _data(self, client: Client) -> bool:
+        number, content = self._fresh()
+        for line in (
+            b"MAIL FROM:<>\r\n",
+            b"RCPT TO:<%s>\r\n" % TO.encode(),
+            b"DATA\r\n",
+        ):
+            await client.say(line)
+        await client.stream.send_all(content[:4_000])
+        (code,) = await client.say(content[4_000:] + b".\r\n")
+        return self._heard(number, code)
+
+    async def _bdat(self, client: Client) -> bool:
+        number, content = self._fresh()
+        for line in (b"MAIL FROM:<>\r\n", b"RCPT TO:<%s>\r\n" % TO.encode()):
+            await client.say(line)
+        await client.say(b"BDAT 5000\r\n" + content[:5000])
+        (code,) = await client.say(b"BDAT 4000 LAST\r\n" + content[5000:])
+        return self._heard(number, code)
+
+    async def _ahead(self, client: Client) -> bool:
+        both = [self._fresh(), self._fresh()]
+        octets = b"".join(
+            b"MAIL FROM:<>\r\nRCPT TO:<%s>\r\nBDAT %d LAST\r\n%s"
+            % (TO.encode(), len(content), content)
+            for _, content in both
+        )
+        codes = await client.say(octets, 6)
+        heard = [
+            self._heard(one[0], code)
+            for one, code in zip(both, codes[2::3], strict=True)
+        ]
+        return all(heard)
+
+
 @asynccontextmanager
 async def _submitting(folder: Path) -> AsyncIterator[Trial]:
     """A dialogue with all its commands; the node's side is cut."""
+    path = folder / "local.sock"
     async with (
         half(folder, "alpha", {TO: "local:0"}) as alpha,
         trio.open_nursery() as world,
     ):
-        sock = bind_unix(folder / "local.sock")
-        numbers = itertools.count()
-        offered: set[int] = set()
-        acknowledged: set[int] = set()
-        talking = 0
-
-        async def talk() -> None:
-            nonlocal talking
-            talking += 1
-            try:
-                stream = await trio.open_unix_socket(str(folder / "local.sock"))
-                async with stream:
-                    with suppress(trio.BrokenResourceError):
-                        await say_all(Client(stream))
-            finally:
-                talking -= 1
-
-        async def say_all(client: Client) -> None:
-            greeting = (
-                b"EHLO x\r\n",
-                b"MAIL FROM:<>\r\n",
-                b"RCPT TO:<no@body>\r\n",
-                b"RSET\r\n",
-            )
-            await client.code()
-            for line in greeting:
-                await client.say(line)
-            for way in (data, bdat, ahead):
-                if not (client.stream.socket.fileno() >= 0 and await way(client)):
-                    return
-            await client.say(b"QUIT\r\n")
-
-        def fresh() -> tuple[int, bytes]:
-            number = next(numbers)
-            offered.add(number)
-            return number, _content(number)
-
-        def heard(number: int, code: int) -> bool:
-            if code == 250:
-                acknowledged.add(number)
-            return code == 250
-
-        async def data(client: Client) -> bool:
-            number, content = fresh()
-            await client.say(b"MAIL FROM:<>\r\n")
-            await client.say(b"RCPT TO:<%s>\r\n" % TO.encode())
-            await client.say(b"DATA\r\n")
-            await client.stream.send_all(content[:4_000])
-            (code,) = await client.say(content[4_000:] + b".\r\n")
-            return heard(number, code)
-
-        async def bdat(client: Client) -> bool:
-            number, content = fresh()
-            await client.say(b"MAIL FROM:<>\r\n")
-            await client.say(b"RCPT TO:<%s>\r\n" % TO.encode())
-            await client.say(b"BDAT 5000\r\n" + content[:5000])
-            (code,) = await client.say(b"BDAT 4000 LAST\r\n" + content[5000:])
-            return heard(number, code)
-
-        async def ahead(client: Client) -> bool:
-            both = [fresh(), fresh()]
-            octets = b"".join(
-                b"MAIL FROM:<>\r\nRCPT TO:<%s>\r\nBDAT %d LAST\r\n%s"
-                % (TO.encode(), len(content), content)
-                for _, content in both
-            )
-            codes = await client.say(octets, 6)
-            heard(both[0][0], codes[2])
-            return heard(both[1][0], codes[5])
+        sock = bind_unix(path)
+        remailer = Remailer(path)
 
         async def prepare() -> None:
-            offered.clear()
-            acknowledged.clear()
+            remailer.offered.clear()
+            remailer.acknowledged.clear()
 
         async def act() -> None:
             submission = Submission(
@@ -376,26 +385,25 @@ async def _submitting(folder: Path) -> AsyncIterator[Trial]:
                 uids=None,
             )
             scope = trio.CancelScope()
-            world.start_soon(_within, scope, talk)
+            world.start_soon(_within, scope, remailer.talk)
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(submission.run, sock)
-                    await _until(lambda: len(acknowledged) == 4)
+                    await _until(lambda: len(remailer.acknowledged) == 4)
                     nursery.cancel_scope.cancel()
             finally:
                 assert not submission._sessions
                 assert not submission._users
-                if not offered:  # it is in the door's line, and nobody serves
+                if not remailer.offered:  # it waits at the door, and nobody serves
                     scope.cancel()
 
         async def check(cut: bool) -> None:
-            assert not talking, (
-                "a client hears nothing more, and its connection is open"
-            )
+            assert not remailer.talking, "a client hears nothing, on an open connection"
             here = {_number(content) for content in await alpha.arrived()}
-            assert acknowledged <= here <= offered, "a 250 without a commit"
+            assert remailer.acknowledged <= here, "a 250 without a commit"
+            assert here <= remailer.offered
             if not cut:
-                assert acknowledged == offered
+                assert remailer.acknowledged == remailer.offered
             refs = alpha.qmgr.queue("local:0").ready
             for ref in refs:
                 alpha.qmgr.delivered(ref)
@@ -558,7 +566,7 @@ class _Anywhere(dict[str, list[Place]]):
         return [Place("mx.x.test", "127.0.0.1", self._port)]
 
 
-class _MailServer:
+class SmtpServer:
     """The receiving half of our own dialogue on a port."""
 
     def __init__(self) -> None:
@@ -595,7 +603,7 @@ class _MailServer:
 @asynccontextmanager
 async def _outside(folder: Path) -> AsyncIterator[Trial]:
     """A visit by port 25: places, a connection, a session, its end."""
-    server = _MailServer()
+    server = SmtpServer()
     async with trio.open_nursery() as world:
         (listener,) = await world.start(
             partial(trio.serve_tcp, server.serve, 0, host="127.0.0.1")
