@@ -19,7 +19,7 @@
             ExpiredError           a directory past its time, or before it
             ForkError              two directories of one version: evidence
         ProtocolError              abstract
-            LocalProtocolError 70  our own bug; never caught
+            LocalProtocolError 70  our own bug; stopped by node/guard.py at most
             RemoteProtocolError    the other side is wrong; drop it
                 HandshakeError     answered with silence
                 CryptoError        does not open, verify, or is no valid point
@@ -136,7 +136,7 @@ class ProtocolError(MeshError):
 
 
 class LocalProtocolError(ProtocolError):
-    """We called something in the wrong order: a bug of ours, never caught."""
+    """We called something in the wrong order: a bug of ours, as any other exception."""
 
 
 class RemoteProtocolError(ProtocolError):
@@ -182,3 +182,14 @@ class SpoolFullError(SpoolError):
 
 class SpoolCorruptError(SpoolError):
     """A record that does not open: set aside, never taken for delivered."""
+
+
+def place_of(error: BaseException) -> str:
+    """Give file and line where it was raised: all of a bug that may be shown."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    if trace is None:
+        return "an unknown place"
+    file = trace.tb_frame.f_code.co_filename
+    return f"{file.rpartition('/')[2]}:{trace.tb_lineno}"

@@ -29,7 +29,7 @@ import click
 import mesh
 from mesh.cli.options import config_option
 from mesh.cli.plain import plain
-from mesh.errors import CannotCreateError, MeshError, NotPermittedError
+from mesh.errors import CannotCreateError, MeshError, NotPermittedError, place_of
 from mesh.mistakes import suggest
 
 VERBS: Final = {
@@ -163,7 +163,7 @@ def _report(error: Exception) -> int:
             name = f"{leaf.filename}: " if leaf.filename else ""
             _say(f"{name}{leaf.strerror}: see to the disk or the permissions")
         else:
-            _say(f"a bug: {type(leaf).__name__} at {_place(leaf)}: please report it")
+            _say(f"a bug: {type(leaf).__name__} at {place_of(leaf)}: please report it")
     return max(map(_code, leaves))
 
 
@@ -194,17 +194,6 @@ def _code(error: BaseException) -> int:
         return CannotCreateError.exit_code
     is_system = isinstance(error, OSError) and error.strerror
     return EXIT_IO if is_system else EXIT_BUG
-
-
-def _place(error: BaseException) -> str:
-    """File and line where it was raised."""
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    if trace is None:
-        return "an unknown place"
-    file = trace.tb_frame.f_code.co_filename
-    return f"{os.path.basename(file)}:{trace.tb_lineno}"  # noqa: PTH119  # pathlib is slow to load
 
 
 def _say(line: str) -> None:

@@ -153,17 +153,19 @@ class Control:
         }
         refused = self._qmgr.spool.take_refused()
         full = sorted(has_no_room(origin, names) for origin in refused)
-        self._queue, self._coarse = self._count(), [*self._ticked(), *full]
+        self._queue = self._count()
+        self._coarse = [*self._ticked(), *self._qmgr.guard.notices(), *full]
 
     async def serve(self, wire: SocketWire) -> None:
         """Serve one connection to its end."""
-        try:
-            async with self._places:
-                line = await _read_line(wire)
-                if line:
-                    await self._answer(wire, line)
-        finally:
-            wire.close()
+        with self._qmgr.guard():
+            try:
+                async with self._places:
+                    line = await _read_line(wire)
+                    if line:
+                        await self._answer(wire, line)
+            finally:
+                wire.close()
 
     async def _answer(self, wire: SocketWire, line: bytes) -> None:
         async with trio.open_nursery() as nursery:

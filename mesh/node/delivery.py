@@ -17,7 +17,8 @@ end in order repeats nothing.  A Maildir on a disk that hangs does not keep the 
 
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +46,7 @@ SHARE: Final = 4
 connection, with its commands sent ahead, wakes both sides less often."""
 READ_MAX: Final = 65_536
 NOT_WRITTEN: Final = Reply(451, "4.2.0 its Maildir cannot be written")
+BROKEN: Final = Reply(451, "4.3.0 its delivery broke off")
 NO_SERVER: Final = Reply(550, "5.4.1 its LMTP server does not answer")
 """When it is given up: a failure for good."""
 IDLE_SECONDS: Final = 60.0
@@ -67,6 +69,7 @@ class MaildirDelivery:
         self._maildir = maildir
         self._qmgr = qmgr
         self._records = Records(qmgr, qmgr.queue(destination))
+        self._release = partial(qmgr.release, destination)
         self._name_of = name_of
         self._parking = Parking()
         qmgr.queue(destination).wake = self._parking.wake
@@ -85,24 +88,37 @@ class MaildirDelivery:
                 await self._parking.park()
                 continue
             self.busy = True
-            group = await self._records.take(GROUP_MAX)
-            letters = [
-                Letter(
-                    self._name_of(record.id),
-                    to_lf(record.content),
-                    self._qmgr.may_lie_there(ref),
-                )
-                for ref, record in group
-            ]
-            written = await trio.to_thread.run_sync(
-                deliver, self._maildir, letters, abandon_on_cancel=True
-            )
-            for ref, _ in group[:written]:
-                self._qmgr.delivered(ref)
-            for ref, record in group[written:]:
-                self._qmgr.doubt(ref)
-                self._qmgr.settle(ref, record, [NOT_WRITTEN] * len(record.recipients))
+            await self._deliver(await self._records.take(GROUP_MAX))
             self.busy = False
+
+    async def _deliver(self, group: Sequence[tuple[Ref, Record]]) -> None:
+        written = 0
+        try:
+            with self._qmgr.guard():
+                written = await self._write(group)
+        except trio.Cancelled:  # the thread may be writing still
+            for ref, _ in group:
+                self._qmgr.doubt(ref)
+            self._release([ref for ref, _ in group])
+            raise
+        for ref, _ in group[:written]:
+            self._qmgr.delivered(ref)
+        for ref, record in group[written:]:
+            self._qmgr.doubt(ref)
+            self._qmgr.settle(ref, record, [NOT_WRITTEN] * len(record.recipients))
+
+    async def _write(self, group: Sequence[tuple[Ref, Record]]) -> int:
+        letters = [
+            Letter(
+                self._name_of(record.id),
+                to_lf(record.content),
+                self._qmgr.may_lie_there(ref),
+            )
+            for ref, record in group
+        ]
+        return await trio.to_thread.run_sync(
+            deliver, self._maildir, letters, abandon_on_cancel=True
+        )
 
 
 class LmtpDelivery:
@@ -154,7 +170,9 @@ class LmtpDelivery:
                 if self.failures:
                     await self._give_up_old()
                     await trio.sleep(retry_delay(self.failures, self._entropy))
-                wire = await _connect(self._address)
+                wire = None
+                with self.qmgr.guard():
+                    wire = await _connect(self._address)
                 if wire is None:
                     self.failures += 1
                     continue
@@ -213,7 +231,8 @@ class LmtpDelivery:
 
     async def _work(self, connection: "_Connection", failures: int) -> None:
         try:
-            await connection.run()
+            with self.qmgr.guard(connection.fail):
+                await connection.run()
         finally:
             self._connections.remove(connection)
             if not connection.useful and self.failures == failures:
@@ -224,7 +243,8 @@ class LmtpDelivery:
         for connection in self._connections:
             if not (self.queue.ready or self._fetched):
                 return
-            connection.fill()
+            with self.qmgr.guard(connection.fail):  # whoever brings mail goes on
+                connection.fill()
         if self._wants_another:
             self._parking.wake()
 
@@ -265,6 +285,13 @@ class _Connection:
                 self.fill()
         if not self.flying:
             self.useful = True  # it was not needed, which is no failure of its own
+
+    def fail(self) -> None:
+        """End after a bug: it may be a message's, so each under way was tried."""
+        self._patience.cancel()
+        for ref, record in list(self.flying.items()):
+            self._delivery.qmgr.settle(ref, record, [BROKEN] * len(record.recipients))
+            del self.flying[ref]
 
     def _wait(self, seconds: float) -> None:
         """Have patience for so long, to a second: to be exact costs more than a read."""

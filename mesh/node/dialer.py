@@ -17,6 +17,7 @@ No dial is ever caused by mail: this task knows none.
 import math
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -48,6 +49,7 @@ from mesh.node.wire import (
 
 NO_CONNECTION: Final = "cannot connect: is it running, and its port open?"
 WRONG_ANSWER: Final = "wrong answer: is its descriptor here the latest?"
+BUG: Final = "a bug of this node ended it, dialling"
 CONNECT_SECONDS: Final = 15.0
 """For a TCP connection: as long as a message may take."""
 
@@ -146,6 +148,23 @@ class Dialer:
         It says True when somebody was reached and gave no answer that holds.
         A failed connection is kept, read and thrown away as a listener's is.
         """
+
+        def end() -> None:
+            peer.reason = BUG
+            with suppress(RuntimeError):  # it was said before
+                task_status.started()
+
+        with self._exchange.qmgr.guard(end):
+            await self._dial_once(peer, keys, addresses, silences, task_status)
+
+    async def _dial_once(
+        self,
+        peer: Peer,
+        keys: PeerKeys,
+        addresses: tuple[str, ...],
+        silences: int,
+        task_status: trio.TaskStatus[bool | None],
+    ) -> None:
         with trio.CancelScope() as scope:
             wire = await _connect(addresses)
             if wire is None:
@@ -153,10 +172,10 @@ class Dialer:
                     peer.reason = NO_CONNECTION
                 task_status.started()
                 return
-            now = trio.current_time()
-            scope.deadline = now + silence_duration(self._entropy)
             session = None
             try:
+                now = trio.current_time()
+                scope.deadline = now + silence_duration(self._entropy)
                 session = await self._handshake(wire, peer, keys, silences)
                 if session is None:
                     task_status.started(True)

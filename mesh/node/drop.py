@@ -145,16 +145,21 @@ class Drop:
     async def run(self) -> None:
         """Take what lies there, lay keys ready, look again; for ever.  IoError."""
         while True:
-            try:
-                if not self._stocked:
-                    self._stocked = True
-                    await self._stock()
-                if self._may_look() and not await self._take_all():
-                    self._retry_at = trio.current_time() + RETRY_SECONDS
-            except OSError:
-                self._stocked = False
-                self._retry_at = trio.current_time() + RETRY_SECONDS
+            with self._qmgr.guard(self._begin_anew):
+                try:
+                    if not self._stocked:
+                        self._stocked = True
+                        await self._stock()
+                    if self._may_look() and not await self._take_all():
+                        self._retry_at = trio.current_time() + RETRY_SECONDS
+                except OSError:
+                    self._begin_anew()
             await trio.sleep(LOOK_SECONDS if self._stocked else RETRY_SECONDS)
+
+    def _begin_anew(self) -> None:
+        """Look at everything again in a while."""
+        self._stocked = False
+        self._retry_at = trio.current_time() + RETRY_SECONDS
 
     def _may_look(self) -> bool:
         """Say whether there may be something, and it is known what was stored before."""
@@ -267,19 +272,29 @@ class Drop:
             )
 
         for slot, found, octets in group:
-            mail = await self._open(slot, octets) if found is Found.MAIL else None
+            mail, junk = await self._judge(slot, found, octets)
             if mail is not None:
                 item = Item(slot, origin_id(octets))
                 if self._qmgr.spool.knows(ORIGIN, item.origin_id):
                     taken.append(item)
                 else:
                     store(item, mail)
-            elif found is not Found.LATER:
+            elif junk:
                 self.junk += 1
                 taken.append(Item(slot, b""))
         settle()
         await answered.wait()
         return taken
+
+    async def _judge(
+        self, slot: int, found: Found, octets: bytes
+    ) -> tuple[Mail | None, bool]:
+        """Give the message, or whether it is junk; what breaks us stays where it is."""
+        if found is Found.MAIL:
+            with self._qmgr.guard():
+                mail = await self._open(slot, octets)
+                return mail, mail is None
+        return None, found is Found.JUNK
 
     async def _open(self, slot: int, octets: bytes) -> Mail | None:
         one = self._keys.one(slot)

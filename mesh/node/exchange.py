@@ -59,6 +59,8 @@ class Exchange:
         """How often this machine may have become another one."""
         self._refuses = refuses
         self._gossip = gossip
+        if gossip:
+            gossip.guard = qmgr.guard
         self.name = name
         self.identity = identity
         self.qmgr = qmgr
@@ -68,6 +70,7 @@ class Exchange:
         self.closing = False
         """The node ends: no link is made any more."""
         self._nursery: trio.Nursery | None = None
+        self._ended = False
 
     def accepts(self, peer: str, path: str) -> Reply | None:
         """Apply the one rule of relaying: what this node serves, or back to its sender."""
@@ -90,7 +93,10 @@ class Exchange:
             if self._gossip:
                 nursery.start_soon(self._gossip.run)
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._ended = True
 
     @property
     def directory(self) -> tuple[int, bytes]:
@@ -113,7 +119,8 @@ class Exchange:
                 max_message=self._max_message,
                 gossip=self._gossip,
             )
-            self._nursery.start_soon(peer.fetch_forever)
+            if not self._ended:  # the dialer may begin while all ends
+                self._nursery.start_soon(peer.fetch_forever)
         return peer
 
     async def run_link(
@@ -122,10 +129,20 @@ class Exchange:
         wire: Wire,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> str:
-        """Carry one link until it ends; returns why.  Started: the peer has its port."""
-        if self.closing:
+        """Carry one link until it ends; returns why.  Started: the peer has its port.
+
+        The wire is closed then, and the session's keys are wiped, whatever happens.
+        """
+        try:
+            return await self._run_link(session, wire, task_status)
+        finally:
             wire.close()
             session.wipe()
+
+    async def _run_link(
+        self, session: Session, wire: Wire, task_status: trio.TaskStatus[None]
+    ) -> str:
+        if self.closing:
             task_status.started()
             return "closing"
         peer = self.peer(session.peer.name, session.peer.identity)

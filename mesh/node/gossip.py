@@ -39,6 +39,7 @@ from mesh.core.ledger import Ledger, node_of
 from mesh.core.pursuit import Pursuit
 from mesh.errors import CannotCreateError, DirectoryError, IoError
 from mesh.node.calm import calm_for
+from mesh.node.guard import Guard
 from mesh.node.parking import Parking
 from mesh.node.registry import Registry
 
@@ -91,6 +92,7 @@ class Gossiping:
     ) -> None:
         """`identity` is our own; blocking, as all that writes a ledger down."""
         self._registry, self._identity, self._now = registry, identity, now
+        self.guard = Guard()
         self._talks: dict[bytes, list[Talk]] = {}
         self._asked: dict[bytes, Talk] = {}
         self._boxes: deque[tuple[Talk, bytes]] = deque()
@@ -179,9 +181,11 @@ class Gossiping:
                 self._nursery = nursery
                 nursery.start_soon(self._judge_boxes)
                 nursery.start_soon(self._announce)
-                nursery.start_soon(self._tick)
+                try:
+                    await self._tick()
+                finally:
+                    self._nursery = None  # before it is closed to what links bring
         finally:
-            self._nursery = None
             self._registry.on_change.remove(from_any_thread)
 
     def _start(self, job: Callable[..., Awaitable[None]], *args: object) -> None:
@@ -223,7 +227,8 @@ class Gossiping:
                 await self._judging.park()
                 continue
             batch = [self._boxes.popleft() for _ in range(min(BATCH, len(self._boxes)))]
-            await self._in_thread(self._consider_boxes, [box for _, box in batch])
+            with self.guard():
+                await self._in_thread(self._consider_boxes, [box for _, box in batch])
             for talk, _ in batch:
                 talk.core.judged()
                 if talk.core.pending:
@@ -234,7 +239,11 @@ class Gossiping:
             self._registry.consider_descriptors(boxes, self._now())
 
     async def _judge_document(self, talk: Talk, head: Head, octets: bytearray) -> None:
-        came = await self._in_thread(self._consider_document, talk.name, head, octets)
+        came: Verdict | None = Verdict.REFUSED  # so is what breaks us
+        with self.guard():
+            came = await self._in_thread(
+                self._consider_document, talk.name, head, octets
+            )
         now = trio.current_time()
         if came is None:
             self._pursuit.put_off(talk.identity, now)
@@ -317,11 +326,12 @@ class Gossiping:
         """Hand our directory over, as it is asked for last."""
         while (want := talk.wanted) is not None:
             talk.wanted = None
-            if self._copy is None:
-                self._copy = await self._in_thread(self._copied)
-            if self._copy.head == want.head:
-                talk.core.hand_over(want, self._copy)
-                talk.wake()
+            with self.guard():
+                if self._copy is None:
+                    self._copy = await self._in_thread(self._copied)
+                if self._copy.head == want.head:
+                    talk.core.hand_over(want, self._copy)
+                    talk.wake()
         talk.serving = False
 
     def _copied(self) -> Copy:

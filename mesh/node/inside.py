@@ -25,6 +25,7 @@ from mesh.core.strand import Ident, Strand
 from mesh.errors import RemoteProtocolError
 from mesh.node.conversation import Conversations
 from mesh.node.gossip import Talk
+from mesh.node.guard import Guard
 from mesh.node.port import Ending
 from mesh.node.spool import Ref
 
@@ -37,6 +38,9 @@ on its way; more than a ring holds, so that all that was put there has left."""
 
 class Owner(Protocol):
     """The peer that connections belong to."""
+
+    guard: Guard
+    """What keeps a bug in its connection."""
 
     def ident(self, session: Session) -> Ident:
         """Name a connection as both ends do."""
@@ -91,13 +95,15 @@ class Inside:
     def answer(self, stream: int, reply: Reply) -> None:
         """Answer a message, and take up what was sent ahead of the answer.
 
-        Called by commits too, where the peer's mistake must end nothing but its link.
+        Called by commits too, where the peer's mistake, or a bug of ours that it has
+        found, must end nothing but its link.
         """
-        try:
-            self.link.answer(stream, reply)
-            self.attend()
-        except RemoteProtocolError:
-            self.port.scope.cancel()
+        with self.peer.guard(lambda: self.port.scope.cancel()):
+            try:
+                self.link.answer(stream, reply)
+                self.attend()
+            except RemoteProtocolError:
+                self.port.scope.cancel()
         self.port.on_data()
 
     def attend(self) -> None:
@@ -144,7 +150,20 @@ class Port:
         self._agreed = False
         self._closing = False
         self._left = -1  # a `greedy` link's bodies before the last one, when it ends
-        self.on_data: Callable[[], None] = lambda: None
+        self._on_data: Callable[[], None] = lambda: None
+
+    @property
+    def on_data(self) -> Callable[[], None]:
+        """What the carrier wants called; a bug in it ends this connection alone."""
+        return self._wake
+
+    @on_data.setter
+    def on_data(self, call: Callable[[], None]) -> None:
+        self._on_data = call
+
+    def _wake(self) -> None:
+        with self.peer.guard(self.scope.cancel):
+            self._on_data()
 
     def _begin(self) -> Link:
         self.inside = self.peer.begin(self)

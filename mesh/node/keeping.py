@@ -78,6 +78,7 @@ class Keeping:
         self._has_left = has_left
         self._unix_time = unix_time
         self._adopted = False
+        self._half_done = False
         self._kept: dict[str, _Kept] = {}
         self._news = trio.Event()
         self._turn = trio.Lock()
@@ -100,18 +101,20 @@ class Keeping:
             await self._adopt(nursery)
 
     async def _adopt(self, nursery: trio.Nursery) -> None:
-        changed = await trio.to_thread.run_sync(self._peers.poll)
+        changed = await trio.to_thread.run_sync(self._peers.poll) or self._half_done
         by_name = self._peers.snapshot.by_name
+        self._half_done = changed  # nobody tells it twice
         if changed or not self._adopted:
-            self._adopted = True
             others = by_name.keys() ^ self._kept.keys()
             with calm_for(TASK_LEN * len(others)):
                 await self._adopt_peers(nursery, by_name)
+            self._adopted = True
         self._end_what_is_over()
         self._qmgr.reroute(
             lambda place: place.startswith(LOCAL) or place in by_name,
             changed=changed,
         )
+        self._half_done = False
 
     async def _adopt_peers(
         self, nursery: trio.Nursery, by_name: Mapping[str, Listed]

@@ -100,6 +100,7 @@ class Listener:
         self._counters = counters
         self._exchange = exchange
         self._entropy = entropy
+        self._guard = exchange.qmgr.guard
         self._unproven: dict[object, trio.CancelScope] = {}
         self._saving = trio.Lock()
 
@@ -122,6 +123,10 @@ class Listener:
 
     async def serve(self, wire: Wire) -> None:
         """Serve one connection from its accept to its end."""
+        with self._guard(wire.close):
+            await self._serve(wire)
+
+    async def _serve(self, wire: Wire) -> None:
         until = trio.current_time() + silence_duration(self._entropy)
         while len(self._unproven) >= UNPROVEN_MAX:
             self._unproven.pop(next(iter(self._unproven))).cancel()
@@ -145,7 +150,10 @@ class Listener:
         message = None
         with trio.move_on_after(MESSAGE_SECONDS):
             message = await receive_exactly(wire, CELL_LEN)
-        return None if message is None else await self._answer(wire, message)
+        if message is not None:
+            with self._guard():  # what breaks us meets silence too
+                return await self._answer(wire, message)
+        return None
 
     async def _answer(self, wire: Wire, message_1: bytes) -> Session | None:
         leaves = trio.current_time() + response_delay(self._entropy)

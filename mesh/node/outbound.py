@@ -22,6 +22,7 @@ came later.  Where a TLS handshake fails the same place is tried in clear.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, Protocol
 
 import trio
@@ -128,11 +129,14 @@ class Outbound:
     async def _visit(self, visit: Visit) -> None:
         reply: Reply | None = CUT_OFF
         try:
-            with visit.scope:
-                reply = await self._try_places(visit)
-            visit.give_up(CUT_OFF)
-            if reply and (reply.permanent or (reply.transient and not visit.answered)):
-                await visit.fail_all(reply)
+            with self._qmgr.guard(partial(visit.give_up, CUT_OFF)):
+                with visit.scope:
+                    reply = await self._try_places(visit)
+                visit.give_up(CUT_OFF)
+                if reply and (
+                    reply.permanent or (reply.transient and not visit.answered)
+                ):
+                    await visit.fail_all(reply)
         finally:
             visit.end()
             del self._visits[visit.destination]

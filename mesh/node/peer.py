@@ -82,6 +82,7 @@ class Peer:
         self.changed = Parking()
         """Wakes the dialer when a link came up or ended."""
         self._qmgr = qmgr
+        self.guard = qmgr.guard
         self._queue: Queue = self._qmgr.queue(name)
         self._queue.wake = self.fill
         self._flying_octets = 0
@@ -222,8 +223,11 @@ class Peer:
     def fill(self) -> None:
         """Give the best link what its free streams take."""
         inside = self._free()
-        if inside is None:
-            return
+        if inside is not None:
+            with self.guard(lambda: inside.port.scope.cancel()):
+                self._fill(inside)
+
+    def _fill(self, inside: Inside) -> None:
         if self._done:
             inside.link.done(self._done)
             self._done = []

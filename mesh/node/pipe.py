@@ -102,8 +102,10 @@ class PipeDelivery:
                     continue
                 self.busy = True
                 for ref, record in await self._records.take(1):
+                    reply = NOT_NOW
                     try:
-                        reply = await self._deliver(record)
+                        with self._qmgr.guard():
+                            reply = await self._deliver(record)
                     except trio.Cancelled:
                         self._release([ref])
                         raise
@@ -140,16 +142,19 @@ class PipeDelivery:
             known.set()
 
         self._starting = True
-        self._thread.submit(partial(_start, self._argv, content), started)
+        self._thread.submit(partial(_try_start, self._argv, content), started)
         try:
             await known.wait()
         except trio.Cancelled:
             with trio.move_on_after(KILL_SECONDS, shield=True):
                 await known.wait()
-            if outcome and outcome[0] is not None:
-                await _end(outcome[0])
+            begun = outcome[0] if outcome else None
+            if not (begun is None or isinstance(begun, Exception)):
+                await _end(begun)
             raise
         process, error = outcome
+        if error is None and isinstance(process, Exception):
+            error = process
         if error is not None:
             raise error
         return process  # type: ignore[no-any-return]
@@ -171,6 +176,16 @@ def _launcher() -> tuple[str, ...]:
     except OSError:
         return ()
     return () if done.returncode else words
+
+
+def _try_start(
+    argv: Sequence[str], content: bytes
+) -> "subprocess.Popen[bytes] | Exception | None":
+    """Start it; a bug is a result too, for a thread that failed works no more."""
+    try:
+        return _start(argv, content)
+    except Exception as bug:  # raised again where it counts
+        return bug
 
 
 def _start(argv: Sequence[str], content: bytes) -> "subprocess.Popen[bytes] | None":

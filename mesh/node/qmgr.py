@@ -40,6 +40,7 @@ from mesh.core.crypto import Entropy, Key
 from mesh.core.record import NO_ID, Record, split_recipients
 from mesh.core.reply import Reply
 from mesh.core.retry import GIVE_UP_SECONDS, INSIDE, Patience, is_given_up
+from mesh.node.guard import Guard
 from mesh.node.leading import LEAD_MAX, Leading
 from mesh.node.parking import Parking
 from mesh.node.parting import COPIES_MAX, Parting, Router
@@ -88,6 +89,8 @@ class QueueManager:
         """Recipients whose failure was reported, since the start."""
         self.dropped = 0
         """Recipients whose failure nobody could be told of."""
+        self.guard = Guard()
+        """Of all who are called back when a record may go, or was stored."""
         self._reporter = Reporter(host, entropy)
         self.router = router
         self._entropy = entropy

@@ -30,6 +30,7 @@ import stat
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -184,6 +185,13 @@ class Submission:
                 session.end_if_silent(now)
 
     async def _serve(self, accepted: socket.socket) -> None:
+        try:
+            with accepted, self.qmgr.guard():
+                await self._hold_session(accepted)
+        finally:
+            self._places.release()
+
+    async def _hold_session(self, accepted: socket.socket) -> None:
         uid = _uid_of(accepted)
         user = self._users.setdefault(uid, _User())
         session = _Session(self, SocketWire(accepted), user.large, user_mark(uid))
@@ -196,7 +204,6 @@ class Submission:
             user.sessions -= 1
             if not user.sessions:
                 del self._users[uid]
-            self._places.release()
 
     def _refusal(self, uid: int, user: "_User") -> Reply | None:
         if self._uids is not None and uid not in self._uids:
@@ -211,7 +218,7 @@ class Submission:
     def end(self) -> None:
         """Tell every idle session that this node ends."""
         for session in self._sessions:
-            session.outlet.send(SHUTTING_DOWN.encode())
+            session.say(SHUTTING_DOWN)
 
 
 class _User:
@@ -258,6 +265,8 @@ class _Session:
         self._answered = Parking()
         self._has_place = False
         self._reads_since = math.inf
+        self._scope = trio.CancelScope()
+        self._guard = partial(submission.qmgr.guard, self._scope.cancel)
         self.outlet = Outlet(wire)
         self.dialogue = Dialogue(
             name=submission.name,
@@ -272,15 +281,16 @@ class _Session:
             if refusal is not None:
                 self.outlet.send(refusal.encode())
                 return
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.outlet.flush_forever)
-                await self._converse()
-                nursery.cancel_scope.cancel()
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self.outlet.flush_forever)
+                    await self._converse()
+                    nursery.cancel_scope.cancel()
         finally:
-            # What was sent ahead of an answer gets none: its sender keeps it.
-            self.dialogue.receive_eof()
             self._give_place_back()
             self._wire.close()
+            # What was sent ahead of an answer gets none: its sender keeps it.
+            self.dialogue.receive_eof()
 
     async def _converse(self) -> None:
         dialogue, outlet = self.dialogue, self.outlet
@@ -316,8 +326,13 @@ class _Session:
         patience = LARGE_SECONDS if self._has_place else IDLE_SECONDS
         if now - self._reads_since > patience and not self.dialogue.awaiting_answer:
             self._reads_since = math.inf  # each door's watch looks at all sessions
-            self.outlet.send(SILENT.encode())
+            self.say(SILENT)
             self._stop_reading()
+
+    def say(self, reply: Reply) -> None:
+        """Say something that was not asked; the node does, to all sessions."""
+        with self._guard():
+            self.outlet.send(reply.encode())
 
     def _stop_reading(self) -> None:
         with suppress(OSError):  # the client may be gone
@@ -349,11 +364,15 @@ class _Session:
         return going_on
 
     def _answer(self, reply: Reply) -> None:
-        """Send the commit's reply, and take up what was sent ahead of it."""
-        self.dialogue.answer(reply)
-        if not self._attend():
-            self._stop_reading()
-        self._answered.wake()
+        """Send the commit's reply, and take up what was sent ahead of it.
+
+        The commit calls this, for which one session's bug must be nothing.
+        """
+        with self._guard():
+            self.dialogue.answer(reply)
+            if not self._attend():
+                self._stop_reading()
+            self._answered.wake()
 
     async def _wait_for_place(self) -> None:
         """Hold a place among the large messages while this one is large."""

@@ -144,24 +144,26 @@ class Visit:
             if not self.cargo.has_room(self._own[0]):
                 self._waiting.append(self._own.popleft())
                 continue
-            record = await self._read(self._own[0])
-            ref = self._own.popleft()
+            ref = self._own[0]  # in its place until it has another
+            record = await self._read(ref)
             if record is None:
                 self._qmgr.unreadable(ref)
-            elif not self._may_go(ref, record):
-                continue
-            elif self.cargo.load(ref, _weight(record)):
-                self._loaded.append((ref, record))
-            else:
-                self._waiting.append(ref)
+            elif self._may_go(ref, record):
+                if self.cargo.load(ref, _weight(record)):
+                    self._loaded.append((ref, record))
+                else:
+                    self._waiting.append(ref)
+            self._own.popleft()
         return bool(self._loaded)
 
     async def take(self) -> tuple[Ref, Record] | None:
         """Take the next message that still may go this way; None: there is no more."""
         while await self.has_more():
-            ref, record = self._loaded.popleft()
+            ref, record = self._loaded[0]
             # It was read before the connection, which may have taken its time.
-            if self._may_go(ref, record):
+            may_go = self._may_go(ref, record)
+            self._loaded.popleft()
+            if may_go:
                 self._flying[ref] = record
                 return ref, record
             self.cargo.unload(_weight(record))

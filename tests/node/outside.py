@@ -119,13 +119,16 @@ async def name_server(zone: Zone) -> AsyncIterator[NameServer]:
 
     async def serve_tcp(stream: trio.SocketStream) -> None:
         octets = await stream.receive_some(4096)
+        if not octets:  # who connected has ended
+            return
         server.by_tcp += 1
         reply = server.answer(octets[2:], tcp=True) or b""
         framed = len(reply).to_bytes(2, "big") + reply
         if server.tcp_says is not None:
             framed = server.tcp_says
-        await stream.send_all(framed[:3])
-        await stream.send_all(framed[3:])
+        with suppress(trio.BrokenResourceError):
+            await stream.send_all(framed[:3])
+            await stream.send_all(framed[3:])
 
     with sock:
         async with trio.open_nursery() as nursery:

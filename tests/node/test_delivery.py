@@ -7,7 +7,7 @@ import socket
 import stat
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -203,7 +203,8 @@ class Server:
         self.open += 1
         try:
             if self.greets:
-                await self._converse(stream)
+                with suppress(trio.BrokenResourceError):
+                    await self._converse(stream)
         finally:
             self.open -= 1
             await stream.aclose()
