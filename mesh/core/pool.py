@@ -54,6 +54,9 @@ from mesh.core.crypto import Entropy
 _T = TypeVar("_T")
 
 KINDS: Final = ("none", "timed", "binomial", "poisson")
+SET_ASIDE: Final = 1
+"""Sources, the largest, without which a tick must mix well enough: one remailer or peer
+that floods us counts for nothing."""
 SLICE: Final = 4096
 """Members looked at between two turns of the loop: some 2 ms."""
 HISTORY: Final = 64
@@ -166,6 +169,11 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self._members) + self._looked_at
+
+    @property
+    def mixes(self) -> bool:
+        """Not everybody leaves on each tick."""
+        return self._manner.kind != "none"
 
     def add(self, ref: int, place: str, source: bytes, since: float) -> None:
         """Take a record in; `since` may be earlier than now: it was inside before."""
