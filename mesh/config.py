@@ -7,12 +7,13 @@
     [[remailer]]  address deliver user                 one table a remailer
     [link]        clock cells_per_second
     [delivery]    exit smarthost routes refuse
-    [pool]        kind tick_seconds
+    [pool]        kind tick_seconds share delay_seconds min_entropy
+                  max_delay_seconds
 
 Paths in it are relative to the file.  Names, endpoints and addresses come out in
 their canonical form (core/names.py).  `load` reports every mistake in one
-ConfigError, a line each: `file:line: key: what is wrong, what to do`.  A value that
-a later version brings is a mistake too, and its line says so: nothing is ignored.
+ConfigError, a line each: `file:line: key: what is wrong, what to do`.  Nothing
+is ignored.
 Nothing here looks beyond the file but to ask whether a `user` exists.
 """
 
@@ -47,6 +48,7 @@ from mesh.core.names import (
     normalize_host,
     parse_endpoint,
 )
+from mesh.core.pool import Manner
 from mesh.errors import ConfigError, NoInputError, NotPermittedError
 from mesh.mistakes import (
     LineFinder,
@@ -180,10 +182,19 @@ class Delivery(_Model):
 
 
 class Pool(_Model):
-    """[pool]: when mail departs."""
+    """[pool]: when mail departs by port 25."""
 
-    kind: Annotated[str, BeforeValidator(check_pool)] = "none"
+    kind: Annotated[str, BeforeValidator(check_pool)] = "timed"
     tick_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    delay_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    min_entropy: Annotated[float, Field(ge=0, le=16)] = 0.0
+    max_delay_seconds: Annotated[float, Field(gt=0, le=86_400)] = 3600.0
+
+    @property
+    def manner(self) -> Manner:
+        """How the pool mixes."""
+        return Manner(self.kind, self.share, self.delay_seconds, self.max_delay_seconds)
 
 
 class _File(_Model):

@@ -2,22 +2,21 @@
 """Checks of single values of node.toml: a good one, canonical, or a ValueError.
 
 A check passes on what is of another type than it expects, untouched, because the
-model (config.py) says that in its own words.  A word that a later version brings is
-known and refused.  No pydantic here: `mesh init` checks its flags with the same rules.
+model (config.py) says that in its own words.  No pydantic here: `mesh init` checks its flags with the same rules.
 """
 
 import ipaddress
 import pwd
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from mesh.core.clock import Clock, class_of
 from mesh.core.names import normalize_address, normalize_endpoint, parse_endpoint
+from mesh.core.pool import KINDS
 from mesh.mistakes import suggest
-
-LATER: Final = "comes with a later version of mesh"
 
 
 @dataclass(frozen=True)
@@ -62,14 +61,12 @@ def resolve(value: object, base: Path) -> object:
     return base / value
 
 
-def _choice(value: object, what: str, known: list[str], here: list[str]) -> object:
-    """Refuse a word that is not known, or known but not built yet."""
+def _choice(value: object, what: str, known: Sequence[str]) -> object:
+    """Refuse a word that is not known."""
     if not isinstance(value, str):
         return value
     if value not in known:
         raise ValueError(f"no {what} {value!a}: {suggest(value, known)}")
-    if value not in here:
-        raise ValueError(f'"{value}" {LATER}: write "{here[0]}"')
     return value
 
 
@@ -78,13 +75,13 @@ def check_clock(value: object) -> object:
     if isinstance(value, Clock):
         return value
     names = [clock.name.lower() for clock in Clock]
-    word = _choice(value, "clock", names, names)
+    word = _choice(value, "clock", names)
     return Clock[word.upper()] if isinstance(word, str) else value
 
 
 def check_pool(value: object) -> object:
-    """Let pass the kinds of pool that are built."""
-    return _choice(value, "pool", ["none", "timed", "binomial", "poisson"], ["none"])
+    """Let pass the kinds of pool."""
+    return _choice(value, "pool", KINDS)
 
 
 def check_rate(value: float) -> float:

@@ -24,6 +24,8 @@ from mesh.core.cellstream import CellOpener, CellSealer
 from mesh.core.clock import Clock
 from mesh.core.crypto import Key, hash256
 from mesh.core.handshake import PeerKeys, Session
+from mesh.core.pool import Manner
+from mesh.core.record import NO_ID
 from mesh.core.reply import Reply
 from mesh.node.exchange import Exchange
 from mesh.node.gossip import Gossiping
@@ -256,7 +258,11 @@ class Half:
         return not (self.spool._intake.is_busy or self.spool.waiting)
 
     def submit(
-        self, content: bytes, *recipients: str, reverse_path: str = "from@here.test"
+        self,
+        content: bytes,
+        *recipients: str,
+        reverse_path: str = "from@here.test",
+        origin: bytes = NO_ID,
     ) -> list[Reply]:
         """Hand over a message; the list gets its reply."""
         replies: list[Reply] = []
@@ -265,6 +271,7 @@ class Half:
             recipients=recipients,
             content=content,
             answer=replies.append,
+            origin=origin,
         )
         return replies
 
@@ -296,12 +303,17 @@ async def half(
     *,
     identity: bytes | None = None,
     gossip: Gossiping | None = None,
+    manner: Manner | None = None,
 ) -> AsyncIterator[Half]:
     """Run half a node; it ends in order, what waits stays in `folder`."""
     entropy = FixedEntropy(name)
     spool = Spool.open(folder / name, spool_key(), entropy, trio.current_time)
     qmgr = QueueManager(
-        spool, lambda address: routes.get(address), entropy, key=spool_key()
+        spool,
+        lambda address: routes.get(address),
+        entropy,
+        key=spool_key(),
+        manner=manner,
     )
     exchange = Exchange(
         name=name,

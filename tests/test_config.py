@@ -44,7 +44,7 @@ exit = true
 smarthost = ""
 routes = { "example.org" = "127.0.0.1:2525" }
 [pool]
-kind = "none"
+kind = "timed"
 tick_seconds = 10
 """
 
@@ -352,7 +352,9 @@ def test_all_mistakes_at_once() -> None:
             LEAST + "[link]\ncells_per_second = 8192",
             "4: link.cells_per_second: 8192 is no",
         ),
-        (LEAST + "[pool]\nkind = 'timed'", '4: pool.kind: "timed" comes with a later'),
+        (LEAST + "[pool]\nkind = 'time'", "4: pool.kind: no pool 'time': "),
+        (LEAST + "[pool]\nshare = 0", "4: pool.share: must be greater than 0"),
+        (LEAST + "[pool]\nshare = 1.5", "4: pool.share: must be less than or equal"),
         (LEAST + "[pool]\ntick_seconds = 0", "4: pool.tick_seconds: must be greater"),
         (LEAST + "postmaster = '@b.c'", "3: node.postmaster: must be one mailbox"),
         (LEAST + "listen = 'a:1'", "3: node.listen: must be a list: write [...]"),

@@ -169,7 +169,7 @@ def _make_node(folder: Path, name: str, inner: int, outer: int, sink: int) -> Pa
         "listen": f'["127.0.0.1:{inner}"]',
         "cells_per_second": str(CELLS_PER_SECOND),
         "routes": f'{{ "sink.example" = "127.0.0.1:{sink}" }}',
-        "tick_seconds": "1",
+        "tick_seconds": "0.25",
     }
     toml = home / "node.toml"
     lines = toml.read_text().splitlines()

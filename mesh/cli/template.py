@@ -53,9 +53,13 @@ smarthost = ""  # "host:port"; empty: the domain's own mail servers, port 25
 routes = {}  # fixed ones: { "example.org" = "127.0.0.1:2525" }
 refuse = ""  # a file: who wants no mail from here; an address or @domain a line
 
-[pool]
-kind = "none"
-tick_seconds = 10
+[pool]  # what leaves by port 25 is mixed: `mesh help operating`
+kind = "timed"  # on each tick a share leaves; or "binomial", "poisson", "none"
+tick_seconds = 10  # work for port 25 begins on ticks only
+share = 0.5  # each message's chance on a tick, whoever else is there
+delay_seconds = 60  # "poisson" alone: the mean of a message's delay
+min_entropy = 0  # bits; with less, the largest source set aside, a tick is held
+max_delay_seconds = 3600  # nobody is held or drawn for longer
 """)
 
 _EXAMPLE: Final = """\

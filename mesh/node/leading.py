@@ -101,9 +101,9 @@ class Leading:
 
     def lead(self, ref: Ref, head: Record) -> None:
         """Bring a record to the place of all its recipients, or to its division."""
-        places = self._parting.places_of(head)
+        places = list(self._parting.places_of(head))
         if len(places) == 1:
-            self._waiting.enqueue(ref, *places)
+            self._waiting.enqueue(ref, places.pop(), head.origin)
         else:
             self._parted.append(ref)
 

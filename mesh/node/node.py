@@ -121,6 +121,7 @@ class Node:
             host=host_of(config),
             alias=self._routing.alias,
             key=derive_key(spool_key, b"mesh/1 part ids"),
+            manner=config.pool.manner,
         )
         self._exchange = Exchange(
             name=config.node.name,

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Port 25: mail for addresses that no node serves, to their mail servers.
 
-    tick     the domains with mail whose turn it is: a visit each      core/turns.py
+    tick     what the pool lets go may leave                           core/pool.py
+             the domains with mail whose turn it is: a visit each      core/turns.py
     visit    the mail that was ready at the tick                       visit.py
              the places of the domain (mx.py; a fixed route; the smarthost), in order,
              until one answers: then one session                       session.py
@@ -30,7 +31,7 @@ import trio
 from mesh.config import Config
 from mesh.core.crypto import Entropy
 from mesh.core.ip import network_of, parse
-from mesh.core.pool import Ticks
+from mesh.core.pool import SET_ASIDE, Ticks
 from mesh.core.reply import Reply
 from mesh.core.turns import CUT_SECONDS, Turns
 from mesh.node.mx import Fixed, Lookup, Place
@@ -66,7 +67,10 @@ class Outbound:
         smarthost: str = "",
         routes: Mapping[str, str] | None = None,
         refuses: Callable[[str], bool] = lambda _: False,
+        min_entropy: float = 0.0,
     ) -> None:
+        """Nobody leaves with less than `min_entropy` bits, robust: core/pool.py."""
+        self._min_entropy = min_entropy
         self._qmgr = qmgr
         self._helo = helo
         self._refuses = refuses
@@ -96,6 +100,7 @@ class Outbound:
             smarthost=config.delivery.smarthost,
             routes=config.delivery.routes,
             refuses=routing.refuses,
+            min_entropy=config.pool.min_entropy,
         )
 
     async def run(self) -> None:
@@ -103,9 +108,17 @@ class Outbound:
         async with trio.open_nursery() as nursery:
             while True:
                 await trio.sleep_until(self._ticks.after(trio.current_time()))
-                self._tick(nursery)
+                await self._tick(nursery)
 
-    def _tick(self, nursery: trio.Nursery) -> None:
+    def _holds(self) -> bool:
+        """Say whether too few are in the pool for anybody to leave."""
+        if not self._min_entropy:
+            return False
+        return self._qmgr.pool.crowd.robust(SET_ASIDE) < self._min_entropy
+
+    async def _tick(self, nursery: trio.Nursery) -> None:
+        for _ in self._qmgr.depart(hold=self._holds()):
+            await trio.lowlevel.checkpoint()
         now = trio.current_time()
         self._make_room(now)
         tick = self._turns.tick(now, self._qmgr.exits())

@@ -2,7 +2,8 @@
 """The queue manager: what waits, for whom, and what becomes of it.
 
     accept   a message -> one record a destination, one commit, then the answer
-    queues   a destination -> the records that may go now, oldest first
+    queues   a destination -> the records that may go now, oldest first; outside: those
+             that the pool let go on its ticks (core/pool.py)
     outcome  delivered -> forgotten     link gone -> released
              refused for now -> deferred; after 5 days and 20 attempts as for ever
              refused for ever -> a bounce to a reverse-path of this node, or a count
@@ -30,13 +31,14 @@ All of this runs on the Trio thread.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import trio
 
 from mesh.core.bounce import Failure
 from mesh.core.crypto import Entropy, Key
+from mesh.core.pool import Manner, Pool
 from mesh.core.record import NO_ID, Record, split_recipients
 from mesh.core.reply import Reply
 from mesh.core.retry import GIVE_UP_SECONDS, INSIDE, Patience, is_given_up
@@ -78,10 +80,12 @@ class QueueManager:
         host: str = "localhost",
         alias: Callable[[str], str] = str,
         key: Key | None = None,
+        manner: Manner | None = None,
     ) -> None:
         """`host` is how bounces call this node; for `alias` see routing.py.
 
         `key` makes the ids of parts; without one they are others after each start.
+        `manner` is how the pool mixes what goes outside.
         """
         self.alias = alias
         self.spool = spool
@@ -96,7 +100,7 @@ class QueueManager:
         self._entropy = entropy
         self._parking = Parking()
         self._parting = Parting(router, key or entropy.key(), spool.knows)
-        self._waiting = Waiting(entropy, spool.is_of_before)
+        self._waiting = Waiting(entropy, spool.is_of_before, manner)
         self._leading = Leading(spool, self._parting, self._waiting, self._parking)
         self._changes = 0
         self._partly: deque[_Partly] = deque()
@@ -110,9 +114,18 @@ class QueueManager:
         """Name the places outside for which something waits; drop the empty ones."""
         return self._waiting.exits()
 
-    def enqueue(self, ref: Ref, destination: str) -> None:
+    @property
+    def pool(self) -> Pool:
+        """What waits for a tick before it may go outside."""
+        return self._waiting.pool
+
+    def depart(self, *, hold: bool = False) -> Iterator[None]:
+        """Let the pool tick; to be taken to its end, with turns of the loop between."""
+        return self._waiting.depart(hold=hold)
+
+    def enqueue(self, ref: Ref, destination: str, source: bytes = b"") -> None:
         """Put a record behind all others that go there."""
-        self._waiting.enqueue(ref, destination)
+        self._waiting.enqueue(ref, destination, source)
 
     # in
 
@@ -179,7 +192,7 @@ class QueueManager:
                 self.lead_back(refs)
                 return
             for ref, record in zip(refs, records, strict=True):
-                self.enqueue(ref, record.destination)
+                self.enqueue(ref, record.destination, record.origin)
 
         self.spool.accept(records, committed)
 
@@ -337,6 +350,8 @@ class QueueManager:
                 for refs in (queue.ready, queue.newer):
                     self.lead_back(refs)
                     refs.clear()
+        if changed:
+            self.lead_back(self._waiting.take_pool())
 
     async def run(self) -> None:
         """Bring what is deferred or astray back to its queue, for ever."""

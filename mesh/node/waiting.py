@@ -2,6 +2,7 @@
 """What waits, in memory: a queue a place, what is deferred, what is known of each record.
 
     queues     place -> the records that may go there now, oldest first
+    pool       records for places outside: on its ticks some go into their queues
     deferred   a heap by the time of the next try
     attempts   how often a record was tried; none yet: no entry
     doubtful   records that may have been delivered without our knowing, beside all
@@ -16,12 +17,13 @@ is no queue any more would hide its records until the next start.  Trio thread o
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import trio
 
 from mesh.core.crypto import Entropy
+from mesh.core.pool import Manner, Pool
 from mesh.core.retry import INSIDE, Patience, retry_delay
 from mesh.node.index import Ref
 from mesh.node.routing import EXIT
@@ -47,14 +49,22 @@ class Waiting:
     """The lists, and what is known of the records in them."""
 
     def __init__(
-        self, entropy: Entropy, is_of_before: Callable[[Ref], bool] = lambda _: False
+        self,
+        entropy: Entropy,
+        is_of_before: Callable[[Ref], bool] = lambda _: False,
+        manner: Manner | None = None,
     ) -> None:
-        """`is_of_before` says whether a record was there before this process was."""
+        """`is_of_before` says whether a record was there before this process was.
+
+        `manner` is how the pool mixes what goes outside.
+        """
         self._is_of_before = is_of_before
         self.reading = False
         """Older records than those in the queues may come."""
         self._behind: set[Queue] = set()
         self.queues: dict[str, Queue] = {}
+        self.pool = Pool(manner or Manner(), entropy)
+        self._since: dict[Ref, float] = {}  # of those that are routed anew
         self.deferred: list[tuple[float, Ref]] = []
         self.attempts: dict[Ref, int] = {}
         self.doubtful: set[Ref] = set()
@@ -67,8 +77,16 @@ class Waiting:
             queue = self.queues[destination] = Queue()
         return queue
 
-    def enqueue(self, ref: Ref, destination: str) -> None:
-        """Put a record behind all others that go there."""
+    def enqueue(self, ref: Ref, destination: str, source: bytes = b"") -> None:
+        """Put a record behind all others that go there, or into the pool.
+
+        `source` is who brought it, for the pool to know among whom it is hidden.
+        """
+        since = self._since.pop(ref, None)
+        if destination.startswith(EXIT):
+            now = trio.current_time() if since is None else since
+            self.pool.add(ref, destination, source, now)
+            return
         queue = self.queue(destination)
         if self.reading and queue.ready and not self._is_of_before(ref):
             queue.newer.append(ref)
@@ -95,6 +113,19 @@ class Waiting:
                 ahead.append(ready.popleft())
             ready.extend(ahead)
             _move_up(queue)
+
+    def depart(self, *, hold: bool = False) -> Iterator[None]:
+        """Let the pool tick; what leaves it may go now.  Others may work in between."""
+        for some in self.pool.tick(trio.current_time(), hold=hold):
+            for ref, destination in some:
+                self.queue(destination).ready.append(Ref(ref))
+            yield
+
+    def take_pool(self) -> list[Ref]:
+        """Take all out of the pool; who comes back has been there since he first came."""
+        out = self.pool.take_all()
+        self._since.update((Ref(ref), since) for ref, since in out)
+        return [Ref(ref) for ref, _ in out]
 
     def exits(self) -> list[str]:
         """Name the places outside for which something waits; drop the empty ones."""
@@ -143,6 +174,7 @@ class Waiting:
         """Know nothing more of a record that is in no list."""
         self.attempts.pop(ref, None)
         self.doubtful.discard(ref)
+        self._since.pop(ref, None)
 
 
 def _move_up(queue: Queue) -> None:

@@ -227,7 +227,7 @@ CONFIGS: list[tuple[str, str, str]] = [
         "3 is no rate: write a power of two",
     ),
     ("exit = false", "exit = 1", "delivery.exit: must be true or false"),
-    ('kind = "none"', 'kind = "timed"', "comes with a later version of mesh"),
+    ('kind = "timed"', 'kind = "time"', "pool.kind: no pool 'time': did you mean"),
     ("tick_seconds = 10", "tick_seconds = 0", "pool.tick_seconds: must be greater"),
 ]
 """What stands in node.toml, what in its place, what the line says: all are 78."""

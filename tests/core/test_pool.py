@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Ticks lie on a grid that nobody can move."""
+"""Ticks lie on a grid that nobody can move; who leaves is chance, and others move it not."""
 
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.core.pool import Ticks
+from mesh.core.pool import HISTORY, SLICE, Crowd, Manner, Pool, Ticks
 from tests.harness import FixedEntropy
 
 periods = st.floats(0.001, 3600)
@@ -42,3 +47,266 @@ def test_nodes_do_not_tick_together() -> None:
     first = {Ticks(10, FixedEntropy(str(seed))).after(0) for seed in range(50)}
     assert len(first) == 50
     assert all(0 < tick <= 10 for tick in first)
+
+
+# who leaves
+
+KINDS = ("timed", "binomial", "poisson")
+PERIOD = 10.0
+TARGETS = 2000
+
+
+def pool_of(kind: str, seed: str = "", **values: float) -> Pool:
+    return Pool(Manner(kind=kind, **values), FixedEntropy(kind + seed))
+
+
+def leave(pool: Pool, now: float, *, hold: bool = False) -> list[tuple[int, str]]:
+    return [one for some in pool.tick(now, hold=hold) for one in some]
+
+
+def chance_of(kind: str) -> float:
+    """The closed form: of leaving on a tick that is PERIOD after the last one."""
+    return 1 - math.exp(-PERIOD / 20.0) if kind == "poisson" else 0.25
+
+
+def departures(kind: str, seed: str, flood: Sequence[int], ticks: int) -> list[int]:
+    """On which tick each of TARGETS leaves; flood[n] others come before tick n."""
+    pool = pool_of(kind, seed, share=0.25, delay=20.0)
+    leave(pool, 0.0)
+    for target in range(TARGETS):
+        pool.add(target, "out:x", b"honest", 0.0)
+    other, gone = TARGETS, [0] * TARGETS
+    for tick in range(1, ticks):
+        for _ in range(flood[tick] if tick < len(flood) else 0):
+            pool.add(other, "out:y", b"flooder", PERIOD * (tick - 1))
+            other += 1
+        for ref, _ in leave(pool, PERIOD * tick):
+            if ref < TARGETS:
+                gone[ref] = tick
+    return gone
+
+
+def is_geometric(gone: Sequence[int], share: float, ticks: int) -> bool:
+    """Chi-square against share (1 - share)^(n - 1), at one in ten thousand or so."""
+    seen = Counter(gone)
+    score = 0.0
+    for tick in range(1, ticks):
+        expected = len(gone) * share * (1 - share) ** (tick - 1)
+        score += (seen[tick] - expected) ** 2 / expected
+    stayed = len(gone) * (1 - share) ** (ticks - 1)
+    score += (seen[0] - stayed) ** 2 / stayed
+    freedom = ticks - 1
+    return score < freedom + 4 * math.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "flood", [(), (0, 4_000), (0, 0, 4_000), (0, *[400] * 9)], ids=str
+)
+def test_who_else_is_there_moves_nobodys_departure(
+    kind: str, flood: Sequence[int]
+) -> None:
+    gone = departures(kind, str(flood), flood, 10)
+    assert is_geometric(gone, chance_of(kind), 10)
+
+
+def test_a_large_flood_moves_nobodys_departure() -> None:
+    gone = departures("timed", "large", (0, 60_000), 6)
+    assert is_geometric(gone, 0.25, 6)
+
+
+def test_this_test_can_tell() -> None:
+    pool = pool_of("timed", share=0.25)
+    hastened = [tick + (tick == 1) for tick in departures("timed", "", (), 10)]
+    assert not is_geometric(hastened, 0.25, 10)
+    assert not is_geometric(departures("timed", "", (), 10), 0.28, 10)
+    assert len(pool) == 0
+
+
+@given(st.integers(0, 300), st.sampled_from([0.01, 0.25, 0.5, 0.9, 1.0]))
+def test_a_timed_pool_lets_its_share_go(inside: int, share: float) -> None:
+    pool = pool_of("timed", f"{inside}", share=share)
+    for ref in range(inside):
+        pool.add(ref, "out:x", b"", 0.0)
+    gone = leave(pool, 0.0)
+    assert math.floor(inside * share) <= len(gone) <= math.ceil(inside * share)
+    assert len(pool) == inside - len(gone)
+
+
+def test_without_a_pool_all_leave() -> None:
+    pool = pool_of("none")
+    for ref in range(10):
+        pool.add(ref, f"out:{ref % 3}", b"", 0.0)
+    assert sorted(leave(pool, 0.0)) == [(ref, f"out:{ref % 3}") for ref in range(10)]
+    assert leave(pool, 1.0) == []
+
+
+def test_who_came_just_before_a_tick_has_waited_for_nothing() -> None:
+    """`poisson`: the chance goes by its own time inside and not by the tick's length."""
+    pool = pool_of("poisson", delay=20.0)
+    leave(pool, 0.0)
+    for ref in range(TARGETS):
+        pool.add(ref, "out:x", b"", 9.0)
+    expected = TARGETS * (1 - math.exp(-1.0 / 20.0))
+    assert abs(len(leave(pool, 10.0)) - expected) < 4 * math.sqrt(expected)
+    # From the second tick on it is the tick's length, whenever it came.
+    expected = len(pool) * (1 - math.exp(-10.0 / 20.0))
+    assert abs(len(leave(pool, 20.0)) - expected) < 4 * math.sqrt(expected)
+
+
+def test_the_order_is_drawn() -> None:
+    firsts = Counter[int]()
+    for seed in range(3000):
+        pool = pool_of("none", str(seed))
+        for ref in range(4):
+            pool.add(ref, "out:x", b"", 0.0)
+        gone = [ref for ref, _ in leave(pool, 0.0)]
+        firsts[gone[0]] += 1
+        firsts[4 + gone[-1]] += 1
+    assert all(abs(count - 750) < 120 for count in firsts.values())
+    assert len(firsts) == 8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nobody_stays_longer_than_the_longest_time(kind: str) -> None:
+    pool = pool_of(kind, share=0.01, delay=1e6, max_delay=100.0)
+    for ref in range(100):
+        pool.add(ref, "out:x", b"", float(ref % 2))
+    assert leave(pool, 99.0, hold=True) == []
+    assert len(leave(pool, 99.9)) < 10
+    left = len(pool)
+    assert all(ref % 2 == 0 for ref, _ in leave(pool, 100.0, hold=True))
+    assert left > len(pool) >= 40
+    leave(pool, 101.0, hold=True)
+    assert len(pool) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_comes_while_a_tick_is_at_work_waits_for_the_next(kind: str) -> None:
+    pool = pool_of(kind, share=1.0, delay=1e-9)
+    leave(pool, -1.0)
+    old = 3 * SLICE
+    for ref in range(old):
+        pool.add(ref, "out:x", b"", 0.0)
+    gone = []
+    for number, some in enumerate(pool.tick(10.0)):
+        gone += some
+        if number < 3:
+            assert some == []
+            assert len(pool) + len(gone) <= old + 3
+            pool.add(old + number, "out:y", b"", 10.0)
+    assert sorted(gone) == [(ref, "out:x") for ref in range(old)]
+    assert sorted(leave(pool, 20.0)) == [(old + n, "out:y") for n in range(3)]
+
+
+def test_whoever_is_taken_out_has_not_left() -> None:
+    pool = pool_of("timed")
+    for ref in range(10):
+        pool.add(ref, "out:x", b"a", float(ref))
+    assert sorted(pool.take_all()) == [(ref, float(ref)) for ref in range(10)]
+    assert (len(pool), pool.take_all(), leave(pool, 20.0)) == (0, [], [])
+    assert pool.crowd.nominal() == 0.0
+
+
+# how well it mixes
+
+
+def entropy_of(rows: Sequence[tuple[int, int]]) -> float:
+    """The definition, message by message: what each (came, inside) row's weigh.
+
+    Of one that leaves at the last row: it is each of those inside alike; who was inside
+    before is each of those that were inside then.
+    """
+    weights: list[float] = []
+    for came, inside in rows:
+        stay = (inside - came) / inside
+        weights = [weight * stay for weight in weights] + [1 / inside] * came
+    assert math.isclose(sum(weights), 1.0)
+    return -sum(weight * math.log2(weight) for weight in weights if weight)
+
+
+def ticks_of(*rows: tuple[dict[bytes, int], dict[bytes, int]]) -> Crowd:
+    """Each row: who came, and who left before."""
+    crowd = Crowd()
+    for number, (came, left) in enumerate(rows):
+        for source, count in left.items():
+            for _ in range(count):
+                crowd.went(source)
+        for source, count in came.items():
+            for _ in range(count):
+                crowd.came(source)
+        if number < len(rows) - 1:
+            crowd.ticked()
+    return crowd
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 60)), max_size=20))
+def test_the_bits_are_the_entropy_by_its_definition(
+    moves: list[tuple[int, int]],
+) -> None:
+    crowd, inside = Crowd(), 1
+    crowd.came(b"a")
+    rows = [(1, 1)]
+    for came, left in moves:
+        crowd.ticked()
+        left = min(left, inside - 1)
+        for _ in range(left):
+            crowd.went(b"a")
+        for _ in range(came):
+            crowd.came(b"a")
+        inside += came - left
+        rows.append((came, inside))
+    assert math.isclose(crowd.nominal(), entropy_of(rows), abs_tol=1e-9)
+
+
+def test_a_steady_pool_has_its_closed_form() -> None:
+    """With a of n new at each tick: log2 a + h(a / n) / (a / n)."""
+    came, inside = 25, 100
+    crowd = ticks_of(
+        ({b"a": inside}, {}), *[({b"a": came}, {b"a": came})] * (HISTORY - 1)
+    )
+    q = came / inside
+    h = -q * math.log2(q) - (1 - q) * math.log2(1 - q)
+    assert math.isclose(crowd.nominal(), math.log2(came) + h / q, rel_tol=1e-6)
+
+
+def test_what_is_left_without_the_largest() -> None:
+    crowd = ticks_of(({b"a": 4, b"b": 64, b"c": 16}, {}))
+    assert math.isclose(crowd.nominal(), math.log2(84))
+    assert math.isclose(crowd.robust(0), math.log2(84))
+    assert math.isclose(crowd.robust(1), math.log2(20))
+    assert math.isclose(crowd.robust(2), math.log2(4))
+    assert crowd.robust(3) == crowd.robust(9) == 0.0
+
+
+def test_only_own_decoys_are_a_guarantee() -> None:
+    crowd = ticks_of(({b"a": 400, b"decoys": 7}, {}))
+    assert math.isclose(crowd.guaranteed(b"decoys"), 3.0)
+    assert crowd.guaranteed(b"none") == 0.0
+
+
+def test_a_flooder_cannot_fill_the_robust_figure() -> None:
+    quiet = ticks_of(({b"a": 5, b"b": 5}, {}), ({b"a": 1}, {b"b": 2}))
+    flooded = ticks_of(
+        ({b"a": 5, b"b": 5, b"x": 10_000}, {}), ({b"a": 1, b"x": 9000}, {b"b": 2})
+    )
+    assert math.isclose(flooded.robust(1), quiet.nominal())
+    assert flooded.nominal() > quiet.nominal() + 5
+
+
+def test_an_empty_pool_hides_nobody() -> None:
+    crowd = ticks_of(({b"a": 3}, {}), ({}, {b"a": 3}))
+    assert crowd.nominal() == 0.0
+    crowd.came(b"a")
+    assert crowd.nominal() == 0.0
+    assert Crowd().nominal() == 0.0
+
+
+def test_what_a_change_of_routes_took_out_and_brought_back_counts_once() -> None:
+    pool = pool_of("timed")
+    for ref in range(16):
+        pool.add(ref, "out:x", b"a", 0.0)
+    leave(pool, 0.0, hold=True)
+    for ref, since in pool.take_all():
+        pool.add(ref, "out:x", b"a", since)
+    assert math.isclose(pool.crowd.nominal(), 4.0)

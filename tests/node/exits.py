@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trio
 
-from mesh.core.pool import Ticks
+from mesh.core.pool import Manner, Ticks
 from mesh.core.reply import Reply
 from mesh.node.mx import Lookup, Place
 from mesh.node.outbound import Outbound
@@ -41,6 +41,7 @@ async def exit_node(
     places: Mapping[str, list[Place] | Reply] | Lookup,
     *,
     tick: float = TICK,
+    manner: Manner | None = None,
     **options: object,
 ) -> AsyncIterator[tuple[Half, Outbound]]:
     async def of(domain: str) -> list[Place] | Reply:
@@ -52,7 +53,10 @@ async def exit_node(
 
     routes = Routes({US: "local:0"})
     routes.smarthost = bool(options.get("smarthost"))
-    async with half(folder, "alpha", routes) as alpha, trio.open_nursery() as nursery:
+    async with (
+        half(folder, "alpha", routes, manner=manner) as alpha,
+        trio.open_nursery() as nursery,
+    ):
         entropy = FixedEntropy()
         outbound = Outbound(
             qmgr=alpha.qmgr,
@@ -85,7 +89,7 @@ async def stored(alpha: Half, content: bytes, *to: str, rp: str = US) -> None:
 async def tick_of(outbound: Outbound) -> None:
     """One tick now, and the end of all that it began."""
     async with trio.open_nursery() as nursery:
-        outbound._tick(nursery)
+        await outbound._tick(nursery)
 
 
 def visit_of(alpha: Half, cargo: Cargo | None = None) -> Visit:

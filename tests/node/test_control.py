@@ -16,6 +16,7 @@ from trio.testing import MockClock
 from mesh.core.clock import Clock
 from mesh.core.control import CONTROL_NAME, Ask, Request, What, encode_request
 from mesh.core.directory import Us
+from mesh.core.pool import Manner
 from mesh.node import control
 from mesh.node.control import (
     CONNECTIONS_MAX,
@@ -94,14 +95,14 @@ async def everything(stream: trio.SocketStream) -> bytes:
 
 @asynccontextmanager
 async def operated(
-    tmp_path: Path, **bravo: Any
+    tmp_path: Path, manner: Manner | None = None, **bravo: Any
 ) -> AsyncIterator[tuple[Operator, Half, Half, trio.Nursery]]:
     """Two halves, not linked; alpha has an operator and bravo's descriptor."""
     folder = tmp_path / "peers.d"
     folder.mkdir()
     (folder / "bravo.mesh").write_text(text_of("bravo", **bravo))
     async with (
-        half(tmp_path, "alpha", {BRAVO: "bravo"}) as alpha,
+        half(tmp_path, "alpha", {BRAVO: "bravo"}, manner=manner) as alpha,
         half(tmp_path, "bravo", {BRAVO: "local:0"}) as far,
         trio.open_nursery() as nursery,
     ):

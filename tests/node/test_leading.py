@@ -222,7 +222,7 @@ async def test_copies_are_made_a_few_at_a_time(
             replies = alpha.submit(b"x" * 50, *names)
         await until(lambda: replies)
     most = 0
-    async with node(tmp_path, {name: f"exit:{name}" for name in names}) as alpha:
+    async with node(tmp_path, {name: f"to-{name}" for name in names}) as alpha:
         accept = alpha.spool.accept
 
         def watched(records: list[Record], done: object) -> None:
@@ -239,7 +239,7 @@ async def test_copies_are_made_a_few_at_a_time(
         await until(lambda: sum(len(q.ready) for q in alpha.qmgr.queues.values()) == 15)
         assert 0 < most <= 200
         assert alpha.qmgr._leading._dividing == 0
-        assert await readers(alpha) == {f"exit:{name}": [(name,)] * 3 for name in names}
+        assert await readers(alpha) == {f"to-{name}": [(name,)] * 3 for name in names}
 
 
 async def test_who_was_taken_out_goes_back_to_the_head(

@@ -61,9 +61,9 @@ async def test_one_session_for_what_waits_for_a_domain(tmp_path: Path) -> None:
             await gone(alpha, 30)
             await tick_of(outbound)
             assert not alpha.spool.waiting
-    assert [letter.content for letter in server.letters] == [
+    assert sorted(letter.content for letter in server.letters) == sorted(
         b"%d\r\n" % number for number in range(30)
-    ]
+    )
     assert len({letter.session for letter in server.letters}) == 1
 
 
@@ -165,10 +165,10 @@ async def test_a_visit_takes_nothing_that_came_after_its_tick(tmp_path: Path) ->
         await stored(alpha, b"first\r\n", WHO)
         await stored(alpha, b"second\r\n", WHO)
         await tick_of(outbound)
-        assert heard == [b"first\r\n", b"second\r\n"]
+        assert sorted(heard) == [b"first\r\n", b"second\r\n"]
         assert alpha.spool.waiting == 2
         await tick_of(outbound)
-        assert heard[2:] == [b"2\r\n", b"1\r\n"]
+        assert sorted(heard[2:]) == [b"1\r\n", b"2\r\n"]
         assert alpha.spool.waiting == 1
 
 
@@ -283,8 +283,8 @@ async def test_who_had_his_turn_makes_room_without_a_failure(
             await trio.sleep(15)
             assert outbound._turns.visited == NETWORK_MAX
             await stored(alpha, b"x\r\n", WHO)
-            x = alpha.qmgr.queue("exit:x.test")
-            await until(lambda: not x.ready, 160)
+            waiting = alpha.spool.waiting
+            await until(lambda: alpha.spool.waiting < waiting, 160)
             assert not alpha.qmgr.deferred
             assert alpha.spool.waiting > NETWORK_MAX  # they had more to say
             await until(lambda: not alpha.spool.waiting, 1000)
@@ -326,9 +326,7 @@ async def test_a_tarpit_gives_way_to_those_in_line(
             assert outbound._turns.visited == VISITS_MAX
             await stored(alpha, b"x\r\n", WHO)
             began = trio.current_time()
-            x = alpha.qmgr.queue("exit:x.test")
-            await until(lambda: not x.ready, 2 * CUT_SECONDS)
-            await until(lambda: alpha.spool.waiting == count, 10)
+            await until(lambda: alpha.spool.waiting == count, 2 * CUT_SECONDS)
             assert CUT_SECONDS / 2 < trio.current_time() - began < CUT_SECONDS + 30
             assert 1 <= alpha.qmgr.deferred <= 3  # as many as were in the way
 

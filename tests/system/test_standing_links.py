@@ -22,9 +22,9 @@ from mesh.core.cell import CELL_LEN
 from mesh.core.control import CONTROL_NAME, Ask, Request, encode_request
 from tests.system.client import Client
 from tests.system.conftest import PEERS_VARIABLE
+from tests.system.counted import Proxy
 from tests.system.faults import FailingDisk, build
 from tests.system.nodes import NodeProcess, World, eventually, find_tool
-from tests.system.counted import Proxy
 
 CELLS = 64
 """A second."""

@@ -21,11 +21,10 @@ from typing import Any, Final
 from mesh.core.crypto import Key, SystemEntropy, derive_key
 from mesh.core.directory import Us
 from mesh.core.drop import mail_key_untrusted, open_mail_untrusted, origin_id
-from mesh.core.record import NO_ID
 from mesh.errors import RemoteProtocolError
 from mesh.node.archive import Archive
 from mesh.node.counters import PeerCounters, _read
-from mesh.node.drop import FILE_LEN_MAX, ORIGIN
+from mesh.node.drop import FILE_LEN_MAX
 from mesh.node.dropbox import DropBox, Found
 from mesh.node.index import slot_of
 from mesh.node.keys import load_spool_key
