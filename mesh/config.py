@@ -1,20 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""node.toml: everything that an operator may set, checked at once.
+"""node.toml: everything that an operator may set (tables.py), checked at once.
 
-    table         keys (defaults: the models below)
-    [node]        name network listen address state peers postmaster directory
-    [local]       socket smtp drop message_bytes
-    [[remailer]]  address deliver user                 one table a remailer
-    [link]        clock cells_per_second
-    [delivery]    exit smarthost routes refuse
-    [pool]        kind tick_seconds share delay_seconds min_entropy
-                  max_delay_seconds
-
-Paths in it are relative to the file.  Names, endpoints and addresses come out in
-their canonical form (core/names.py).  `load` reports every mistake in one
-ConfigError, a line each: `file:line: key: what is wrong, what to do`.  Nothing
-is ignored.
-Nothing here looks beyond the file but to ask whether a `user` exists.
+Paths in it are relative to the file.  `load` reports every mistake in one
+ConfigError, a line each: `file:line: key: what is wrong, what to do`.  Nothing is
+ignored.  Nothing here looks beyond the file but to ask whether a `user` exists.
 """
 
 import os
@@ -23,32 +12,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
     ValidationError,
-    ValidationInfo,
-    model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails
 
-from mesh.core.clock import Clock, class_of
 from mesh.core.descriptor import SERVES_MAX
 from mesh.core.names import (
-    check_name,
     mail_domain,
     normalize_address,
-    normalize_endpoint,
-    normalize_host,
-    parse_endpoint,
 )
-from mesh.core.pool import Manner
 from mesh.errors import ConfigError, NoInputError, NotPermittedError
 from mesh.mistakes import (
     LineFinder,
@@ -58,17 +33,15 @@ from mesh.mistakes import (
     explain_syntax,
     explain_unknown,
 )
-from mesh.values import (
-    Target,
-    check_clock,
-    check_loopback,
-    check_pool,
-    check_rate,
-    check_user,
-    optional_endpoint,
-    optional_mailbox,
-    parse_deliver,
-    resolve,
+from mesh.tables import (
+    TABLES,
+    Delivery,
+    File,
+    Link,
+    Local,
+    Node,
+    Pool,
+    Remailer,
 )
 
 CONFIG_NAME: Final = "node.toml"
@@ -76,146 +49,6 @@ SYSTEM_CONFIG: Final = Path("/etc/mesh/node.toml")
 CONFIG_VARIABLE: Final = "MESH_CONFIG"
 # Octets: a hundred times a long one; a device or a wrong file ends here.
 CONFIG_MAX_LEN: Final = 1_048_576
-# Octets: a row of the spool holds a billion; a larger message would end the node.
-MESSAGE_BYTES_MAX: Final = 1 << 28
-
-
-def _resolve(value: object, info: ValidationInfo[Path]) -> object:
-    return resolve(value, info.context)
-
-
-def _optional_path(value: object, info: ValidationInfo[Path]) -> object:
-    return None if value in ("", None) else resolve(value, info.context)
-
-
-def _deliver(value: object, info: ValidationInfo[Path]) -> Target:
-    if not isinstance(value, str):
-        raise PydanticCustomError("string_type", "Input should be text")
-    return parse_deliver(value, info.context)
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _one_or_more(value: object) -> object:
-    return (value,) if isinstance(value, str) else _as_tuple(value)
-
-
-_Name = Annotated[str, AfterValidator(check_name)]
-_Host = Annotated[str, AfterValidator(normalize_host)]
-_Endpoint = Annotated[str, AfterValidator(normalize_endpoint)]
-_Endpoints = Annotated[tuple[_Endpoint, ...], BeforeValidator(_as_tuple)]
-_OptionalEndpoint = Annotated[str, AfterValidator(optional_endpoint)]
-_Path = Annotated[Path, BeforeValidator(_resolve)]
-_OptionalPath = Annotated[Path | None, BeforeValidator(_optional_path)]
-_Address = Annotated[str, AfterValidator(normalize_address)]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        strict=True, extra="forbid", frozen=True, validate_default=True
-    )
-
-
-class Node(_Model):
-    """[node]: who this node is and where it listens."""
-
-    name: _Name
-    network: _Name = "main"
-    listen: _Endpoints = ()
-    address: _OptionalEndpoint = ""
-    state: _Path = Path("state")
-    peers: _Path = Path("peers.d")
-    postmaster: Annotated[str, AfterValidator(optional_mailbox)] = ""
-    directory: _OptionalPath = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _listen_follows_address(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Listen on the address's port on all interfaces where nothing else is said."""
-        try:
-            port = parse_endpoint(data.get("address", ""))[1]
-        except (ValueError, AttributeError):
-            return data
-        return {"listen": [f"0.0.0.0:{port}", f"[::]:{port}"], **data}
-
-
-class Local(_Model):
-    """[local]: how remailers on this machine hand mail over."""
-
-    socket: _Path = Path("local.sock")
-    smtp: Annotated[_Endpoints, AfterValidator(check_loopback)] = ()
-    drop: _Path = Path("drop")
-    message_bytes: Annotated[int, Field(ge=1, le=MESSAGE_BYTES_MAX)] = 20_971_520
-
-
-class Remailer(_Model):
-    """[[remailer]]: addresses served and where their mail goes."""
-
-    address: Annotated[
-        tuple[_Address, ...], BeforeValidator(_one_or_more), Field(min_length=1)
-    ]
-    deliver: Annotated[Target, PlainValidator(_deliver)]
-    user: Annotated[str, AfterValidator(check_user)] = ""
-
-
-class Link(_Model):
-    """[link]: when cells leave."""
-
-    clock: Annotated[Clock, BeforeValidator(check_clock)] = Clock.RENEWAL
-    cells_per_second: Annotated[float, AfterValidator(check_rate)] = 1.0
-
-    @property
-    def klass(self) -> int:
-        """The rate as a class: log2 plus 3."""
-        return class_of(self.cells_per_second)
-
-
-class Delivery(_Model):
-    """[delivery]: what happens to mail for nobody's node."""
-
-    exit: bool = True
-    smarthost: _OptionalEndpoint = ""
-    routes: dict[_Host, _Endpoint] = Field(default_factory=dict)
-    refuse: _OptionalPath = None
-
-
-class Pool(_Model):
-    """[pool]: when mail departs by port 25."""
-
-    kind: Annotated[str, BeforeValidator(check_pool)] = "timed"
-    tick_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
-    share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    delay_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
-    min_entropy: Annotated[float, Field(ge=0, le=16)] = 0.0
-    max_delay_seconds: Annotated[float, Field(gt=0, le=86_400)] = 3600.0
-
-    @property
-    def manner(self) -> Manner:
-        """How the pool mixes."""
-        return Manner(self.kind, self.share, self.delay_seconds, self.max_delay_seconds)
-
-
-class _File(_Model):
-    """The whole file; a table that is not there is an empty one."""
-
-    node: Node
-    local: Local
-    remailer: Annotated[tuple[Remailer, ...], BeforeValidator(_as_tuple)]
-    link: Link
-    delivery: Delivery
-    pool: Pool
-
-
-_TABLES: Final[Mapping[str, type[_Model]]] = {
-    "node": Node,
-    "local": Local,
-    "remailer": Remailer,
-    "link": Link,
-    "delivery": Delivery,
-    "pool": Pool,
-}
 
 
 @dataclass(frozen=True)
@@ -310,10 +143,10 @@ def parse(text: str, path: Path) -> Config:
         raise ConfigError(f"{path}:{line}: {what}") from error
     except RecursionError as error:
         raise ConfigError(f"{path}:1: lists in lists without end: undo them") from error
-    checked = {name: [] if name == "remailer" else {} for name in _TABLES} | data
+    checked = {name: [] if name == "remailer" else {} for name in TABLES} | data
     mistakes: list[tuple[Place, str]] = []
     try:
-        file = _File.model_validate(checked, context=path.parent.absolute())
+        file = File.model_validate(checked, context=path.parent.absolute())
     except ValidationError as error:
         mistakes = [_mistake(detail) for detail in error.errors(include_url=False)]
         file = None
@@ -358,7 +191,7 @@ def _mistake(detail: ErrorDetails) -> tuple[Place, str]:
     place = tuple(part for part in detail["loc"] if part != "[key]")
     if detail["type"] == "extra_forbidden":
         table = str(place[0]) if len(place) > 1 else ""
-        known = {name: model.model_fields for name, model in _TABLES.items()}
+        known = {name: model.model_fields for name, model in TABLES.items()}
         return place, explain_unknown(str(place[-1]), table, known)
     if place == ("remailer",):
         return place, "must be a list of tables: write [[remailer]], two brackets"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-import mesh.config
+import mesh.tables
 from mesh.core.clock import Clock
 from tests.system.nodes import free_port
 
@@ -55,12 +55,12 @@ def test_every_key_of_the_config_with_its_default() -> None:
     rows = re.findall(r"(?m)^\| `\[+(\w+)\]+ (\w+)` \| ([^|]+) \|", README)
     shown = {(table, key): default.strip("` ") for table, key, default in rows}
     models: dict[str, type[BaseModel]] = {
-        "node": mesh.config.Node,
-        "local": mesh.config.Local,
-        "remailer": mesh.config.Remailer,
-        "link": mesh.config.Link,
-        "delivery": mesh.config.Delivery,
-        "pool": mesh.config.Pool,
+        "node": mesh.tables.Node,
+        "local": mesh.tables.Local,
+        "remailer": mesh.tables.Remailer,
+        "link": mesh.tables.Link,
+        "delivery": mesh.tables.Delivery,
+        "pool": mesh.tables.Pool,
     }
     there = {
         (table, key): field

@@ -57,6 +57,8 @@ KINDS: Final = ("none", "timed", "binomial", "poisson")
 SET_ASIDE: Final = 1
 """Sources, the largest, without which a tick must mix well enough: one remailer or peer
 that floods us counts for nothing."""
+NO_DECOYS: Final = b"decoys"
+"""The source of this node's own decoys: it sends none yet."""
 SLICE: Final = 4096
 """Members looked at between two turns of the loop: some 2 ms."""
 HISTORY: Final = 64
@@ -170,10 +172,15 @@ class Pool:
     def __len__(self) -> int:
         return len(self._members) + self._looked_at
 
-    @property
-    def mixes(self) -> bool:
-        """Not everybody leaves on each tick."""
-        return self._manner.kind != "none"
+    def notices(self) -> list[str]:
+        """Say how well it mixes, while somebody is inside."""
+        if self._manner.kind == "none" or not len(self):
+            return []
+        return [
+            f"port 25: {self.crowd.nominal():.0f} bits of mixing, "
+            f"{self.crowd.robust(SET_ASIDE):.0f} without the largest source, "
+            f"{self.crowd.guaranteed(NO_DECOYS):.0f} guaranteed"
+        ]
 
     def add(self, ref: int, place: str, source: bytes, since: float) -> None:
         """Take a record in; `since` may be earlier than now: it was inside before."""

@@ -37,7 +37,6 @@ from mesh.core.control import (
     status,
 )
 from mesh.core.descriptor import Descriptor, date
-from mesh.core.pool import SET_ASIDE, Pool
 from mesh.core.record import ID_LEN
 from mesh.core.reply import SHUTTING_DOWN, Reply
 from mesh.errors import (
@@ -80,9 +79,6 @@ DROP_MAX: Final = 64
 """Records dropped at a stretch: 1 ms, that no cell leaves late."""
 GREEDY_CLOCK: Final = "greedy clock"
 """As a descriptor says it."""
-
-NO_DECOYS: Final = b"decoys"
-"""The source of this node's own decoys: it sends none yet."""
 
 LOST: Final = Reply(421, "the link is lost, try later")
 IDLE: Final = Reply(421, "nothing was said for too long")
@@ -158,8 +154,8 @@ class Control:
         refused = self._qmgr.spool.take_refused()
         full = sorted(has_no_room(origin, names) for origin in refused)
         self._queue = self._count()
-        mixing = _mixing(self._qmgr.pool)
-        self._coarse = [*self._ticked(), *self._qmgr.guard.notices(), *mixing, *full]
+        told = [*self._ticked(), *self._qmgr.guard.notices(), *full]
+        self._coarse = told + self._qmgr.pool.notices()
 
     async def serve(self, wire: SocketWire) -> None:
         """Serve one connection to its end."""
@@ -346,17 +342,6 @@ class Control:
             conversation.end(gone=True)
             if last is not None:
                 outlet.send(last.encode())
-
-
-def _mixing(pool: Pool) -> list[str]:
-    """Say how well the mail that leaves by port 25 is mixed, while some waits."""
-    if not (pool.mixes and len(pool)):
-        return []
-    crowd = pool.crowd
-    return [
-        f"port 25: {crowd.nominal():.0f} bits of mixing, {crowd.robust(SET_ASIDE):.0f} "
-        f"without the largest source, {crowd.guaranteed(NO_DECOYS):.0f} guaranteed"
-    ]
 
 
 def _few(notes: list[str]) -> list[str]:

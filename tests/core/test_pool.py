@@ -294,6 +294,17 @@ def test_a_flooder_cannot_fill_the_robust_figure() -> None:
     assert flooded.nominal() > quiet.nominal() + 5
 
 
+def test_it_says_how_well_it_mixes() -> None:
+    pool, none = pool_of("timed"), pool_of("none")
+    assert pool.notices() == []
+    for source in (b"a", b"a", b"b", b"b"):
+        pool.add(1, "out:x", source, 0.0)
+        none.add(1, "out:x", source, 0.0)
+    assert none.notices() == []
+    said = "port 25: 2 bits of mixing, 1 without the largest source, 0 guaranteed"
+    assert pool.notices() == [said]
+
+
 def test_an_empty_pool_hides_nobody() -> None:
     crowd = ticks_of(({b"a": 3}, {}), ({}, {b"a": 3}))
     assert crowd.nominal() == 0.0
