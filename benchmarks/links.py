@@ -11,17 +11,26 @@ or one received.  Memory a link is the slope over the numbers of links of what a
 two processes have, in shares (PSS); the kernel's buffers are not in it.  At rest means
 a node that runs and has no peers.  Lateness is the pacer's own histogram, whose buckets
 double: a figure is a bucket's upper edge.
+
+The floor is what the kernel takes here, measured beside each run: two processes, as many
+connections, at each of as many random instants one sleep, one send of 4,096 octets and
+one read, and nothing else; no key, no ring, no links that are told apart.  What a sleep
+costs, and what it leaves in the processor's caches, is the machine's: on a virtual one
+the floor alone may be above the limit where few links make long sleeps.
 """
 
 import argparse
+import gc
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,12 +40,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.page import chart, page
-from mesh.core.cell import BODY_LEN
+from mesh.core.cell import BODY_LEN, CELL_LEN
 from mesh.core.cellstream import CellOpener, CellSealer
 from mesh.core.clock import Clock, class_of
 from mesh.core.crypto import Key, hash256
 from mesh.core.handshake import NO_DIRECTORY, PeerKeys, Session
+from mesh.node.bare import RECEIVE_MAX
 from mesh.node.pacer.client import Pacer
+from mesh.node.pacer.hardening import hurry
 from mesh.node.pacer.histogram import quantile
 from mesh.node.port import Ending
 from mesh.node.wire import SocketWire
@@ -45,6 +56,13 @@ SETTLE_SECONDS: Final = 3.0
 REST_SECONDS: Final = 5.0
 BODY: Final = bytes([1, 0, 0, 0x0F, 0xEB]).ljust(BODY_LEN, b"x")
 SHARES: Final = (0.5, 0.99, 0.999)
+FLOOR: Final = "kernel alone"
+LIMIT_US: Final = 45.0
+"""CPU of the pacer for a cell that is sent or received."""
+LIMIT_KB: Final = 100.0
+"""Memory of a link."""
+LATE_PART: Final = 30
+"""Of T: how late a cell may be, but for one in a thousand."""
 
 
 class Box:
@@ -107,6 +125,12 @@ class Side:
     async def run(self) -> None:
         """Say the port, carry the links, say what they cost."""
         args = self._args
+        if args.bare:
+            wires = await self._connect()
+            told = bare([wire.socket for wire in wires], args.rate, args.seconds)
+            print(json.dumps(told), flush=True)
+            sys.stdin.read()
+            return
         async with trio.open_nursery() as nursery:
             await nursery.start(self._pacer.run)
             (pid,) = children(os.getpid())
@@ -153,6 +177,28 @@ class Side:
         }
 
 
+def bare(socks: list[socket.socket], rate: float, seconds: float) -> dict[str, Any]:
+    """Do what no program can spare at as many instants, and nothing else."""
+    hurry()
+    gc.disable()
+    cell, place = bytes(CELL_LEN), bytearray(RECEIVE_MAX)
+    rate *= len(socks)
+    due = time.monotonic()
+    end, instants, began = due + seconds, 0, spent(os.getpid())
+    while due < end:
+        due += random.expovariate(rate)  # no secret
+        wait = due - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        sock = random.choice(socks)  # noqa: S311
+        with suppress(BlockingIOError, ConnectionError):
+            sock.send(cell)
+        with suppress(BlockingIOError, ConnectionError):
+            sock.recv_into(place)
+        instants += 1
+    return {"instants": instants, "cpu": spent(os.getpid()) - began}
+
+
 def children(pid: int) -> list[int]:
     """Processes that a process's main thread started."""
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
@@ -170,13 +216,18 @@ def at_rest() -> tuple[float, float]:
         made += [f"127.0.0.1:{port}", "--remailer", "mix@rest.test"]
         subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
         node = subprocess.Popen(
-            [*mesh, "run", "-c", str(home / "node.toml")], stderr=subprocess.DEVNULL
+            [*mesh, "run", "-c", str(home / "node.toml")],
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        time.sleep(REST_SECONDS)
-        (pacer,) = children(node.pid)
-        sizes = memory(node.pid, "Rss") / 1e6, memory(pacer, "Rss") / 1e6
-        node.terminate()
-        node.wait()
+        with node:
+            for line in node.stderr or ():
+                if "ready" in line:
+                    break
+            time.sleep(REST_SECONDS)
+            (pacer,) = children(node.pid)
+            sizes = memory(node.pid, "Rss") / 1e6, memory(pacer, "Rss") / 1e6
+            node.terminate()
     return sizes
 
 
@@ -198,21 +249,11 @@ def _line(side: "subprocess.Popen[str]") -> str:
 def measure(
     args: argparse.Namespace, count: int, busy: bool, load: bool
 ) -> dict[str, Any]:
-    """Run N links once, and add both sides up."""
-    burners = [
-        subprocess.Popen([sys.executable, "-c", "while True: pass"])
-        for _ in range((os.cpu_count() or 1) if load else 0)
-    ]
+    """Run N links once, and the floor; add both sides up."""
     more = ["--count", str(count), *(["--busy"] if busy else [])]
-    first = _side(args, 0, *more)
-    try:
-        second = _side(args, 1, "--port", _line(first), *more)
-        with first, second:
-            told = [json.loads(_line(end)) for end in (first, second)]
-    finally:
-        for burner in burners:
-            burner.kill()
-            burner.wait()
+    told = _both(args, more, load)
+    floor = _both(args, [*more, "--bare"], load)
+    instants = sum(one["instants"] for one in floor)
     counts = [sum(each) for each in zip(*(one["counts"] for one in told), strict=True)]
     cells = 2 * sum(counts)  # each instant sends one; as many are received
     return {
@@ -222,16 +263,39 @@ def measure(
         "cells": cells,
         "us_a_cell": 1e6 * sum(one["cpu"] for one in told) / max(cells, 1),
         "main_us_a_cell": 1e6 * sum(one["main_cpu"] for one in told) / max(cells, 1),
+        "floor_us_a_cell": 1e6
+        * sum(one["cpu"] for one in floor)
+        / max(instants, 1)
+        / 2,
         "memory": sum(one["memory"] for one in told) / len(told),
         "late_us": [round(1e6 * (quantile(counts, share) or 0)) for share in SHARES],
         "on_time": sum(counts) / 2 / (told[0]["seconds"] * args.rate * count),
     }
 
 
+def _both(
+    args: argparse.Namespace, more: Sequence[str], load: bool
+) -> list[dict[str, Any]]:
+    """Run both sides; what they tell."""
+    burners = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        for _ in range((os.cpu_count() or 1) if load else 0)
+    ]
+    first = _side(args, 0, *more)
+    try:
+        second = _side(args, 1, "--port", _line(first), *more)
+        with first, second:
+            return [json.loads(_line(end)) for end in (first, second)]
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+
+
 def _table(found: Sequence[dict[str, Any]], args: argparse.Namespace) -> Table:
     table = Table(title=f"{args.clock} links at {args.rate:g} cells/s")
     for name in (
-        "links", "mail", "cores", "pacer us/cell", "main", "late us p50", "p99",
+        "links", "mail", "cores", "pacer us/cell", FLOOR, "main", "late us p50", "p99",
         "p99.9", "of its rate",
     ):  # fmt: skip
         table.add_column(name, justify="right")
@@ -239,7 +303,8 @@ def _table(found: Sequence[dict[str, Any]], args: argparse.Namespace) -> Table:
         table.add_row(
             f"{one['links']:,}", "busy" if one["busy"] else "idle",
             "loaded" if one["load"] else "free",
-            f"{one['us_a_cell']:.0f}", f"{one['main_us_a_cell']:.0f}",
+            f"{one['us_a_cell']:.0f}", f"{one['floor_us_a_cell']:.0f}",
+            f"{one['main_us_a_cell']:.0f}",
             *(f"{late:,}" for late in one["late_us"]),
             f"{one['on_time']:.1%}",
         )  # fmt: skip
@@ -257,7 +322,8 @@ def main() -> None:
     parser.add_argument("--html", type=Path)
     for name in ("side", "count", "port"):
         parser.add_argument(f"--{name}", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--busy", action="store_true", help=argparse.SUPPRESS)
+    for name in ("busy", "bare"):
+        parser.add_argument(f"--{name}", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side is not None:
         trio.run(Side(args).run)
@@ -272,14 +338,18 @@ def main() -> None:
         track = progress.track(runs, description="links")
         found = [measure(args, *run) for run in track]
     Console().print(_table(found, args))
-    print(f"limit for p99.9 (T/30): {1e6 / args.rate / 30:,.0f} us")
+    late = 1e6 / args.rate / LATE_PART
+    print(
+        f"limits: {LIMIT_US:.0f} us a cell, {LIMIT_KB:.0f} kB a link, "
+        f"p99.9 (T/{LATE_PART}) {late:,.0f} us late"
+    )
     for name, slope in _slopes(found).items():
         print(f"memory, {name}: {slope / 1000:.0f} kB a link")
-    print("at rest: main {:.1f} MB, pacer {:.1f} MB (RSS)".format(*at_rest()))
     if args.json:
         args.json.write_text(json.dumps(found, indent=1))
     if args.html:
         args.html.write_text(_page(found, args))
+    print("at rest: main {:.1f} MB, pacer {:.1f} MB (RSS)".format(*at_rest()))
 
 
 def _name(one: dict[str, Any]) -> str:
@@ -302,21 +372,53 @@ def _slopes(found: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def _page(found: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
-    def lines(key: str) -> dict[str, list[tuple[float, float]]]:
+    counts = sorted({float(one["links"]) for one in found})
+    ends = [counts[0], counts[-1]]
+
+    def lines(key: str, scale: float = 1.0) -> dict[str, list[tuple[float, float]]]:
         curves: dict[str, list[tuple[float, float]]] = {}
         for one in found:
             value = one[key][-1] if key == "late_us" else one[key]
-            value = value / 1e6 if key == "memory" else value
-            curves.setdefault(_name(one), []).append((one["links"], value))
+            curves.setdefault(_name(one), []).append((one["links"], value * scale))
         return curves
 
-    title = f"Standing links: {args.clock} at {args.rate:g} cells/s"
+    def floors() -> dict[str, list[tuple[float, float]]]:
+        measured: dict[tuple[bool, int], list[float]] = {}
+        for one in found:  # idle and busy are the same to it
+            each = measured.setdefault((one["load"], one["links"]), [])
+            each.append(one["floor_us_a_cell"])
+        curves: dict[str, list[tuple[float, float]]] = {}
+        for (load, count), each in sorted(measured.items()):
+            name = f"{FLOOR}, cores {'loaded' if load else 'free'}"
+            curves.setdefault(name, []).append((count, sum(each) / len(each)))
+        return curves
+
+    least = min(one["memory"] for one in found) / 1e6
+    late = 1e6 / args.rate / LATE_PART
     return page(
-        title,
-        chart("CPU of the pacer, us a cell", "links", lines("us_a_cell")),
-        chart("memory of a node, MB", "links", lines("memory")),
-        chart("lateness p99.9, us", "links", lines("late_us")),
-    )
+        f"Standing links: {args.clock} at {args.rate:g} cells/s",
+        chart(
+            "CPU of the pacer, us a cell sent or received", "links",
+            {**lines("us_a_cell"), **floors()},
+            {f"limit {LIMIT_US:.0f}": [(x, LIMIT_US) for x in ends]},
+        ),
+        chart(
+            "CPU of the main process, us a cell", "links", lines("main_us_a_cell"),
+        ),
+        chart(
+            "memory of a node, MB", "links", lines("memory", 1e-6),
+            {
+                f"limit {LIMIT_KB:.0f} kB a link": [
+                    (x, least + (x - ends[0]) * LIMIT_KB / 1e3) for x in counts
+                ]
+            },
+        ),
+        chart(
+            "lateness p99.9, us", "links", lines("late_us"),
+            {f"limit T/{LATE_PART}": [(x, late) for x in ends]},
+            logarithmic=True,
+        ),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -11,12 +11,14 @@ HEIGHT: Final = 320
 MARGIN: Final = 56
 Place: TypeAlias = Callable[[float, float], tuple[float, float]]
 """From a value to where it is drawn."""
+Curves: TypeAlias = Mapping[str, Sequence[tuple[float, float]]]
+"""By name: points (across, up)."""
 COLOURS: Final = ("#1b6ca8", "#c0392b", "#27805b", "#8e5ea2", "#b8860b", "#444444")
 
 
 def page(title: str, *charts: str) -> str:
     """The page."""
-    style = "body{font:16px sans-serif;margin:2em auto;max-width:44em}"
+    style = "body{font:16px sans-serif;margin:2em auto;max-width:44em}ul{columns:2;margin:0}"
     return (
         f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title>"
         f"<style>{style}</style><h1>{html.escape(title)}</h1>{''.join(charts)}\n"
@@ -24,51 +26,70 @@ def page(title: str, *charts: str) -> str:
 
 
 def chart(
-    title: str, across: str, curves: Mapping[str, Sequence[tuple[float, float]]]
+    title: str,
+    across: str,
+    curves: Curves,
+    limits: Curves | None = None,
+    *,
+    logarithmic: bool = False,
 ) -> str:
-    """Curves over a logarithmic axis, from zero upwards."""
-    points = [point for curve in curves.values() for point in curve]
+    """Curves over a logarithmic axis, upwards from zero or logarithmic too.
+
+    `limits`: curves that are drawn broken, without points.
+    """
+    limits = limits or {}
+    points = [p for each in (curves, limits) for curve in each.values() for p in curve]
     left = math.log10(min(x for x, _ in points))
     right = max(math.log10(max(x for x, _ in points)), left + 1e-9)
     top = max(y for _, y in points) or 1.0
+    low = min(y for _, y in points) if logarithmic else 0.0
+
+    def up(y: float) -> float:
+        if not logarithmic:
+            return y / top
+        return math.log(max(y, low) / low) / max(math.log(top / low), 1e-9)
 
     def place(x: float, y: float) -> tuple[float, float]:
         share = (math.log10(x) - left) / (right - left)
         return (
             MARGIN + share * (WIDTH - 2 * MARGIN),
-            HEIGHT - MARGIN - y / top * (HEIGHT - 2 * MARGIN),
+            HEIGHT - MARGIN - up(y) * (HEIGHT - 2 * MARGIN),
         )
 
-    parts = [_axes(top, across, sorted({x for x, _ in points}), place)]
-    for number, (name, curve) in enumerate(curves.items()):
-        colour = COLOURS[number % len(COLOURS)]
+    parts = [_axes((low, top), across, sorted({x for x, _ in points}), place)]
+    names = []
+    for number, (name, curve) in enumerate({**curves, **limits}.items()):
+        broken = name in limits
+        colour = "#000" if broken else COLOURS[number % len(COLOURS)]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*p) for p in curve))
+        dashes = ' stroke-dasharray="6 4"' if broken else ""
         parts.append(
             f'<polyline points="{line}" fill="none" stroke="{colour}" '
-            'stroke-width="2"/>'
+            f'stroke-width="2"{dashes}/>'
         )
-        parts += [
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>'
-            for x, y in (place(*p) for p in curve)
-        ]
-        parts.append(
-            f'<text x="{MARGIN + 8}" y="{18 * number + 18}" fill="{colour}">'
-            f"{html.escape(name)}</text>"
-        )
+        if not broken:
+            parts += [
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>'
+                for x, y in (place(*p) for p in curve)
+            ]
+        names.append(f'<li style="color:{colour}">{html.escape(name)}</li>')
     return (
         f"<h2>{html.escape(title)}</h2>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" font-size="13">'
-        f"{''.join(parts)}</svg>"
+        f"{''.join(parts)}</svg><ul>{''.join(names)}</ul>"
     )
 
 
-def _axes(top: float, across: str, ticks: Sequence[float], place: Place) -> str:
+def _axes(
+    ends: tuple[float, float], across: str, ticks: Sequence[float], place: Place
+) -> str:
     base = HEIGHT - MARGIN
+    low, top = ends
     parts = [
         f'<path d="M{MARGIN} {MARGIN}V{base}H{WIDTH - MARGIN}" fill="none" '
         'stroke="#888"/>',
         f'<text x="{MARGIN - 6}" y="{MARGIN}" text-anchor="end">{top:.3g}</text>',
-        f'<text x="{MARGIN - 6}" y="{base}" text-anchor="end">0</text>',
+        f'<text x="{MARGIN - 6}" y="{base}" text-anchor="end">{low:.3g}</text>',
         f'<text x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">'
         f"{html.escape(across)}</text>",
     ]

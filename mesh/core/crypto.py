@@ -66,6 +66,7 @@ HASH_BLOCK_LEN: Final = 128
 SCRATCH_LEN: Final = 4096
 
 _new_raw: Final[Any] = ffi.new_allocator(should_clear_after_alloc=False)
+_NULL: Final[Any] = ffi.NULL
 _ZEROS: Final = bytes(SLOT_LEN)
 _scratch: Final[Any] = new_locked(SCRATCH_LEN)
 memmove: Final[Callable[[Place, Place | Octets, int], None]] = ffi.memmove
@@ -326,8 +327,7 @@ def seal_over(key: Key, nonce: bytes, place: Place, length: int) -> None:
     For whoever seals for ever: nothing is made or copied, and no plaintext is left.
     """
     _check(key, nonce, NONCE_LEN)
-    null = ffi.NULL
-    _CHACHA_SEAL(place, null, place, length, null, 0, null, nonce, key.address)
+    _CHACHA_SEAL(place, _NULL, place, length, _NULL, 0, _NULL, nonce, key.address)
 
 
 def open_into_untrusted(
@@ -335,8 +335,7 @@ def open_into_untrusted(
 ) -> None:
     """Open `length` octets as `open_untrusted` does, into another place."""
     _check(key, nonce, NONCE_LEN)
-    null = ffi.NULL
-    if _CHACHA_OPEN(place, null, null, box, length, null, 0, nonce, key.address):
+    if _CHACHA_OPEN(place, _NULL, _NULL, box, length, _NULL, 0, nonce, key.address):
         raise CryptoError("a box does not open")
 
 

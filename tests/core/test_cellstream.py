@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mesh.core.cell import BODY_LEN, CELL_LEN
 from mesh.core.cellstream import REKEY_AFTER_CELLS, CellOpener, CellSealer
-from mesh.core.crypto import Key
+from mesh.core.crypto import Key, address_of
 from mesh.errors import CryptoError, LocalProtocolError
 
 SECRET = bytes(range(1, 33))
@@ -81,7 +81,27 @@ def test_a_whole_run_opens_from_any_kind_of_buffer() -> None:
         assert opener.open_untrusted(kind(CELLS[number])) == body(number)
 
 
+def test_a_whole_run_where_it_lies() -> None:
+    sealer, opener = CellSealer(key()), CellOpener(key())
+    for number, cell in enumerate(CELLS):
+        room = bytearray(body(number) + bytes(CELL_LEN - BODY_LEN))
+        sealer.seal_over(address_of(room))
+        assert room == cell
+        opened = bytearray(BODY_LEN)
+        opener.open_into_untrusted(address_of(room), address_of(opened))
+        assert opened == body(number)
+
+
 AT = st.integers(0, RUN - 2)
+
+
+@given(AT)
+def test_a_dropped_cell_where_it_lies(at: int) -> None:
+    opener, opened_ = opened(at), bytearray(BODY_LEN)
+    for cell in (CELLS[at + 1], CELLS[at]):  # and not even the right one after it
+        with pytest.raises(CryptoError):
+            opener.open_into_untrusted(address_of(bytearray(cell)), address_of(opened_))
+    assert not any(opened_)
 
 
 @given(AT, st.integers(0, CELL_LEN * 8 - 1))

@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from mesh.core.cipherstate import REJECT_AFTER, CipherState
-from mesh.core.crypto import Key
+from mesh.core.crypto import Key, address_of
 from mesh.errors import CryptoError, LocalProtocolError
 
 SECRET = bytes(range(32))
@@ -37,6 +37,25 @@ def test_opens_in_order_and_stays_where_a_box_does_not_open() -> None:
     with pytest.raises(CryptoError):
         opener.decrypt_with_ad_untrusted(b"", first)
     assert opener.decrypt_with_ad_untrusted(b"", bytearray(second)) == b"two"
+
+
+def test_boxes_made_where_they_lie_count_with_the_others() -> None:
+    ours, theirs, opener = make(), make(), make()
+    for count in range(4):
+        room = bytearray(b"text" + bytes(16))
+        box = theirs.encrypt_with_ad(b"", b"text")
+        if count % 2:
+            assert ours.seal_over(address_of(room), 4) == count + 1
+            assert room == box
+        else:
+            assert ours.encrypt_with_ad(b"", b"text") == box
+        place = address_of(bytearray(box))
+        opened = bytearray(4)
+        assert opener.open_into_untrusted(place, 20, address_of(opened)) == count + 1
+        assert opened == b"text"
+        with pytest.raises(CryptoError):
+            opener.open_into_untrusted(place, 20, address_of(opened))
+        assert opener.count == count + 1
 
 
 def test_rekey_is_the_keyed_hash_and_starts_the_count_again() -> None:

@@ -43,6 +43,20 @@ async def test_octets_pass_and_nobody_waits(autojump_clock: MockClock) -> None:
     far.close()
 
 
+async def test_octets_come_into_a_place(autojump_clock: MockClock) -> None:
+    near, far = unix_pair()
+    place = memoryview(bytearray(8))
+    assert far.try_receive_into(place, 8) is None
+    near.try_send(b"hello")
+    assert far.try_receive_into(place[1:], 3) == 3
+    assert far.try_receive_into(place[4:], 3) == 2
+    assert bytes(place) == b"\0hello\0\0"
+    near.close()
+    assert far.try_receive_into(place, 8) == 0
+    far.close()
+    assert far.try_receive_into(place, 8) == 0
+
+
 async def test_a_link_s_socket(autojump_clock: MockClock) -> None:
     near, far = tcp_pair()
     near.fix_buffers()

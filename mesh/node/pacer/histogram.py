@@ -49,8 +49,10 @@ class Histogram:
 
     def count(self, klass: int, late: float) -> None:
         """Count one cell that left `late` seconds after its instant."""
-        micro = int(late / MICROSECOND) if late > 0 else 0
-        self._words[klass * BUCKETS + min(micro.bit_length(), BUCKETS - 1)] += 1
+        bucket = int(late / MICROSECOND).bit_length() if late > 0 else 0
+        if bucket >= BUCKETS:
+            bucket = BUCKETS - 1
+        self._words[klass * BUCKETS + bucket] += 1
 
     def row(self, klass: int) -> list[int]:
         """Counts of one class."""

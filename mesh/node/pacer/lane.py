@@ -101,6 +101,9 @@ class Lane:
         sealer.seal_over(self._cell_at)
         self._sealed = True  # the cell is one to be sent
         self._rest = b""
+        self._unsent = CELL_LEN + 1
+        """Octets that the kernel may hold at most: it is asked when that is too many, at
+        every second instant where it holds none."""
         self._partial = b""
         self._left: int | None = None  # cells before the last one; None: no end yet
         self._grace = int(GRACE_SECONDS / period_of(klass))
@@ -148,20 +151,28 @@ class Lane:
         wire = self._wire
         if not (self._sealed or self._rest):
             return 0  # the last cell has left
-        if wire.unsent() > CELL_LEN:
+        if self._unsent > CELL_LEN:
+            self._unsent = wire.unsent()
+        if self._unsent > CELL_LEN:
             self.skipped += 1
         elif self._rest:
-            self._rest = self._rest[wire.try_send(self._rest) :]
-            if not self._rest:
-                self._moved = now
+            self._send_rest(now)
         else:
             took = wire.try_send(self._cell)
             self._sealed = False
+            self._unsent += took
             if took == CELL_LEN:
                 self._moved = now
             else:
                 self._rest = bytes(self._cell[took:])
         return SILENT if now > self._moved + self._patience else 0
+
+    def _send_rest(self, now: float) -> None:
+        took = self._wire.try_send(self._rest)
+        self._rest = self._rest[took:]
+        self._unsent += took
+        if not self._rest:
+            self._moved = now
 
     def _read(self, now: float) -> int:
         if self._heard_end:

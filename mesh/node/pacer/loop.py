@@ -43,6 +43,7 @@ TRIAL_SECONDS: Final = 0.001
 """A sleep of the trial: long enough that the processor goes to rest."""
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 BOOT_ID_LEN: Final = 64
+_NO_LANE: Final = (None, 0)
 LOOK_SECONDS: Final = 1.0
 """The longest sleep."""
 HEAR_SECONDS: Final = 0.02
@@ -156,17 +157,18 @@ class Loop:
         return True
 
     def _serve(self, now: float) -> None:
-        due, number = self._dues[0]
-        lane, klass = self._lanes.get(number, (None, 0))
+        dues = self._dues
+        due, number = dues[0]
+        lane, klass = self._lanes.get(number, _NO_LANE)
         if lane is None or lane.due != due:  # it was ended by a word
-            heapq.heappop(self._dues)
+            heapq.heappop(dues)
             return
         self._histogram.count(klass, now - due)
         if lane.instant(now):
-            heapq.heappop(self._dues)
+            heapq.heappop(dues)
             self._ended(number)
             return
-        heapq.heapreplace(self._dues, (lane.due, number))
+        heapq.heapreplace(dues, (lane.due, number))
         self._board.note(number)
 
     def _take(self, word: Word) -> None:
