@@ -5,6 +5,9 @@ A peer may hand over mail for addresses that this node serves, and `<@me:x@peer>
 to itself; anything else is 550, so that no peer uses us as a relay.
 
 Two links to one peer that are up: election.py says which stays, the other is closed.
+A connection's class and clock come from what both nodes were started with, and stay: a
+replacement has the same ones, and another takes effect at a node's start, an hour that
+its operator chose, and not when a queue grows.
 What a link carries to and from the queue is peer.py's.  Nothing here parses, seals, or
 decides when a cell leaves.
 """

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from mesh.cli import run
 from mesh.cli.main import main
+from mesh.node.pacer import client
 from mesh.node.service import lock_state
 from tests.node.homes import Home
 
@@ -72,6 +74,19 @@ def test_mistakes_have_their_codes(tmp_path: Path, capsys: Capture) -> None:
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 5
     assert all(line.startswith("mesh: ") for line in lines)
+
+
+def test_a_node_whose_pacer_never_starts_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    alpha = Home(tmp_path, "alpha")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(client, "RESTART_SECONDS", 0.01)
+    assert main(["run", "-c", str(alpha.toml)]) == 70
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mesh: the process that sends cells does not start: ")
+    assert not alpha.socket.exists()
+    os.close(lock_state(alpha.path / "state"))
 
 
 def test_files_are_allowed_as_far_as_may_be() -> None:

@@ -15,15 +15,15 @@ import pytest
 import trio
 
 from mesh.core.cell import CELL_LEN, CLOSE_BODY, PADDING, Kind, parse_untrusted
-from mesh.core.cellstream import CellSealer
 from mesh.core.clock import Clock, period_of
 from mesh.core.crypto import x25519_public
 from mesh.core.strand import Strand
 from mesh.node import dialer as dialer_
+from mesh.node import inside as inside_
 from mesh.node.inside import LAST_CELLS, REPLACED_CELLS, Port
 from mesh.node.pacer.client import Feed
 from mesh.node.pacer.lane import Lane
-from mesh.node.pacer.ring import slots_of
+from mesh.node.pacer.ring import Ring, slots_of
 from mesh.node.peer import Peer
 from mesh.node.port import Ending
 from tests.descriptors import link_key_of
@@ -370,12 +370,12 @@ def test_a_main_process_that_stalls_shows_nowhere() -> None:
 def test_ten_megabytes_cross_three_replacements_and_never_begin_again() -> None:
     content = b"0123456789abcd\r\n" * 625_000
     bodies: list[bytes] = []
-    seal = CellSealer.seal
+    put = Ring.put
 
-    def sealing(sealer: CellSealer, body: Any) -> bytes:
+    def putting(ring: Ring, body: Any) -> None:
         if body != PADDING:
             bodies.append(bytes(body))
-        return seal(sealer, body)
+        put(ring, body)
 
     def one(world: World, mail: Mail) -> None:
         mail.submit(world, "alpha", content)
@@ -385,7 +385,7 @@ def test_ten_megabytes_cross_three_replacements_and_never_begin_again() -> None:
         await until(lambda: came, 3600)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CellSealer, "seal", sealing)
+        patch.setattr(Ring, "put", putting)
         told = live(until_it_came, one, (600.0, 700.0), patch, klass=3)
     assert told.arrived == 1
     said = [
@@ -458,7 +458,11 @@ def is_given_up_sooner(patch: Patch) -> None:
 
 
 def ends_when_all_is_said(patch: Patch) -> None:
-    """The link says that it ends as soon as nothing waits: so it was once."""
+    """The link says that it ends as soon as nothing waits: so it was once.
+
+    With more last cells than there are, so that the other side has an instant between.
+    """
+    patch.setattr(inside_, "LAST_CELLS", 20)
     said = set[Strand]()
 
     def has_data(strand: Strand) -> bool:

@@ -172,12 +172,14 @@ async def test_what_an_inside_does_not_bear_ends_the_link() -> None:
 async def test_a_pacer_that_dies_takes_its_links_and_another_one_comes() -> None:
     async with running() as (pacer, nursery):
         (before,) = children()
-        ends = Ends(nursery, pacer, Clock.RENEWAL)
-        await ends.boxes[0].until(lambda: ends.boxes[0].came)
+        many = [Ends(nursery, pacer, Clock.RENEWAL) for _ in range(5)]
+        for ends in many:
+            await ends.boxes[0].until(lambda box=ends.boxes[0]: box.came)  # type: ignore[misc]
         os.kill(before, signal.SIGKILL)
-        for ended in ends.ended:
-            await ended.wait()
-        assert ends.reasons == [GONE, GONE]
+        for ends in many:
+            for ended in ends.ended:
+                await ended.wait()
+            assert ends.reasons == [GONE, GONE]
         again = Ends(nursery, pacer, Clock.RENEWAL)
         await again.boxes[1].until(lambda: again.boxes[1].came)
         (after,) = children()

@@ -60,10 +60,18 @@ trio.run(main)
 class Far:
     """The other end of a link, whose near one another process has."""
 
-    def __init__(self, sock: trio.SocketStream, parent: int, pacer: int) -> None:
-        self._sock, self.parent, self.pacer = sock, parent, pacer
+    def __init__(
+        self, sock: trio.SocketStream, parent: "subprocess.Popen[bytes]"
+    ) -> None:
+        self._sock, self._parent = sock, parent
+        self.parent = parent.pid
         self.octets = 0
         self.ended = False
+
+    async def pacer(self) -> int:
+        """The pacer's number, which its parent says."""
+        assert self._parent.stdout
+        return int(await trio.to_thread.run_sync(self._parent.stdout.readline))
 
     async def read(self) -> bool:
         """Count what comes next; False: the connection has ended."""
@@ -95,11 +103,10 @@ def link(load: str) -> Iterator[Far]:
             cwd=ROOT,
         )
     try:
-        assert parent.stdout
         far.setblocking(False)
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(far))
         with far:
-            yield Far(stream, parent.pid, int(parent.stdout.readline()))
+            yield Far(stream, parent)
     finally:
         parent.kill()
         parent.communicate()
@@ -113,13 +120,14 @@ def seen() -> dict[str, dict[str, float]]:
     async def live(load: str) -> None:
         mine = figures[load]
         with link(load) as far:
+            pacer = await far.pacer()
             while far.octets < 10 * CELL_LEN:
                 assert await far.read()
             os.kill(far.parent, signal.SIGSTOP)
             mine["stopped"] = await far.cells_of(STOPPED_SECONDS)
             os.kill(far.parent, signal.SIGCONT)
             mine["after"] = await far.cells_of(0.5)
-            watch = os.pidfd_open(far.pacer)
+            watch = os.pidfd_open(pacer)
             os.kill(far.parent, signal.SIGKILL)
             died = trio.current_time()
             while await far.read():

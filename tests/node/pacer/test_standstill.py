@@ -9,10 +9,12 @@ from trio.testing import MockClock
 
 from mesh.core.cell import CELL_LEN
 from mesh.core.clock import period_of
+from mesh.node.exchange import Exchange
 from mesh.node.listener import bind
+from mesh.node.pacer.client import Pacer
 from mesh.node.pacer.loop import GAP_SECONDS, Machine
 from mesh.node.pacer.standstill import LOOK_SECONDS, Standstill
-from tests.harness import connect, half, until, wire_pair
+from tests.harness import FixedEntropy, connect, half, until, wire_pair
 from tests.node.ends import end, hand, keeps
 from tests.system.nodes import free_port
 
@@ -72,6 +74,34 @@ async def test_a_quiet_hour_is_no_gap(host: Host, autojump_clock: MockClock) -> 
         await trio.sleep(3600)
         assert host.standstill.moves() == 0
         nursery.cancel_scope.cancel()
+
+
+async def test_a_node_with_a_pacer_looks(host: Host, tmp_path: Path) -> None:
+    """The pacer's client does, each second, and its links ask it."""
+    pacer = Pacer()
+    looked = trio.Event()
+    pacer.standstill = host.standstill
+
+    async def watch() -> None:
+        looked.set()
+
+    host.standstill.watch = watch  # type: ignore[method-assign]
+    async with half(tmp_path, "alpha", {}) as alpha:
+        exchange = Exchange(
+            name="alpha",
+            identity=alpha.identity,
+            qmgr=alpha.qmgr,
+            max_message=1,
+            entropy=FixedEntropy(),
+            pacer=pacer,
+        )
+    host.now += 100
+    assert exchange.moves() == 1
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(pacer.run)
+            await looked.wait()
+            nursery.cancel_scope.cancel()
 
 
 class Count:
