@@ -61,14 +61,19 @@ from mesh.errors import (
     SpoolFullError,
 )
 from mesh.node.arena import Arena
-from mesh.node.copies import Copies, sync_folder
-from mesh.node.groups import Groups, Sealed
+from mesh.node.copies import Copies, check_regular, sync_folder
+from mesh.node.groups import PAGE_LEN, Groups, Sealed
 from mesh.node.ids import Ids
 from mesh.node.index import Hot, Index, Ref, slot_of
 from mesh.node.intake import Accepted, Group, Intake
 from mesh.node.parking import Parking
 from mesh.node.recovery import Recovery
-from mesh.node.restore import create_arena, open_arena
+from mesh.node.restore import (
+    FIRST_SEQUENCE,
+    begin_arena,
+    note_database,
+    open_arena,
+)
 from mesh.node.upkeep import STEP_SECONDS, Upkeep
 from mesh.node.writer import Writer
 
@@ -135,12 +140,16 @@ class Spool:
         sync_folder(path.parent)
         database = path / "spool.db"
         # The database is made last: without it nothing was ever accepted.
-        is_new = not database.exists() or not database.stat().st_size
+        check_regular(database)
+        is_new = not database.exists() or database.stat().st_size < PAGE_LEN
         copies = Copies(path)
         if is_new:
-            create_arena(copies, key, entropy)
+            begin_arena(copies, key, entropy)
         arena, tombstones = open_arena(copies, key, entropy)
-        spool = cls(copies, arena, Groups(database), entropy, clock)
+        groups = Groups(database)
+        if arena.keys.sequence == FIRST_SEQUENCE:
+            note_database(copies, arena)
+        spool = cls(copies, arena, groups, entropy, clock)
         spool._dead = spool._recovery.claim(tombstones)
         return spool
 
@@ -192,7 +201,7 @@ class Spool:
             if self._failure is None:
                 await self._flush()
                 await self._upkeep.write_clock()
-                self._checkpoint()
+                self._checkpoint(last=True)
         finally:
             await self._writer.stop()
             self.close()
@@ -356,9 +365,10 @@ class Spool:
             except SpoolFullError:
                 self._dead += dead
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, *, last: bool = False) -> None:
         self._uncheckpointed = 0
-        self._writer.submit(self._groups.checkpoint, self._checkpointed)
+        job = partial(self._groups.checkpoint, last=last)
+        self._writer.submit(job, self._checkpointed)
 
     def _checkpointed(self, _result: None, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, SpoolFullError):
