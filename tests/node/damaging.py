@@ -205,10 +205,10 @@ def within(seconds: float) -> Iterator[None]:
 def close_left(folder: Path) -> None:
     """Close what a start that failed left open: its process would have ended."""
     gc.collect(0)
-    for name in os.listdir("/proc/self/fd"):
+    for link in list(Path("/proc/self/fd").iterdir()):
         with suppress(OSError):
-            if os.readlink(f"/proc/self/fd/{name}").startswith(str(folder)):
-                os.close(int(name))
+            if link.readlink().is_relative_to(folder):
+                os.close(int(link.name))
 
 
 # damage
@@ -411,7 +411,7 @@ def run_home(
     most: int = sys.maxsize,
 ) -> Outcome:
     """Damage the files of a whole node, in at most so many ways."""
-    rng, outcome = random.Random(seed), Outcome()
+    rng, outcome = random.Random(seed), Outcome()  # noqa: S311  # a plan
     home = make_home(scratch)
     sound = scratch / "sound"
     home.path.rename(sound)
@@ -436,7 +436,7 @@ def run(
     most: int = sys.maxsize,
 ) -> Outcome:
     """In at most so many ways damage two spools: of a node killed, and of one ended."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311  # a plan, to be repeated
     outcome = Outcome()
     samples: list[Sample] = []
 

@@ -27,5 +27,5 @@ def test_a_planted_bug_is_found(
 ) -> None:
     tool("strace", "strace")
     events = 0 if planted in ALONE else 1
-    outcome = cut.run(tmp_path, 16, 400, planted=planted, events=events)
+    outcome = cut.run(tmp_path, 16, 1500, planted=planted, events=events)
     assert any(outcome.wrong.values())
