@@ -111,7 +111,8 @@ class Archive:
     def anchor(self) -> str:
         """The fingerprint of the first root, "" when nobody has adopted any."""
         with suppress(OSError, DirectoryError):
-            return read_regular_untrusted(self._root, _NOTE_MAX_LEN).decode().strip()
+            octets = read_regular_untrusted(self._root, _NOTE_MAX_LEN)
+            return octets.decode("ascii", "replace").strip()
         return ""
 
     def begin(

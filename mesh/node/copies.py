@@ -15,9 +15,12 @@ Blocking; no secret is known here, nor what a slot means.
 """
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
+
+from mesh.errors import SpoolCorruptError
 
 KEY_BLOCK: Final = 4096
 """Octets between the two places of the arena key: no sector holds both."""
@@ -25,14 +28,28 @@ KEY_BLOCK: Final = 4096
 CHUNK_LEN: Final = 1_048_576
 """Octets of each copy read at once: the whole of both would be twice the arena."""
 
-_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def open_private(path: Path) -> int:
-    """Open a file for us alone, made when absent, whatever the umask says."""
+    """Open a file for us alone, made when absent, whatever the umask says.
+
+    SpoolCorruptError for what is no file: a link would lead SQLite to another WAL.
+    """
+    check_regular(path)
     fd = os.open(path, _FLAGS, 0o600)
     os.fchmod(fd, 0o600)
     return fd
+
+
+def check_regular(path: Path) -> None:
+    """Let pass a file, and nothing at all; SpoolCorruptError."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise SpoolCorruptError(f"{path}: not a regular file: put the spool's own back")
 
 
 def sync_folder(path: Path) -> None:
@@ -68,11 +85,18 @@ class Copies:
         """Open them, made when absent, and sync what a killed process left unsynced.
 
         Else the first write to one copy could meet the last one to the other still on
-        its way, and a power cut then tear both.
+        its way, and a power cut then tear both.  SpoolCorruptError where two of them are
+        one file: they would be torn together.
         """
         self._a = open_private(folder / "arena.a")
         self._b = open_private(folder / "arena.b")
         self._key = open_private(folder / "arena.key")
+        files = [os.fstat(fd) for fd in (self._a, self._b, self._key)]
+        if len({(file.st_dev, file.st_ino) for file in files}) < len(files):
+            self.close()
+            raise SpoolCorruptError(
+                f"{folder}: two names of one file in arena.*: make each a file of its own"
+            )
         for fd in (self._a, self._b, self._key):
             os.fsync(fd)
         sync_folder(folder)

@@ -23,8 +23,9 @@ from typing import Final
 
 from mesh.core.encoding import decode_untrusted, encode
 from mesh.core.handshake import next_counter
-from mesh.errors import ConfigError, EncodingError
+from mesh.errors import ConfigError, DescriptorError, EncodingError
 from mesh.node.copies import sync_folder, write_at
+from mesh.node.whole import read_regular_untrusted
 
 BLOCK: Final = 2**40
 """Counters reserved a start: one a nanosecond for 18 minutes; a node uses a handful."""
@@ -37,10 +38,11 @@ _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 def _read(path: Path) -> object:
     try:
-        return decode_untrusted(path.read_bytes(), max_len=FILE_MAX)
+        octets = read_regular_untrusted(path, FILE_MAX, "file of counters")
+        return decode_untrusted(octets, max_len=FILE_MAX)
     except FileNotFoundError:
         return None
-    except EncodingError as error:
+    except (DescriptorError, EncodingError) as error:
         raise ConfigError(
             f"{path}: not what this node wrote; restore it or remove it"
         ) from error

@@ -43,7 +43,7 @@ import apsw
 
 from mesh.core.record import HEAD_LEN, SALT_LEN
 from mesh.errors import SpoolCorruptError, SpoolFullError
-from mesh.node.copies import open_private, sync_folder
+from mesh.node.copies import check_regular, open_private, sync_folder
 
 _SETUP: Final = """
 pragma page_size = 32768;
@@ -62,6 +62,7 @@ create table if not exists groups (
 _FLAGS: Final = (
     apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
 )
+_PASSIVE: Final = apsw.SQLITE_CHECKPOINT_PASSIVE
 _INSERT: Final = "insert into groups values (?, ?, ?, ?, ?)"
 _DELETE: Final = "delete from groups where id in (select value from json_each(?))"
 _SCAN: Final = (
@@ -113,6 +114,7 @@ class Groups:
 
     def __init__(self, path: Path) -> None:
         """Open, recover and, when it is new, create; SpoolCorruptError if it is none."""
+        check_regular(path.with_name(f"{path.name}-wal"))
         # Closing any descriptor of the file ends SQLite's locks: so this one is last.
         self._file = open_private(path)
         self._room = 0  # octets set aside that no group has used
@@ -198,11 +200,16 @@ class Groups:
         """Delete groups that hold nothing any more; SpoolFullError changes nothing."""
         self._commit(_DELETE, (json.dumps(numbers),))
 
-    def checkpoint(self) -> None:
-        """Fold the WAL into the database; SpoolFullError leaves it as it was."""
+    def checkpoint(self, *, last: bool = False) -> None:
+        """Fold the WAL into the database; SpoolFullError leaves it as it was.
+
+        The last one of a life leaves the WAL empty: were a part of it damaged while it
+        lies there, older pages before that would count and cover newer ones.
+        """
         self._room = 0  # SQLite cuts the file to what it uses
+        mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if last else _PASSIVE
         try:
-            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._db.wal_checkpoint(mode=mode)
         except apsw.FullError as error:
             raise SpoolFullError("the disk is full") from error
 

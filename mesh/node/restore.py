@@ -16,6 +16,9 @@ Only slots that differ are opened here: the others are read when their turn come
 (recovery.py), so that a large arena is open in the time of reading its files.  Blocking.
 """
 
+from contextlib import suppress
+from typing import Final
+
 from mesh.core.crypto import Entropy, Key
 from mesh.core.slot import (
     KEYS_LEN,
@@ -29,6 +32,9 @@ from mesh.node.copies import Copies
 
 _Piece = tuple[int, bytes]
 
+FIRST_SEQUENCE: Final = 1
+"""Of the arena key's box that `create_arena` writes."""
+
 
 def create_arena(copies: Copies, spool_key: Key, entropy: Entropy) -> None:
     """Write an arena of SLOTS_MIN free slots; its key file is written last."""
@@ -37,6 +43,28 @@ def create_arena(copies: Copies, spool_key: Key, entropy: Entropy) -> None:
     arena.grow(SLOTS_MIN)
     copies.write(arena.begin_flush().pieces)
     copies.write_keys(arena.box(arena.grown_keys(0)))
+
+
+def begin_arena(copies: Copies, spool_key: Key, entropy: Entropy) -> None:
+    """Make the arena of a spool that has no database yet; SpoolCorruptError if it had.
+
+    A new arena's key has been written once; `note_database` writes it again.
+    """
+    for box in copies.read_keys(KEYS_LEN):
+        with suppress(RemoteProtocolError):
+            if open_keys_untrusted(spool_key, box).sequence > FIRST_SEQUENCE:
+                raise SpoolCorruptError(
+                    "spool.db is gone: put it back, or remove the folder spool to begin "
+                    "anew without what it held"
+                )
+    create_arena(copies, spool_key, entropy)
+
+
+def note_database(copies: Copies, arena: Arena) -> None:
+    """From now on a database that is not there is one that was lost."""
+    keys = arena.timed_keys(arena.keys.running)
+    copies.write_keys(arena.box(keys))
+    arena.adopt(keys)
 
 
 def open_arena(copies: Copies, spool_key: Key, entropy: Entropy) -> Arena:

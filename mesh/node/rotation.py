@@ -44,7 +44,13 @@ from typing import Final
 from mesh.core.crypto import Entropy, Key, x25519_public
 from mesh.core.descriptor import date
 from mesh.core.encoding import decode_untrusted, encode
-from mesh.errors import CannotCreateError, EncodingError, IoError, TryLaterError
+from mesh.errors import (
+    CannotCreateError,
+    DescriptorError,
+    EncodingError,
+    IoError,
+    TryLaterError,
+)
 from mesh.node.copies import sync_folder, write_at
 from mesh.node.keys import (
     LINK,
@@ -54,7 +60,7 @@ from mesh.node.keys import (
     line_of,
     load_link_keys,
 )
-from mesh.node.whole import locked
+from mesh.node.whole import locked, read_regular_untrusted
 from mesh.node.whole import replace as replace_file
 
 DAY_SECONDS: Final = 86_400
@@ -241,9 +247,9 @@ def _write(state: Path, rotation: Rotation) -> None:
 def _read(state: Path, newest: Key) -> Rotation | None:
     """What is known of the change to this key; a damaged file says nothing."""
     try:
-        octets = _path(state).read_bytes()[: _FILE_MAX_LEN + 1]
+        octets = read_regular_untrusted(_path(state), _FILE_MAX_LEN)
         fields = decode_untrusted(octets, max_len=_FILE_MAX_LEN)
-    except (FileNotFoundError, EncodingError):
+    except (FileNotFoundError, DescriptorError, EncodingError):
         return None
     match fields:
         case [int(form), bytes(public), int(began), int(taken_up)]:

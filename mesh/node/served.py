@@ -33,16 +33,21 @@ def read_served(path: Path | None) -> dict[Who, int]:
     if path is None:
         return found
     octets = b""
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError), open(path, "rb", opener=_open) as file:
         octets = file.read(SERVED_MAX_LEN)
     for line in octets.decode("ascii", "replace").split("\n"):
         day, _, who = line.partition(" ")
         name, _, address = who.partition(" ")
         with suppress(ValueError):
             until = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
-            if name and address:
+            if name and address and line.isascii():
                 found[name, address] = int(until.timestamp())
     return found
+
+
+def _open(path: str, flags: int) -> int:
+    """Open without waiting for anybody at the other end of a FIFO."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def write_served(path: Path | None, served: Mapping[Who, int]) -> None:

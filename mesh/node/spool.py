@@ -56,15 +56,20 @@ from mesh.errors import (
     SpoolCorruptError,
 )
 from mesh.node.arena import SLOTS_MAX, Arena
-from mesh.node.copies import Copies, sync_folder
-from mesh.node.groups import Groups
+from mesh.node.copies import Copies, check_regular, sync_folder
+from mesh.node.groups import PAGE_LEN, Groups
 from mesh.node.ids import Ids
 from mesh.node.index import Hot, Index, Ref, slot_of
 from mesh.node.intake import Accepted, Group, Intake
 from mesh.node.parking import Parking
 from mesh.node.reading import Reading
 from mesh.node.recovery import Found, Recovery, forget_id
-from mesh.node.restore import create_arena, open_arena
+from mesh.node.restore import (
+    FIRST_SEQUENCE,
+    begin_arena,
+    note_database,
+    open_arena,
+)
 from mesh.node.shares import Holding, Shares, charge_of
 from mesh.node.tidying import Tidying
 from mesh.node.upkeep import STEP_SECONDS, Upkeep
@@ -144,12 +149,16 @@ class Spool:
         sync_folder(path.parent)
         database = path / "spool.db"
         # The database is made last: without it nothing was ever accepted.
-        is_new = not database.exists() or not database.stat().st_size
+        check_regular(database)
+        is_new = not database.exists() or database.stat().st_size < PAGE_LEN
         copies = Copies(path)
         if is_new:
-            create_arena(copies, key, entropy)
+            begin_arena(copies, key, entropy)
         arena = open_arena(copies, key, entropy)
-        return cls(copies, arena, Groups(database), entropy, clock)
+        groups = Groups(database)
+        if arena.keys.sequence == FIRST_SEQUENCE:
+            note_database(copies, arena)
+        return cls(copies, arena, groups, entropy, clock)
 
     def recovered(self) -> Iterator[tuple[Ref, Record]]:
         """Give what waited at the start, oldest first, without contents.  Blocks.
@@ -227,7 +236,7 @@ class Spool:
             if self._failure is None:
                 await self._flush()
                 await self._upkeep.write_clock()
-                self._tidying.checkpoint()
+                self._tidying.checkpoint(last=True)
         finally:
             await self._writer.stop()
             self.close()

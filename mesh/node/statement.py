@@ -32,16 +32,24 @@ from typing import Final
 from mesh.config import Config
 from mesh.core.clock import Clock
 from mesh.core.crypto import Key, signing_public, x25519_public
-from mesh.core.descriptor import Descriptor, armour, create, parse_untrusted
+from mesh.core.descriptor import (
+    BOX_MAX_LEN,
+    Descriptor,
+    armour,
+    create,
+    parse_untrusted,
+)
 from mesh.errors import DescriptorError, IoError
 from mesh.node.keys import LOCK_NAME, load_identity, load_link_keys
-from mesh.node.whole import locked
+from mesh.node.whole import locked, read_regular_untrusted
 from mesh.node.whole import replace as replace_file
 
 LINK_VERSIONS: Final = (1,)
 DAY_SECONDS: Final = 86_400
 VALIDITY_SECONDS: Final = 365 * DAY_SECONDS
 """A year: where no directory is shared, renewing is work for two people by hand."""
+_FILE_MAX_LEN: Final = 4 * BOX_MAX_LEN
+"""Octets of our descriptor's file: base64, and the same in readable lines."""
 
 
 def current(config: Config, now: float) -> str:
@@ -140,13 +148,12 @@ def _last(state: Path, identity: bytes) -> Descriptor | None:
     """Read what this identity said last."""
     path = path_of(state)
     try:
-        text = path.read_text(encoding="ascii", errors="replace")
+        octets = read_regular_untrusted(path, _FILE_MAX_LEN)
+        found = parse_untrusted(octets.decode("ascii", "replace"), str(path))[0]
     except FileNotFoundError:
         return None
     except OSError as error:
         raise IoError(f"{path}: {error.strerror}") from error
-    try:
-        found = parse_untrusted(text, str(path))[0]
     except DescriptorError as error:
         raise DescriptorError(
             f"{path}: damaged: remove it, then export again"

@@ -52,10 +52,11 @@ class Tidying:
             self.checkpoint()
         self._at_last_turn = self._uncheckpointed
 
-    def checkpoint(self) -> None:
-        """Fold the WAL in."""
+    def checkpoint(self, *, last: bool = False) -> None:
+        """Fold the WAL in; the last one of a life leaves it empty (groups.py)."""
         self._uncheckpointed = 0
-        self._writer.submit(self._groups.checkpoint, self._checkpointed)
+        job = partial(self._groups.checkpoint, last=last)
+        self._writer.submit(job, self._checkpointed)
 
     def _checkpointed(self, _result: None, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, SpoolFullError):

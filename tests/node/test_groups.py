@@ -234,7 +234,9 @@ def test_a_torn_sector_of_a_later_commit_takes_no_earlier_one(tmp_path: Path) ->
         torn = tmp_path / f"{number}"
         torn.mkdir()
         cut = bytearray(after)
-        at = len(os.path.commonprefix([before, after])) // SECTOR * SECTOR
+        pairs = zip(before, after, strict=False)
+        same = next((at for at, (a, b) in enumerate(pairs) if a != b), len(before))
+        at = same // SECTOR * SECTOR
         cut[at : at + SECTOR] = b"?" * SECTOR
         (torn / "spool.db").write_bytes((tmp_path / "spool.db").read_bytes())
         (torn / "spool.db-wal").write_bytes(cut)

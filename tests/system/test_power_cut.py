@@ -17,7 +17,7 @@ def test_a_power_cut_loses_nothing(
     tmp_path: Path, tool: Callable[[str, str], str]
 ) -> None:
     tool("strace", "strace")
-    outcome = cut.run(tmp_path, accepts=30, states=600, events=8)
+    outcome = cut.run(tmp_path, accepts=20, states=400, events=4)
     assert outcome.good, outcome.wrong
 
 
@@ -27,5 +27,5 @@ def test_a_planted_bug_is_found(
 ) -> None:
     tool("strace", "strace")
     events = 0 if planted in ALONE else 1
-    outcome = cut.run(tmp_path, 16, 400, planted=planted, events=events)
+    outcome = cut.run(tmp_path, 12, 1500, planted=planted, events=events)
     assert any(outcome.wrong.values())

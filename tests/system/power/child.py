@@ -37,7 +37,7 @@ def shorten() -> None:
     short: dict[Any, dict[str, float]] = {
         restore: {"SLOTS_MIN": 64},
         upkeep: {
-            "REWRAP_SECONDS": 0.5, "CLOCK_SECONDS": 2, "FREE_MIN": 16,
+            "REWRAP_SECONDS": 0.2, "CLOCK_SECONDS": 2, "FREE_MIN": 16,
             "STEP_SLOTS": PAGE_SLOTS, "TURN_SLOTS": 2 * PAGE_SLOTS,
         },
         spool: {"FLUSH_SECONDS": 0.1, "CHECKPOINT_OCTETS": 600_000},
@@ -59,7 +59,7 @@ def ack_before_commit() -> None:
         trio.lowlevel.current_trio_token().run_sync_soon(answer, STORED)
         accept(self, answer=lambda _: None, **rest)
 
-    QueueManager.accept = hasty  # type: ignore[method-assign,assignment]
+    QueueManager.accept = hasty  # type: ignore[method-assign]
 
 
 def no_directory_fsync() -> None:
@@ -73,7 +73,8 @@ def no_directory_fsync() -> None:
 
 
 def slot_overwritten_before_reply() -> None:
-    fill, outgoing = peer.Peer.fill, peer.Outgoing
+    fill = peer.Peer.fill
+    outgoing = peer.Outgoing  # type: ignore[attr-defined]
     spools: list[spool.Spool] = []
 
     def watched(self: peer.Peer) -> None:
@@ -89,7 +90,7 @@ def slot_overwritten_before_reply() -> None:
         return outgoing(ref, *rest)
 
     peer.Peer.fill = watched  # type: ignore[method-assign]
-    peer.Outgoing = hasty  # type: ignore[assignment,misc]
+    peer.Outgoing = hasty  # type: ignore[attr-defined,assignment]
 
 
 def one_arena_copy() -> None:

@@ -50,7 +50,7 @@ RECENT: Final = 64
 """States of a node that are known again."""
 AT_ONCE: Final = 6
 """Losses tried at one cut, where there is not time for all at each: `nothing` and these."""
-ENOUGH: Final = 20
+ENOUGH: Final = 3
 """Findings after which a planted bug counts as found."""
 SHOWN: Final = 3
 _SUBJECT: Final = re.compile(rb"Subject: ([a-z]+-[0-9]+)\r\n")
@@ -110,7 +110,7 @@ class Cutter:
         self, folder: Path, seed: int, states: int, outcome: Outcome, scratch: Path
     ) -> None:
         self._folder = folder
-        self._rng = random.Random(seed)
+        self._rng = random.Random(seed)  # noqa: S311  # a plan, to be repeated
         self._wanted = states
         self.outcome = outcome
         base = folder / "base"

@@ -14,9 +14,10 @@ second time: recovery must not undo what it recovered.
 """
 
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 from mesh.core.crypto import Key, SystemEntropy, derive_key
 from mesh.core.directory import Us
@@ -37,6 +38,7 @@ from tests.system.power.medium import Key as StateKey
 from tests.system.power.medium import Left, Remains
 from tests.system.power.story import digest_of
 
+T = TypeVar("T")
 Message = tuple[str, str]
 """Its name and one recipient."""
 AGAIN: Final = 4
@@ -122,7 +124,9 @@ class Judge:
         state.letters = self._letters(left)
         return state
 
-    def _part(self, left, what, paths, job):  # type: ignore[no-untyped-def]
+    def _part(
+        self, left: Left, what: str, paths: Sequence[str], job: Callable[[Path], T]
+    ) -> T:
         """Open a part, or remember what it was."""
         nodes = [left.at(path) if path else left for path in paths]
         key = tuple(node and node.key() for node in nodes)
@@ -142,7 +146,7 @@ class Judge:
                 raise
             except Exception as error:
                 raise Wrong(f"{what}: {error!r}") from error
-        return known[0]
+        return cast(T, known[0])
 
     # parts
 

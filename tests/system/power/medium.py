@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.system.power.calls import SYNCS, UNKNOWN, WRITES, Call
+from tests.system.power.calls import NAMES, SYNCS, UNKNOWN, WRITES, Call
 
 SECTOR: Final = 512
 _serial = itertools.count()
@@ -123,17 +123,21 @@ class Medium:
             return self._resize(call)
         if call.name in ("openat", "open"):
             return self._open(call)
+        if call.name in NAMES:
+            return self._rename(call)
+        self._refuse(call)
+        return False
+
+    def _refuse(self, call: Call) -> None:
+        """AssertionError for a way to this disk that nothing here can follow."""
         if call.name == "mmap":
-            shared = any("MAP_SHARED" in word for word in call.words)
-            writes = any("PROT_WRITE" in word for word in call.words)
-            if shared and writes and self._at(call.paths) is not None:
-                raise AssertionError(f"a map that writes: {call.paths}")
-            return False
-        if call.name in UNKNOWN:
-            if any(path.startswith(self._prefix) for path in self._all_paths(call)):
-                raise AssertionError(f"{call.name} is not understood")
-            return False
-        return self._rename(call)
+            words = " ".join(call.words)
+            writes = "MAP_SHARED" in words and "PROT_WRITE" in words
+            assert not (writes and self._at(call.paths)), f"a map: {call.paths}"
+        elif call.name in UNKNOWN:
+            paths = self._all_paths(call) + call.paths
+            ours = any(path.startswith(self._prefix) for path in paths)
+            assert not ours, f"{call.name} is not understood"
 
     def _at(self, paths: list[str]) -> "File | Folder | None":
         if not paths:
@@ -234,10 +238,8 @@ class Medium:
         folder.stamp += 1
 
     def _rename(self, call: Call) -> bool:
-        paths = [path for path in self._all_paths(call)]
+        paths = self._all_paths(call)
         if not any(path.startswith(self._prefix) for path in paths):
-            return False
-        if call.name in ("sendto", "sendmsg", "recvfrom"):
             return False
         folder, name = self._place(paths[0])
         if call.name in ("mkdir", "mkdirat"):

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""A sample of the damage that a node survives (scripts/damage: all), and each mending."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mesh.cli import dropoff
+from mesh.errors import ConfigError, SpoolCorruptError
+from mesh.node import drop, groups, onetime, restore, upkeep
+from mesh.node.archive import Archive
+from mesh.node.copies import Copies
+from mesh.node.counters import OwnCounter, PeerCounters
+from mesh.node.served import read_served
+from tests.descriptors import NOW
+from tests.directories import directory
+from tests.node import damaging
+from tests.node.damaging import KINDS, Outcome, check_home, plant, within
+from tests.node.spooling import message, reopen, running, stored, waiting
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore, "SLOTS_MIN", 64)
+    monkeypatch.setattr(upkeep, "FREE_MIN", 1)
+    monkeypatch.setattr(groups, "ROOM_AHEAD", 262_144)
+    for module in (drop, dropoff, onetime):
+        monkeypatch.setattr(module, "SLOTS", 4)
+
+
+def test_a_damaged_spool_gives_back_the_rest(tmp_path: Path) -> None:
+    outcome = damaging.run(tmp_path, flipped=80, every=65_536, seed=1, most=160)
+    assert not outcome.wrong
+    assert outcome.ends["set aside"]
+    assert outcome.ends["all is there"] > outcome.ends["SpoolCorruptError 74"]
+
+
+def test_a_damaged_home_starts_or_says_why_not(tmp_path: Path) -> None:
+    outcome = damaging.run_home(tmp_path, flipped=1, seed=1, most=50)
+    assert not outcome.wrong
+    assert outcome.ends["started"]
+
+
+# what the damage has found
+
+
+@pytest.mark.parametrize("name", ["arena.a", "arena.key", "spool.db", "spool.db-wal"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "nothing"])
+def test_what_is_no_file_is_no_part_of_a_spool(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    folder = tmp_path / "spool"
+    reopen(folder).close()
+    plant(folder / name, kind)
+    with pytest.raises(SpoolCorruptError, match=f"{name}: not a regular file"):
+        reopen(folder)
+
+
+@pytest.mark.parametrize("two", ["arena.a", "arena.key"])
+def test_two_copies_in_one_file_are_none(tmp_path: Path, two: str) -> None:
+    Copies(tmp_path).close()
+    damaging.join(tmp_path / "arena.b", tmp_path / two)
+    with pytest.raises(SpoolCorruptError, match="two names of one file"):
+        Copies(tmp_path)
+
+
+@pytest.mark.parametrize("length", [None, 0, 100])
+async def test_a_database_that_is_gone_is_not_begun_anew(
+    tmp_path: Path, length: int | None
+) -> None:
+    folder = tmp_path / "spool"
+    async with running(folder) as spool:
+        await stored(spool, message(1))
+        os.link(folder / "spool.db", tmp_path / "kept")
+        os.link(folder / "spool.db-wal", tmp_path / "kept-wal")
+        (folder / "spool.db").unlink()
+        if length is not None:
+            (folder / "spool.db").write_bytes(bytes(length))
+        with pytest.raises(SpoolCorruptError, match=r"spool\.db is gone"):
+            reopen(folder)
+
+
+async def test_an_old_wal_does_not_outlive_its_node(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    async with running(folder) as spool:
+        await stored(spool, message(1))
+        await stored(spool, message(2))
+    assert not (folder / "spool.db-wal").stat().st_size
+    assert waiting(folder) == [1, 2]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "folder"])
+@pytest.mark.parametrize("name", ["counter", "counters"])
+def test_a_count_is_read_from_a_file_only(tmp_path: Path, name: str, kind: str) -> None:
+    path = tmp_path / name
+    plant(path, kind)
+    with within(5), pytest.raises((ConfigError, OSError)) as error:
+        OwnCounter(path, 0) if name == "counter" else PeerCounters(path)
+    assert str(path) in str(error.value)
+
+
+def test_nobody_waits_for_a_fifo(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "served")
+    with within(5):
+        assert read_served(tmp_path / "served") == {}
+
+
+def test_a_name_that_is_no_ascii_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "served"
+    path.write_bytes(b"2026-12-23 ch\xe9rlie mix@c.test\n2026-12-23 dora mix@d.test\n")
+    assert list(read_served(path)) == [("dora", "mix@d.test")]
+
+
+def test_an_anchor_that_is_no_text_is_another_one(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    archive.begin(None, directory())
+    (tmp_path / "directory.root").write_bytes(b"\xff\xfe")
+    trusted, mistakes = archive.load("main", NOW)
+    assert trusted.document is None
+    assert len(mistakes) == 2
+
+
+@pytest.mark.parametrize("name", ["descriptor", "link.changed", "drop.keys"])
+def test_a_start_does_not_wait_for_a_fifo(tmp_path: Path, name: str) -> None:
+    home = damaging.make_home(tmp_path)
+    plant(home.path / "state" / name, "fifo")
+    outcome = Outcome()
+    check_home(name, home, outcome)
+    assert not outcome.wrong
