@@ -92,7 +92,8 @@ def small_disk(path: Path) -> Iterator[SmallDisk]:
     ) as holder:
         try:
             assert holder.stdout is not None
-            assert holder.stdout.readline() == b"mounted\n"
+            if holder.stdout.readline() != b"mounted\n":
+                pytest.skip("nothing may be mounted here")
             yield SmallDisk(path, holder.pid)
         finally:
             holder.kill()
