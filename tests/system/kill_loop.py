@@ -267,13 +267,13 @@ def run(
     started = time.monotonic()
     outcome = Outcome()
     with World(folder) as world, Sink() as sink:
-        for name in ("alpha", "bravo", "charlie"):
+        for name in ("alpha", "bravo", *(["charlie"] if queued else [])):
             world.node(
                 name, clock=f'"{clock}"', cells_per_second=cells,
                 exit="true", tick_seconds="0.5",
                 routes=f'{{ "sink.test" = "127.0.0.1:{sink.port}" }}',
             )  # fmt: skip
-        alpha, bravo, charlie = world.nodes
+        alpha, bravo, *others = world.nodes
         bravo.also_serves(LMTP, f"lmtp:127.0.0.1:{sink.port}")
         world.introduce()
         loop = Loop(world, rng, outcome)
@@ -290,7 +290,8 @@ def run(
                 _wait_for_flow(node)
         finally:
             load.stop()
-        charlie.start()
+        for node in others:
+            node.start()
         _drain(world, load, sink)
         for node in world.nodes:
             assert node.stop() == 0
