@@ -30,6 +30,7 @@ import mmap
 import os
 import random
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -74,8 +75,9 @@ DRAW_SECONDS: Final = 0.3
 """For a node to draw the consequence of a failure."""
 STILL_SECONDS: Final = 15.0
 STEP_SECONDS: Final = 0.02
-CODES: Final = (73, 74)
-"""It cannot create or bind something; the disk failed."""
+CODES: Final = (73, 74, -signal.SIGTERM)
+"""It cannot create or bind something; the disk failed; this, and our signal met a process
+that had said so and was about to end."""
 
 
 def build(folder: Path, compiler: str = "gcc") -> Path:
