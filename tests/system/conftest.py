@@ -28,17 +28,18 @@ def pair(world: World) -> World:
     return world
 
 
+def somebodys(name: str, package: str) -> str:
+    """Find somebody else's program: without it skip, or fail where none may skip."""
+    found = find_tool(name)
+    if found is None:
+        missing = f"{name} is not installed (Debian: apt-get install {package})"
+        if os.environ.get(PEERS_VARIABLE) == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return found
+
+
 @pytest.fixture
 def tool() -> Callable[[str, str], str]:
-    """Find somebody else's program: without it skip, or fail where none may skip."""
-
-    def find(name: str, package: str) -> str:
-        found = find_tool(name)
-        if found is None:
-            missing = f"{name} is not installed (Debian: apt-get install {package})"
-            if os.environ.get(PEERS_VARIABLE) == "1":
-                pytest.fail(missing)
-            pytest.skip(missing)
-        return found
-
-    return find
+    """Give what finds somebody else's program."""
+    return somebodys

@@ -30,6 +30,7 @@ import mmap
 import os
 import random
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -74,8 +75,9 @@ DRAW_SECONDS: Final = 0.3
 """For a node to draw the consequence of a failure."""
 STILL_SECONDS: Final = 15.0
 STEP_SECONDS: Final = 0.02
-CODES: Final = (73, 74)
-"""It cannot create or bind something; the disk failed."""
+CODES: Final = (73, 74, -signal.SIGTERM)
+"""It cannot create or bind something; the disk failed; this, and our signal met a process
+that had said so and was about to end."""
 
 
 def build(folder: Path, compiler: str = "gcc") -> Path:
@@ -391,19 +393,28 @@ def digest(octets: bytes) -> bytes:
 
 
 def run(
-    folder: Path, cases: list[Case], advance: Callable[[], None] = lambda: None
+    folder: Path,
+    cases: list[Case],
+    advance: Callable[[], None] = lambda: None,
+    minutes: float = 60.0,
 ) -> Outcome:
-    """Do these cases in an empty folder."""
+    """Do these cases in an empty folder, or as many as there is time for."""
     outcome = Outcome()
+    until = time.monotonic() + 60 * minutes
     library = build(folder)
     template = Template(folder)
     ends: dict[str, int] = {}
     for number, case in enumerate(cases):
         if case.first < ends.get(case.kind, case.first + 1):
             place = folder / f"case{number}"
-            if not run_case(case, template, library, place, outcome):
-                ends[case.kind] = case.first
+            try:
+                if not run_case(case, template, library, place, outcome):
+                    ends[case.kind] = case.first
+            except (AssertionError, OSError, subprocess.SubprocessError) as error:
+                outcome.trouble.append(f"{' '.join(map(str, case))}: {error!r}")
             shutil.rmtree(place)
+            if time.monotonic() > until:
+                break
         advance()
     return outcome
 
@@ -437,6 +448,7 @@ def main() -> None:
     parser.add_argument("--errors", nargs="+", choices=ERRORS, default=list(ERRORS))
     parser.add_argument("--seed", type=int, default=1, help="of the order")
     parser.add_argument("--cases", type=int, help="at most so many")
+    parser.add_argument("--minutes", type=float, default=240.0, help="at most so long")
     args = parser.parse_args()
     cases = all_cases(args.first, args.last, args.errors, args.seed)[: args.cases]
     started = time.monotonic()
@@ -444,11 +456,11 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="mesh-faults-") as folder,
         _bar(len(cases)) as advance,
     ):
-        outcome = run(Path(folder), cases, advance)
+        outcome = run(Path(folder), cases, advance, args.minutes)
     table = Table("what", "figure", title=f"calls {args.first} to {args.last}")
     for what, figure in {
         "cases": outcome.cases,
-        "beyond the last call": len(cases) - outcome.cases + outcome.unreached,
+        "of these beyond the last call": outcome.unreached,
         "calls that failed": outcome.failed,
         **outcome.ends,
         "messages that got 250 or exit 0": outcome.accepted,

@@ -257,19 +257,23 @@ def run(
     *,
     queued: int = 0,
     cells: str = "512",
+    minutes: float = 60.0,
 ) -> Outcome:
-    """Do it all in an empty folder; `advance` is called after each kill."""
+    """Do it all in an empty folder; `advance` is called after each kill.
+
+    After so many minutes no further kill begins.
+    """
     rng = random.Random(seed)  # noqa: S311  # a plan, to be repeated
     started = time.monotonic()
     outcome = Outcome()
     with World(folder) as world, Sink() as sink:
-        for name in ("alpha", "bravo", "charlie"):
+        for name in ("alpha", "bravo", *(["charlie"] if queued else [])):
             world.node(
                 name, clock=f'"{clock}"', cells_per_second=cells,
                 exit="true", tick_seconds="0.5",
                 routes=f'{{ "sink.test" = "127.0.0.1:{sink.port}" }}',
             )  # fmt: skip
-        alpha, bravo, charlie = world.nodes
+        alpha, bravo, *others = world.nodes
         bravo.also_serves(LMTP, f"lmtp:127.0.0.1:{sink.port}")
         world.introduce()
         loop = Loop(world, rng, outcome)
@@ -279,13 +283,15 @@ def run(
         outcome.queued = queued
         load.start()
         try:
-            while outcome.kills.total() < kills:
+            until = started + 60 * minutes
+            while outcome.kills.total() < kills and time.monotonic() < until:
                 advance(_kill_once(loop))
             for node in loop.pair:
                 _wait_for_flow(node)
         finally:
             load.stop()
-        charlie.start()
+        for node in others:
+            node.start()
         _drain(world, load, sink)
         for node in world.nodes:
             assert node.stop() == 0
@@ -467,6 +473,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=("greedy", "renewal"), default="greedy")
     parser.add_argument("--cells", default="64", help="cells a second")
     parser.add_argument("--queued", type=int, default=0, help="messages that wait")
+    parser.add_argument("--minutes", type=float, default=240.0, help="at most so long")
     args = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="mesh-kills-") as folder,
@@ -474,7 +481,7 @@ def main() -> None:
     ):
         outcome = run(
             Path(folder), args.kills, args.seed, args.clock, advance,
-            queued=args.queued, cells=args.cells,
+            queued=args.queued, cells=args.cells, minutes=args.minutes,
         )  # fmt: skip
     title = f"seed {args.seed}, {args.clock} clock, {args.cells} cells/s"
     table = Table("what", "figure", title=title)

@@ -35,7 +35,7 @@ INODES = 64
 SIZE = 12 * FREE
 FILL = 20_000
 """Octets of a message of those that fill the disk."""
-LATE = 0.1
+LATE = 0.06
 """Share of a free disk that is mail's: a commit of one such message is 96 kB in the log,
 and its room in the database is set aside."""
 
@@ -92,7 +92,8 @@ def small_disk(path: Path) -> Iterator[SmallDisk]:
     ) as holder:
         try:
             assert holder.stdout is not None
-            assert holder.stdout.readline() == b"mounted\n"
+            if holder.stdout.readline() != b"mounted\n":
+                pytest.skip("nothing may be mounted here")
             yield SmallDisk(path, holder.pid)
         finally:
             holder.kill()
@@ -157,8 +158,8 @@ def test_a_full_disk_says_452_late_and_goes_on(world: World, tmp_path: Path) -> 
         with Sink(tmp_path / "later.sock") as sink:
             alpha.start()
             later = {who for who in mail.accepted if LATER in mail.places[who]}
-            eventually("all", 20, lambda: len(sink.copies) >= len(later))
-            here = alpha.arrived(len(mail.accepted - later))
+            eventually("all", 60, lambda: len(sink.copies) >= len(later))
+            here = alpha.arrived(len(mail.accepted - later), 60)
             assert alpha.stop() == 0
         octets = [*here, *(copy.content for copy in sink.copies)]
         found = {faults.ident_of(each): faults.digest(each) for each in octets}

@@ -7,5 +7,5 @@ from tests.system import kill_loop
 
 
 def test_six_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
-    outcome = kill_loop.run(tmp_path, kills=6, seed=2, clock="renewal", queued=200)
+    outcome = kill_loop.run(tmp_path, kills=6, seed=2, clock="renewal", cells="256")
     assert outcome.good, outcome
