@@ -78,7 +78,7 @@ def test_a_tombstone_comes_back(origin: bytes, ident: bytes, expiry: int) -> Non
 
 def test_an_empty_filling_is_no_tombstone() -> None:
     assert parse_filling_untrusted(EMPTY) is None
-    assert ID_DONE == b"\2" + bytes(47)
+    assert b"\2" + bytes(47) == ID_DONE
     assert parse_filling_untrusted(ID_DONE) is None
 
 
