@@ -205,7 +205,12 @@ class Control:
         gone = {descriptor.name for descriptor in listed if descriptor.has_left(now)}
         links = [self._link(descriptor) for descriptor in listed]
         reading = [] if self._qmgr.spool.is_indexed else [READING]
-        notes = [*self._notices(), *reading, *self._coarse, *self._peers.snapshot.mistakes]
+        notes = [
+            *self._notices(),
+            *reading,
+            *self._coarse,
+            *self._peers.snapshot.mistakes,
+        ]
         notes += [
             f"{d.name} {'left' if d.name in gone else 'leaves'} the mesh at "
             f"{date(d.leaves)}"

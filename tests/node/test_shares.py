@@ -51,7 +51,8 @@ def test_one_alone_stops_at_half() -> None:
 def test_many_who_take_all_they_can_leave_as_much_as_each_has() -> None:
     shares = Shares()
     free = Holding(1 << 40, 4096 * 1000)
-    slot, refused = 0, set()
+    slot = 0
+    refused: set[bytes] = set()
     while len(refused) < 4:
         for origin in (bytes([n]) * 16 for n in range(1, 5)):
             if not shares.has_room(origin, one(), free):
@@ -75,6 +76,25 @@ def test_who_holds_nothing_is_refused_by_the_disk_alone() -> None:
     shares.let_go(1)
     assert shares.has_room(A, one(), Holding(0, 0))
     assert shares.has_room(NO_ID, one(), Holding(0, 0))  # nobody's
+
+
+def test_a_burst_counts_before_it_is_on_the_disk() -> None:
+    shares = Shares()
+    free = Holding(100, 1 << 30)
+    burst = [replace(message(n), origin=A) for n in range(50)]
+    assert shares.has_room(A, Holding(50, 0), free)
+    shares.expect(burst)
+    # Each takes a place that was free, and stands where it will be.
+    assert not shares.has_room(A, one(), free)
+    assert shares.has_room(B, one(), free)
+    shares.expect(burst[10:], -1)
+    assert shares.has_room(A, Holding(80, 0), free)
+    assert not shares.has_room(A, Holding(81, 0), free)
+    assert not shares.has_room(A, one(), Holding(1000, 10 * 2 * charge_of(1)))
+    shares.expect(burst[:10], -1)
+    assert shares.has_room(A, one(), Holding(0, 0))
+    assert not shares._coming
+    assert shares._all_coming == Holding()
 
 
 def test_ids_count_as_records() -> None:
@@ -149,6 +169,7 @@ class Books:
         for origin in (NO_ID, A, B, user_mark(0), user_mark(1000)):
             held = Holding(records[origin], octets[origin])
             assert spool._shares.of(origin) == held
+        assert not spool._shares._coming
         assert spool.waiting == len(self.records)
 
     def record(self, whose: int, size: int) -> Record:
