@@ -16,6 +16,8 @@ node is started as an operator starts it, and measured from outside:
     rate        messages a second from the local socket to the LMTP server, each durable;
                 a node with an empty spool takes turns with it, and `of empty` is the
                 median of the pairs' quotients, with the least and the greatest
+    CPU         of the main process: seconds since its start, and microseconds a message;
+                on a busy host this says more than the clock
 
 The files are in the disk's cache when the node starts.  5 GB of disk for a million.
 """
@@ -44,6 +46,7 @@ from rich.table import Table
 from benchmarks.page import chart, page
 from benchmarks.relay import (
     MESH,
+    cpu_seconds,
     free_port,
     mesh,
     peak_mb,
@@ -64,6 +67,7 @@ GROUP = 64
 GROUPS_AHEAD = 4
 START_SECONDS = 120.0
 INDEX_SECONDS = 600.0
+MIB = 1 << 20
 STALL_SECONDS = 60.0
 STEP_SECONDS = 0.02
 
@@ -212,6 +216,7 @@ def started(
     """Measure a start to the end of its reading."""
     until_ready(node)
     found: dict[str, Any] = {"ready": time.monotonic() - began}
+    found["ready_cpu"] = cpu_seconds(node.pid)
     found["accepted"] = first_accept(home.local) - began
     sink.wait(1)
     found["delivered"] = time.monotonic() - began
@@ -220,6 +225,7 @@ def started(
             sys.exit("the node does not end reading its spool")
         time.sleep(STEP_SECONDS * 5)
     found["indexed"] = time.monotonic() - began
+    found["indexed_cpu"] = cpu_seconds(node.pid)
     found["mb"] = peak_mb(node.pid)
     return found
 
@@ -249,26 +255,39 @@ def measure(args: argparse.Namespace, count: int, folder: Path) -> dict[str, Any
     )
     with ExitStack() as stack:
         sinks = {home: stack.enter_context(closing(Sink(home.sink))) for home in homes}
-        until_ready(stack.enter_context(running(*empty.command)))
+        other = stack.enter_context(running(*empty.command))
+        until_ready(other)
         began = time.monotonic()
         node = stack.enter_context(running(*full.command))
         found = {"queued": count, **started(full, sinks[full], node, began)}
         rates: dict[str, list[float]] = {"full": [], "empty": []}
+        cpu: dict[str, list[float]] = {"full": [], "empty": []}
         for home in homes:
             home.submit(sinks[home], args.sessions, args.sessions, args.length)
         for number in range(args.pairs):
-            turn = [("full", full), ("empty", empty)]
-            for name, home in turn if number % 2 else turn[::-1]:
+            turn = [("full", full, node.pid), ("empty", empty, other.pid)]
+            for name, home, pid in turn if number % 2 else turn[::-1]:
+                before = cpu_seconds(pid)
                 seconds = home.submit(
                     sinks[home], args.messages, args.sessions, args.length
                 )
                 rates[name].append(args.messages / seconds)
-        shares = [
-            one / other
-            for one, other in zip(rates["full"], rates["empty"], strict=True)
-        ]
+                cpu[name].append((cpu_seconds(pid) - before) / args.messages * 1e6)
         found["peak_mb"] = peak_mb(node.pid)
-    return {**found, "rates": rates, "of_empty": shares}
+    return {
+        **found,
+        "rates": rates,
+        "cpu_us": cpu,
+        "of_empty": quotients(rates),
+        "cpu_of_empty": quotients(cpu),
+    }
+
+
+def quotients(found: dict[str, list[float]]) -> list[float]:
+    """Give what each run with the backlog is of the one beside it."""
+    return [
+        one / other for one, other in zip(found["full"], found["empty"], strict=True)
+    ]
 
 
 # what is shown
@@ -284,13 +303,16 @@ def spread(values: Sequence[float], form: str) -> str:
 def table(found: Sequence[dict[str, Any]]) -> Table:
     """Everything, a line a size."""
     names = ("queued", "ready", "accepted", "delivered", "indexed", "MB", "MB after")
-    shown = Table(*names, "rate", "of empty")
+    shown = Table(*names, "rate", "of empty", "CPU us", "of empty")
     for one in found:
         shown.add_row(
             f"{one['queued']:,}",
-            *(f"{one[n]:.2f} s" for n in ("ready", "accepted", "delivered", "indexed")),
-            f"{one['mb']:.0f}", f"{one['peak_mb']:.0f}",
+            f"{one['ready']:.2f} s, CPU {one['ready_cpu']:.2f}",
+            *(f"{one[n]:.2f} s" for n in ("accepted", "delivered")),
+            f"{one['indexed']:.1f} s, CPU {one['indexed_cpu']:.1f}",
+            *(f"{one[n] * MIB / 1e6:.0f}" for n in ("mb", "peak_mb")),
             spread(one["rates"]["full"], ",.0f"), spread(one["of_empty"], ".0%"),
+            spread(one["cpu_us"]["full"], ",.0f"), spread(one["cpu_of_empty"], ".0%"),
         )  # fmt: skip
     return shown
 
@@ -344,7 +366,7 @@ def main() -> None:
         for size in progress.track(sizes, description="backlog"):
             with tempfile.TemporaryDirectory(prefix="mesh-", dir=args.dir) as folder:
                 found.append(measure(args, size, Path(folder)))
-    Console(width=150).print(table(found))
+    Console(width=190).print(table(found))
     if args.json:
         args.json.write_text(json.dumps(found, indent=1))
     if args.html:
