@@ -257,6 +257,7 @@ async def test_no_key_changes_before_each_slot_was_looked_at(
         old = spool._arena.keys.current.copy()
         now[0] += 3601
         await flushed(spool)
+        await flushed(spool)
         assert spool._arena.keys.current == old
         reader.go_on()
         await indexed(spool)

@@ -219,3 +219,14 @@ def test_a_full_disk_is_found_again_whole(tmp_path: Path) -> None:
         groups.delete(list(range(1, end)))
         assert fill(groups, end) > end
         groups.close()
+
+
+def test_room_is_what_the_disk_has_and_what_was_deleted(groups: Groups) -> None:
+    groups.insert(1, SALT, SLOTS, HEADS, bytes(3_000_000))
+    groups.checkpoint()
+    before, free = groups.room(), groups._pragma("freelist_count")
+    groups.delete([1])
+    assert groups._pragma("freelist_count") >= free + 3_000_000 // 32768
+    # Others use the disk meanwhile: only our own part of the sum is certain.
+    assert groups.room() >= (groups._pragma("freelist_count")) * 32768
+    assert before > 0

@@ -309,6 +309,23 @@ async def test_no_room_refuses_a_group_and_the_next_one_is_taken(
     assert waiting(path) == [2]
 
 
+async def test_the_disk_s_room_is_looked_at_again_when_somebody_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = [0]
+    monkeypatch.setattr(Groups, "room", lambda _: room[0])
+    async with running(tmp_path / "spool") as spool:
+        assert spool.has_room(PEER, [5000])  # it has nothing: the disk will say
+        await stored(spool, message(1, origin_id=KNOWN))
+        assert not spool.has_room(PEER, [5000])
+        assert spool.take_refused() == {PEER}
+        room[0] = 1 << 20
+        await flushed(spool)
+        await flushed(spool)
+        assert spool.has_room(PEER, [5000])
+        assert not spool.has_room(PEER, [1 << 20])
+
+
 async def test_slots_run_out_and_grow_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
