@@ -16,20 +16,25 @@ node is started as an operator starts it, and measured from outside:
     rate        messages a second from the local socket to the LMTP server, each durable;
                 a node with an empty spool takes turns with it, and `of empty` is the
                 median of the pairs' quotients, with the least and the greatest
+    CPU         of the main process: seconds since its start, and microseconds a message;
+                on a busy host this says more than the clock
 
 The files are in the disk's cache when the node starts.  5 GB of disk for a million.
 """
 
 import argparse
 import json
+import os
+import re
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +46,13 @@ from rich.table import Table
 from benchmarks.page import chart, page
 from benchmarks.relay import (
     MESH,
+    cpu_seconds,
     free_port,
     mesh,
     peak_mb,
     running,
-    sink_for,
     tool,
     wait_listening,
-    wait_taken,
 )
 from mesh.core.control import Ask, Request, encode_request
 from mesh.core.crypto import SystemEntropy
@@ -63,6 +67,8 @@ GROUP = 64
 GROUPS_AHEAD = 4
 START_SECONDS = 120.0
 INDEX_SECONDS = 600.0
+MIB = 1 << 20
+STALL_SECONDS = 60.0
 STEP_SECONDS = 0.02
 
 
@@ -105,6 +111,46 @@ async def fill(state: Path, count: int, octets: int) -> None:
 # a node
 
 
+class Sink:
+    """Postfix's smtp-sink, which says how many messages it has taken."""
+
+    def __init__(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        user = ["-u", "nobody"] if os.geteuid() == 0 else []
+        command = [tool("smtp-sink"), *user, "-c", "-L", f"unix:{path}", "512"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        self._taken = 0
+        self._changed = threading.Condition()
+        threading.Thread(target=self._listen, daemon=True).start()
+        wait_listening(path)
+
+    def _listen(self) -> None:
+        rest = b""
+        out = self._process.stdout
+        while out and (data := os.read(out.fileno(), 65536)):
+            said, _, rest = (rest + data).rpartition(b"\r")
+            if found := re.findall(rb"mesg=(\d+)", said):
+                with self._changed:
+                    self._taken = int(found[-1])
+                    self._changed.notify_all()
+
+    @property
+    def taken(self) -> int:
+        """Messages so far."""
+        return self._taken
+
+    def wait(self, count: int) -> None:
+        """Return when it has taken so many in all."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._taken >= count, STALL_SECONDS):
+                sys.exit(f"the sink has {self._taken} of {count} messages")
+
+    def close(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait()
+
+
 class Home:
     """A node that serves one remailer, and the LMTP server of that."""
 
@@ -142,21 +188,20 @@ class Home:
                 answer += data
         return READING.encode() in answer
 
-    def submit(self, count: int, sessions: int, octets: int) -> float:
+    def submit(self, sink: Sink, count: int, sessions: int, octets: int) -> float:
         """Hand messages over and wait until the server has them; the seconds."""
-        with running(*sink_for(self.sink, count)) as sink:
-            wait_listening(self.sink)
-            start = time.monotonic()
-            subprocess.run(
-                [
-                    tool("smtp-source"), "-d", "-s", str(sessions), "-m", str(count),
-                    "-l", str(octets), "-f", "from@alpha.test", "-t", "mix@alpha.test",
-                    f"unix:{self.local}",
-                ],
-                check=True,
-            )  # fmt: skip
-            wait_taken(sink, "the run")
-            return time.monotonic() - start
+        before = sink.taken
+        start = time.monotonic()
+        subprocess.run(
+            [
+                tool("smtp-source"), "-d", "-s", str(sessions), "-m", str(count),
+                "-l", str(octets), "-f", "from@alpha.test", "-t", "mix@alpha.test",
+                f"unix:{self.local}",
+            ],
+            check=True,
+        )  # fmt: skip
+        sink.wait(before + count)
+        return time.monotonic() - start
 
 
 def until_ready(node: subprocess.Popen[bytes]) -> None:
@@ -166,22 +211,22 @@ def until_ready(node: subprocess.Popen[bytes]) -> None:
 
 
 def started(
-    home: Home, pid_of: subprocess.Popen[bytes], began: float
+    home: Home, sink: Sink, node: subprocess.Popen[bytes], began: float
 ) -> dict[str, Any]:
     """Measure a start to the end of its reading."""
-    until_ready(pid_of)
+    until_ready(node)
     found: dict[str, Any] = {"ready": time.monotonic() - began}
-    with running(*sink_for(home.sink, 1)) as sink:
-        wait_listening(home.sink)
-        found["accepted"] = first_accept(home.local) - began
-        wait_taken(sink, "the first message")
-        found["delivered"] = time.monotonic() - began
+    found["ready_cpu"] = cpu_seconds(node.pid)
+    found["accepted"] = first_accept(home.local) - began
+    sink.wait(1)
+    found["delivered"] = time.monotonic() - began
     while home.is_reading():
         if time.monotonic() > began + INDEX_SECONDS:
             sys.exit("the node does not end reading its spool")
         time.sleep(STEP_SECONDS * 5)
     found["indexed"] = time.monotonic() - began
-    found["mb"] = peak_mb(pid_of.pid)
+    found["indexed_cpu"] = cpu_seconds(node.pid)
+    found["mb"] = peak_mb(node.pid)
     return found
 
 
@@ -203,30 +248,46 @@ def first_accept(path: Path) -> float:
 
 def measure(args: argparse.Namespace, count: int, folder: Path) -> dict[str, Any]:
     """Fill, start, and measure one size beside an empty spool."""
-    full, empty = Home(folder, f"full-{count}"), Home(folder, f"empty-{count}")
+    homes = full, empty = Home(folder, "full"), Home(folder, "empty")
     mine = [sys.executable, "-m", "benchmarks.backlog", "--octets", str(args.octets)]
     subprocess.run(
         [*mine, "--fill", str(full.path / "state"), "--count", str(count)], check=True
     )
     with ExitStack() as stack:
-        until_ready(stack.enter_context(running(*empty.command)))
+        sinks = {home: stack.enter_context(closing(Sink(home.sink))) for home in homes}
+        other = stack.enter_context(running(*empty.command))
+        until_ready(other)
         began = time.monotonic()
         node = stack.enter_context(running(*full.command))
-        found = {"queued": count, **started(full, node, began)}
+        found = {"queued": count, **started(full, sinks[full], node, began)}
         rates: dict[str, list[float]] = {"full": [], "empty": []}
-        for home in (full, empty):
-            home.submit(args.sessions, args.sessions, args.length)  # to warm up
+        cpu: dict[str, list[float]] = {"full": [], "empty": []}
+        for home in homes:
+            home.submit(sinks[home], args.sessions, args.sessions, args.length)
         for number in range(args.pairs):
-            turn = [("full", full), ("empty", empty)]
-            for name, home in turn if number % 2 else turn[::-1]:
-                seconds = home.submit(args.messages, args.sessions, args.length)
+            turn = [("full", full, node.pid), ("empty", empty, other.pid)]
+            for name, home, pid in turn if number % 2 else turn[::-1]:
+                before = cpu_seconds(pid)
+                seconds = home.submit(
+                    sinks[home], args.messages, args.sessions, args.length
+                )
                 rates[name].append(args.messages / seconds)
-        shares = [
-            one / other
-            for one, other in zip(rates["full"], rates["empty"], strict=True)
-        ]
+                cpu[name].append((cpu_seconds(pid) - before) / args.messages * 1e6)
         found["peak_mb"] = peak_mb(node.pid)
-    return {**found, "rates": rates, "of_empty": shares}
+    return {
+        **found,
+        "rates": rates,
+        "cpu_us": cpu,
+        "of_empty": quotients(rates),
+        "cpu_of_empty": quotients(cpu),
+    }
+
+
+def quotients(found: dict[str, list[float]]) -> list[float]:
+    """Give what each run with the backlog is of the one beside it."""
+    return [
+        one / other for one, other in zip(found["full"], found["empty"], strict=True)
+    ]
 
 
 # what is shown
@@ -242,13 +303,16 @@ def spread(values: Sequence[float], form: str) -> str:
 def table(found: Sequence[dict[str, Any]]) -> Table:
     """Everything, a line a size."""
     names = ("queued", "ready", "accepted", "delivered", "indexed", "MB", "MB after")
-    shown = Table(*names, "rate", "of empty")
+    shown = Table(*names, "rate", "of empty", "CPU us", "of empty")
     for one in found:
         shown.add_row(
             f"{one['queued']:,}",
-            *(f"{one[n]:.2f} s" for n in ("ready", "accepted", "delivered", "indexed")),
-            f"{one['mb']:.0f}", f"{one['peak_mb']:.0f}",
+            f"{one['ready']:.2f} s, CPU {one['ready_cpu']:.2f}",
+            *(f"{one[n]:.2f} s" for n in ("accepted", "delivered")),
+            f"{one['indexed']:.1f} s, CPU {one['indexed_cpu']:.1f}",
+            *(f"{one[n] * MIB / 1e6:.0f}" for n in ("mb", "peak_mb")),
             spread(one["rates"]["full"], ",.0f"), spread(one["of_empty"], ".0%"),
+            spread(one["cpu_us"]["full"], ",.0f"), spread(one["cpu_of_empty"], ".0%"),
         )  # fmt: skip
     return shown
 
@@ -302,7 +366,7 @@ def main() -> None:
         for size in progress.track(sizes, description="backlog"):
             with tempfile.TemporaryDirectory(prefix="mesh-", dir=args.dir) as folder:
                 found.append(measure(args, size, Path(folder)))
-    Console(width=150).print(table(found))
+    Console(width=190).print(table(found))
     if args.json:
         args.json.write_text(json.dumps(found, indent=1))
     if args.html:

@@ -119,10 +119,10 @@ class Recovery:
                 if work >= STEP_RECORDS:
                     work = 0
                     breathe()
-                    await trio.lowlevel.checkpoint()
+                    await pause()
         while not self.is_complete:
             breathe()
-            await trio.lowlevel.checkpoint()
+            await pause()
             self._settle(STEP_RECORDS)
 
     def _ask(self, writer: Writer) -> None:
@@ -194,6 +194,11 @@ class Recovery:
         calls, self._calls = self._calls, []
         for call in calls:
             call()
+
+
+async def pause() -> None:
+    """Let everybody else have a turn."""
+    await trio.lowlevel.checkpoint()
 
 
 def forget_id(ids: Ids, arena: Arena, origin: bytes, origin_id: bytes) -> None:

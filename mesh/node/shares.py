@@ -23,8 +23,8 @@ when its recipients part, a rest, a bounce, each of which takes its place.  So w
 accepted is brought to an end however full the spool is.  A peer's ids that must be
 remembered count as records (ids.py).
 
-What is on its way to the disk is not counted yet: it is in memory, of which each has a
-bounded part (submission.py, peer.py).  While a start still reads the spool, what it has
+What is on its way to the disk counts from the moment at which the spool has it, so that
+a burst is refused too; what is refused after that counts no more.  While a start still reads the spool, what it has
 not read is not counted either: for as long a share may be exceeded, and after that its
 holder is refused until it is not.  After it the counts are those of before.
 
@@ -33,11 +33,11 @@ Memory only, 8 octets a slot; the origin of a record is in its head.
 
 import pwd
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mesh.core.record import HEAD_LEN, ID_LEN, NO_ID, sealed_len
+from mesh.core.record import HEAD_LEN, ID_LEN, NO_ID, Record, sealed_len
 
 NOBODY: Final = 0xFFFFFFFF
 """The user whom the kernel names where it knows none."""
@@ -102,6 +102,19 @@ class Shares:
         self._whose = array("I")
         self._blocks = array("I")
         self._refused: set[bytes] = set()
+        self._coming: dict[bytes, Holding] = {}
+        self._all_coming = Holding()
+
+    def expect(self, records: Sequence[Record], times: int = 1) -> None:
+        """These are on their way to the disk; with -1 they are no more."""
+        for record in records:
+            coming = self._coming.setdefault(record.origin, Holding())
+            octets = times * charge_of(len(record.content))
+            for each in (coming, self._all_coming):
+                each.records += times
+                each.octets += octets
+            if not coming.records:
+                del self._coming[record.origin]
 
     def hold(self, slot: int, origin: bytes, octets: int) -> None:
         """Charge a slot's record."""
@@ -141,11 +154,14 @@ class Shares:
 
         `ids` are those that are remembered for it.
         """
-        held = self.of(origin)
-        records = max(held.records, ids)
+        held, coming = self.of(origin), self._coming.get(origin, Holding())
+        records = max(held.records, ids) + coming.records
+        octets = held.octets + coming.octets
+        all_records = records + more.records + self._all_coming.records
+        all_octets = octets + more.octets + self._all_coming.octets
         has_room = origin == NO_ID or (
-            (not records or records + more.records <= free.records)
-            and (not held.octets or held.octets + more.octets <= free.octets)
+            (not records or all_records <= free.records)
+            and (not octets or all_octets <= free.octets)
         )
         if not has_room:
             self._refused.add(origin)

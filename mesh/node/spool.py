@@ -42,6 +42,7 @@ until it is complete: with `recover_beside` that is beside everything else.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -114,15 +115,8 @@ class Spool:
         self._shares = Shares()
         self._free_octets = groups.room()
         self._is_asked_for = False
-        self._recovery = Recovery(
-            arena,
-            groups,
-            self._index,
-            self._ids,
-            self._shares,
-            self._corrupt,
-            self._tidying.dead,
-        )
+        known = self._index, self._ids, self._shares, self._corrupt
+        self._recovery = Recovery(arena, groups, *known, self._tidying.dead)
         self._reading = Reading(
             arena, groups, self._index, self._hot, self._writer, self._corrupt
         )
@@ -308,9 +302,16 @@ class Spool:
             return
         if not self._is_open:
             raise LocalProtocolError("the spool is not running")
-        self._intake.accept(records, done)
+        self._shares.expect(records)
+        self._intake.accept(records, partial(self._answer, records, done))
         if self._intake.need:
             self._parking.wake()
+
+    def _answer(
+        self, records: Sequence[Record], done: Accepted, refs: Sequence[Ref] | None
+    ) -> None:
+        self._shares.expect(records, -1)
+        done(refs)
 
     def _store(self, group: Group) -> None:
         """A group is on the disk: know where its records are."""

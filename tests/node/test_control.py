@@ -2,6 +2,7 @@
 """The control socket on half a node, in fake time."""
 
 import json
+import shutil
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from mesh.node.control import (
     IDLE_SECONDS,
     LINK_SECONDS,
     NOTES_MAX,
+    READING,
     REQUEST_SECONDS,
     SESSIONS_MAX,
     TICK_SECONDS,
@@ -31,11 +33,13 @@ from mesh.node.control import (
 from mesh.node.conversation import Conversation, Conversations
 from mesh.node.peers import Peers
 from mesh.node.routing import UNROUTED
+from mesh.node.shares import NOBODY, user_mark
 from mesh.node.starting import CONTROL_MODE
 from mesh.node.submission import bind_unix
 from mesh.node.wire import SocketWire
 from tests.descriptors import DAY, NOW, text_of
 from tests.harness import Cable, Half, Patience, connect, half, inside, until
+from tests.node.besides import Reader
 from tests.node.homes import Home, running
 
 BRAVO = "mix@bravo.test"
@@ -571,3 +575,56 @@ async def test_a_peer_that_goes_while_it_is_pinged(
         monkeypatch.setattr(Conversations, "begin", removed)
         refusal = await operator.ask(Ask.PING, "bravo")
         assert (refusal["code"], "no peer any more" in refusal["why"]) == (69, True)
+
+
+async def test_status_says_that_the_spool_is_read_and_counts_when_it_was(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del autojump_clock, patience
+    async with operated(tmp_path) as (_, alpha, _, _):
+        for _ in range(8):
+            alpha.submit(b"x\r\n", BRAVO)
+        await until(lambda: alpha.spool.waiting == 8)
+    shutil.rmtree(tmp_path / "peers.d")
+    reader = Reader(monkeypatch)
+    async with operated(tmp_path) as (operator, alpha, _, nursery):
+        nursery.start_soon(operator.control.run, bind_unix(tmp_path / "control.sock"))
+        await trio.sleep(1)
+        answer = await operator.ask(Ask.STATUS)
+        assert answer["notes"] == [READING]
+        assert not alpha.spool.is_indexed
+        reader.go_on()
+        await until(lambda: alpha.spool.is_indexed)
+        answer = await operator.ask(Ask.STATUS)
+        assert answer["notes"] == []
+        assert answer["status"]["queue"]["waiting"]  # with no tick since
+
+
+async def test_who_has_too_much_is_named_on_the_tick_only(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del autojump_clock, patience
+    async with operated(tmp_path) as (operator, alpha, _, nursery):
+        nursery.start_soon(operator.control.run, bind_unix(tmp_path / "control.sock"))
+        await trio.sleep(1)
+        monkeypatch.setattr("mesh.node.spool.SLOTS_MAX", 2)
+        mark = operator.peers.snapshot.by_name["bravo"].descriptor.identity[:16]
+        for origin in (mark, user_mark(NOBODY)):
+            for _ in range(3):
+                alpha.qmgr.accept(
+                    reverse_path="", recipients=[BRAVO], content=b"x",
+                    answer=lambda _: None, origin=origin,
+                )  # fmt: skip
+        assert (await operator.ask(Ask.STATUS))["notes"] == []
+        await trio.sleep(TICK_SECONDS)
+        one, two = (await operator.ask(Ask.STATUS))["notes"]
+        assert one.startswith("peer bravo has as much in the spool as is left for all")
+        assert two.startswith("who submits on a loopback port has as much")
+        await trio.sleep(TICK_SECONDS)
+        assert (await operator.ask(Ask.STATUS))["notes"] == []

@@ -31,6 +31,7 @@ from mesh.node.dropbox import DropBox
 from mesh.node.onetime import OneTimeKeys
 from tests.disk import NOBODY, forbidden_folder, full_disk
 from tests.harness import Half, Patience, until
+from tests.node.besides import Reader
 from tests.node.dropping import (
     few_slots,
     leave,
@@ -77,6 +78,24 @@ async def test_what_was_left_is_taken_at_the_start(
         assert drop.junk == 0
         head = await alpha.spool.heads(list(alpha.qmgr.queue("local:0").ready))
         assert {h.reverse_path for h in head if h} == {"me@alpha.test"}
+
+
+async def test_nothing_is_taken_before_it_is_known_what_was(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del autojump_clock, patience
+    await stocked(tmp_path)
+    leave(tmp_path, 1)
+    reader = Reader(monkeypatch)
+    async with taking(tmp_path) as (alpha, _):
+        await trio.sleep(60)
+        assert not alpha.spool.waiting
+        assert len(names(tmp_path, "mail")) == 1
+        reader.go_on()
+        assert await waits(alpha, 1) == [b"1\r\n"]
 
 
 async def test_and_within_two_seconds_while_it_runs(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Known ids: as long as one record or tombstone stands for them, and no longer."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,6 +76,25 @@ def test_nothing_is_left_when_all_are_gone(steps: list[tuple[int, int]]) -> None
         ids.bury(each, slot)
     ids.expired(slot + EXPIRY_SECONDS)
     assert not ids._slots
-    assert not ids._ids
+    assert not any(ids._ids)
     assert not ids._expiries
     assert not ids._peers
+
+
+def test_two_ids_of_one_hash_are_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mesh.node.ids.hash", lambda _: 7, raising=False)
+    ids = Ids()
+    ids.add(1, A, ONE)
+    ids.add(2, A, TWO)
+    ids.add(3, B, ONE)
+    assert (ids.count(A), ids.count(B)) == (2, 1)
+    assert not ids.knows(B, TWO)
+    assert ids.done(A, ONE) == ([], [1])
+    assert not ids.knows(A, ONE)
+    assert ids.knows(A, TWO)
+    assert ids.knows(B, ONE)
+    assert ids.bury(3, 0) == Tombstone(B, ONE, EXPIRY_SECONDS)
+    assert ids.expired(EXPIRY_SECONDS) == [3]
+    assert (ids.count(A), ids.count(B)) == (1, 0)
+    assert ids.done(A, TWO) == ([], [2])
+    assert not ids._slots

@@ -16,6 +16,7 @@ from mesh.node.qmgr import FULL, MANY, STORED
 from mesh.node.routing import UNROUTED
 from mesh.node.spool import Ref
 from tests.harness import Half, Patience, half, until
+from tests.node.besides import Reader
 
 ROUTES = {"a@b": "bravo", "b@b": "bravo", "c@c": "charlie", "m@a": "local:0"}
 
@@ -278,3 +279,56 @@ async def test_peers_that_change_during_a_sweep_are_not_missed(
         alpha.qmgr.queue("delta").wake = lambda: woken.append(True)
         await until(lambda: woken)
         assert len(alpha.qmgr.queue("delta").ready) == 1
+
+
+async def test_a_large_spool_is_led_to_its_places_beside(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    async with alpha_half(tmp_path) as alpha:
+        for n in range(9):
+            alpha.submit(b"%d\r\n" % n, "a@b")
+        alpha.submit(b"two\r\n", "a@b", "m@a")
+        await until(lambda: alpha.spool.waiting == 11)
+    with pytest.MonkeyPatch.context() as patch:
+        reader = Reader(patch)
+        async with alpha_half(tmp_path) as alpha:
+            queue = alpha.qmgr.queue("bravo")
+            reader.go_on(2)
+            await until(lambda: len(queue.ready) >= 2)
+            assert not alpha.spool.is_indexed
+            alpha.submit(b"new\r\n", "a@b")
+            await until(lambda: queue.newer)
+            reader.go_on()
+            await until(lambda: alpha.spool.is_indexed)
+            arrived = await alpha.arrived("bravo")
+            assert arrived == [
+                *(b"%d\r\n" % n for n in range(9)),
+                b"two\r\n",
+                b"new\r\n",
+            ]
+            assert list(map(alpha.qmgr.may_lie_there, queue.ready)) == [True] * 10 + [
+                False
+            ]
+
+
+async def test_routes_that_change_meanwhile_count_for_the_newer_ones_too(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    async with alpha_half(tmp_path) as alpha:
+        for n in range(5):
+            alpha.submit(b"%d\r\n" % n, "a@b")
+        await until(lambda: alpha.spool.waiting == 5)
+    with pytest.MonkeyPatch.context() as patch:
+        reader = Reader(patch)
+        async with alpha_half(tmp_path) as alpha:
+            queue = alpha.qmgr.queue("bravo")
+            reader.go_on(1)
+            await until(lambda: queue.ready)
+            alpha.submit(b"new\r\n", "a@b")
+            await until(lambda: queue.newer)
+            alpha.routes["a@b"] = "charlie"
+            alpha.qmgr.reroute(lambda _: True, changed=True)
+            assert not queue.newer
+            reader.go_on()
+            await until(lambda: len(alpha.qmgr.queue("charlie").ready) == 6)
+            assert not queue.ready

@@ -147,6 +147,39 @@ async def test_done_before_delivery_leaves_no_tombstone(tmp_path: Path) -> None:
         assert not spool.knows(PEER, KNOWN)
 
 
+async def test_done_is_not_forgotten_by_a_start(tmp_path: Path) -> None:
+    async with running(tmp_path / "spool") as spool:
+        records = [message(n, origin_id=KNOWN) for n in (1, 2)]
+        refs = await stored(spool, *records, message(3, origin_id=b"j" * 16))
+        spool.forget_id(PEER, KNOWN)
+    async with running(tmp_path / "spool") as spool:
+        assert not spool.knows(PEER, KNOWN)
+        assert spool.known_ids(PEER) == 1
+        assert await spool.read(refs[:2]) == records
+        await forgotten(spool, *refs[:2])
+        assert spool._arena.count(State.TOMBSTONE) == 0
+    assert waiting(tmp_path / "spool") == [3]
+
+
+async def test_a_slot_whose_row_is_lost_says_nothing_of_the_next_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restore, "SLOTS_MIN", 64)
+    path = tmp_path / "spool"
+    async with running(path) as spool:
+        await stored(spool, message(1, origin_id=KNOWN))
+        spool.forget_id(PEER, KNOWN)
+    groups = Groups(path / "spool.db")
+    groups.delete([1])
+    groups.close()
+    async with running(path) as spool:
+        await flushed(spool)
+        assert spool._arena.free == 64
+        await stored(spool, *(message(n, origin_id=bytes([n]) * 16) for n in range(64)))
+    async with running(path) as spool:
+        assert all(spool.knows(PEER, bytes([n]) * 16) for n in range(1, 64))
+
+
 async def test_an_id_is_forgotten_after_eight_days_of_running(tmp_path: Path) -> None:
     now = [0.0]
     async with running(tmp_path / "spool", clock=lambda: now[0]) as spool:
@@ -274,6 +307,23 @@ async def test_no_room_refuses_a_group_and_the_next_one_is_taken(
         assert spool._arena.count(State.HELD) == 1
         assert spool._arena.generations.count(2) == 1
     assert waiting(path) == [2]
+
+
+async def test_the_disk_s_room_is_looked_at_again_when_somebody_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = [0]
+    monkeypatch.setattr(Groups, "room", lambda _: room[0])
+    async with running(tmp_path / "spool") as spool:
+        assert spool.has_room(PEER, [5000])  # it has nothing: the disk will say
+        await stored(spool, message(1, origin_id=KNOWN))
+        assert not spool.has_room(PEER, [5000])
+        assert spool.take_refused() == {PEER}
+        room[0] = 1 << 20
+        await flushed(spool)
+        await flushed(spool)
+        assert spool.has_room(PEER, [5000])
+        assert not spool.has_room(PEER, [1 << 20])
 
 
 async def test_slots_run_out_and_grow_again(

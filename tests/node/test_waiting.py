@@ -72,3 +72,43 @@ def test_what_is_known_of_a_record_goes_on_to_its_part() -> None:
     waiting.inherit(THREE, ONE)  # nothing is known of it
     assert THREE not in waiting.attempts
     assert THREE not in waiting.doubtful
+
+
+def test_what_is_newer_stays_behind_what_is_older() -> None:
+    old = {Ref(n) for n in range(10)}
+    waiting = Waiting(FixedEntropy(), old.__contains__)
+    waiting.reading = True
+    woken: list[str] = []
+    for place in ("bravo", "charlie"):
+        waiting.queue(place).wake = lambda place=place: woken.append(place)  # type: ignore[misc]
+    bravo = waiting.queue("bravo")
+    waiting.enqueue(Ref(20), "bravo")  # nothing older is known: it may go
+    waiting.enqueue(Ref(1), "bravo")
+    waiting.enqueue(Ref(21), "bravo")
+    waiting.enqueue(Ref(2), "bravo")
+    assert list(bravo.ready) == [20, 1, 2]
+    assert woken == ["bravo"] * 3
+    waiting.let_up()
+    assert list(bravo.ready) == [20, 1, 2]  # older ones are still there
+    bravo.ready.clear()
+    waiting.let_up()
+    assert list(bravo.ready) == [21]
+    assert woken == ["bravo"] * 4
+    for ref in (3, 22, 4):
+        waiting.enqueue(Ref(ref), "bravo")
+    waiting.queue("exit:x").newer.append(Ref(23))
+    assert waiting.exits() == []  # and it is not dropped
+    waiting.all_read()
+    assert list(bravo.ready) == [3, 4, 21, 22]
+    assert waiting.exits() == ["exit:x"]
+    waiting.enqueue(Ref(24), "bravo")
+    assert list(bravo.ready) == [3, 4, 21, 22, 24]
+    assert not bravo.newer
+
+
+def test_what_was_there_before_is_doubtful() -> None:
+    waiting = Waiting(FixedEntropy(), lambda ref: ref == ONE)
+    assert waiting.is_doubtful(ONE)
+    assert not waiting.is_doubtful(TWO)
+    waiting.inherit(TWO, ONE)
+    assert waiting.is_doubtful(TWO)
