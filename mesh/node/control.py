@@ -7,7 +7,8 @@ One connection is one question (core/control.py) and its answer; `connect` then 
 stream of the peer's link, octets as in mesh/core/raw.py, replies back as they come.
 
     live                    is a link up, and why not
-    on the node's ticks     every count: read at the start and each TICK_SECONDS after
+    on the node's ticks     every count: read at the start and each TICK_SECONDS after;
+                            bugs that ended connections (guard.py) too
 
 so that a status polled each second is no curve of the load that the wire hides; nor is
 what `retry` and `drop` did told, for that would be a count of now.  A reason is the last that the dialer or the link gave; nothing here has a time, an
