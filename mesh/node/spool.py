@@ -41,6 +41,7 @@ come before `run`.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -59,6 +60,7 @@ from mesh.errors import (
     LocalProtocolError,
     RemoteProtocolError,
     SpoolFullError,
+    place_of,
 )
 from mesh.node.arena import Arena
 from mesh.node.copies import Copies, sync_folder
@@ -234,7 +236,8 @@ class Spool:
             return
         if not self._is_open:
             raise LocalProtocolError("the spool is not running")
-        self._intake.accept(records, done)
+        with self._whole():
+            self._intake.accept(records, done)
         if self._intake.need:
             self._parking.wake()
 
@@ -308,13 +311,14 @@ class Spool:
         A record that came from a peer leaves its id behind until `forget_id`.
         """
         slot = self._held(ref)
-        tombstone = self._ids.bury(slot, self._upkeep.running_seconds)
-        self._arena.renew(slot, pack_tombstone(tombstone) if tombstone else EMPTY)
-        self._hot.drop(ref)
-        self._corrupt.discard(ref)
-        row = self._index.drop(slot)
-        if row is not None:
-            self._dead.append(row)
+        with self._whole():
+            tombstone = self._ids.bury(slot, self._upkeep.running_seconds)
+            self._arena.renew(slot, pack_tombstone(tombstone) if tombstone else EMPTY)
+            self._hot.drop(ref)
+            self._corrupt.discard(ref)
+            row = self._index.drop(slot)
+            if row is not None:
+                self._dead.append(row)
         if done is not None:
             self._forgotten.append(done)
 
@@ -363,6 +367,19 @@ class Spool:
     def _checkpointed(self, _result: None, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, SpoolFullError):
             self._fail(error)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """End the node after a bug within: half a change is no state to go on from.
+
+        Whoever called may have a guard (guard.py) that ends its connection only.
+        """
+        try:
+            yield
+        except BaseException as bug:
+            what = f"a bug: {type(bug).__name__} at {place_of(bug)}"
+            self._fail(LocalProtocolError(what))
+            raise
 
     def _fail(self, error: BaseException) -> None:
         """The disk failed: nothing is promised any more, and `run` ends."""
