@@ -7,8 +7,9 @@ One connection is one question (core/control.py) and its answer; `connect` then 
 stream of the peer's link, octets as in mesh/core/raw.py, replies back as they come.
 
     live                    is a link up, and why not
-    on the node's ticks     every count, and whose share of the spool was full: read at
-                            the start, when the spool was read, each TICK_SECONDS after
+    on the node's ticks     every count, bugs that ended connections (guard.py), and whose
+                            share of the spool was full: read at the start, when the spool
+                            was read, each TICK_SECONDS after
 
 so that a status polled each second is no curve of the load that the wire hides; nor is
 what `retry` and `drop` did told, for that would be a count of now.  A reason is the last that the dialer or the link gave; nothing here has a time, an

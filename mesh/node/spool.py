@@ -42,6 +42,7 @@ until it is complete: with `recover_beside` that is beside everything else.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -55,6 +56,7 @@ from mesh.errors import (
     IoError,
     LocalProtocolError,
     SpoolCorruptError,
+    place_of,
 )
 from mesh.node.arena import SLOTS_MAX, Arena
 from mesh.node.copies import Copies, check_regular, sync_folder
@@ -302,8 +304,9 @@ class Spool:
             return
         if not self._is_open:
             raise LocalProtocolError("the spool is not running")
-        self._shares.expect(records)
-        self._intake.accept(records, partial(self._answer, records, done))
+        with self._whole():
+            self._shares.expect(records)
+            self._intake.accept(records, partial(self._answer, records, done))
         if self._intake.need:
             self._parking.wake()
 
@@ -350,14 +353,15 @@ class Spool:
         A record that came from a peer leaves its id behind until `forget_id`.
         """
         slot = self._reading.held(ref)
-        self._shares.let_go(slot)
-        tombstone = self._ids.bury(slot, self._upkeep.running_seconds)
-        self._arena.renew(slot, pack_tombstone(tombstone) if tombstone else EMPTY)
-        self._hot.drop(ref)
-        self._corrupt.discard(ref)
-        row = self._index.drop(slot)
-        if row is not None:
-            self._tidying.dead.append(row)
+        with self._whole():
+            self._shares.let_go(slot)
+            tombstone = self._ids.bury(slot, self._upkeep.running_seconds)
+            self._arena.renew(slot, pack_tombstone(tombstone) if tombstone else EMPTY)
+            self._hot.drop(ref)
+            self._corrupt.discard(ref)
+            row = self._index.drop(slot)
+            if row is not None:
+                self._tidying.dead.append(row)
         if done is not None:
             self._forgotten.append(done)
 
@@ -396,6 +400,19 @@ class Spool:
         for call in calls:
             call()
         await self._tidying.delete()
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """End the node after a bug within: half a change is no state to go on from.
+
+        Whoever called may have a guard (guard.py) that ends its connection only.
+        """
+        try:
+            yield
+        except BaseException as bug:
+            what = f"a bug: {type(bug).__name__} at {place_of(bug)}"
+            self._fail(LocalProtocolError(what))
+            raise
 
     def _fail(self, error: BaseException) -> None:
         """The disk failed: nothing is promised any more, and `run` ends."""

@@ -33,6 +33,7 @@ class Writer:
     def __init__(self) -> None:
         self._jobs: SimpleQueue[tuple[Callable[[], Any], Done] | None] = SimpleQueue()
         self._token: trio.lowlevel.TrioToken | None = None
+        self._stopped = False
         self._thread = threading.Thread(target=self._work, name="spool", daemon=True)
 
     def start(self) -> None:
@@ -45,7 +46,13 @@ class Writer:
         self._jobs.put((job, done))
 
     async def call(self, job: Callable[[], T]) -> T:
-        """Run a job and wait for it.  It is never abandoned half-way."""
+        """Run a job and wait for it.  It is never abandoned half-way.
+
+        After `stop` nothing runs: this waits until it is cancelled, for what ended the
+        thread ends the caller too.
+        """
+        if self._stopped:
+            await trio.sleep_forever()
         task = trio.lowlevel.current_task()
         outcome: list[Any] = []
 
@@ -62,6 +69,7 @@ class Writer:
 
     async def stop(self) -> None:
         """Finish all that was queued, deliver every `done`, and end the thread."""
+        self._stopped = True
         self._jobs.put(None)
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._thread.join)

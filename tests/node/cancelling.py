@@ -24,13 +24,13 @@ from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Final
 
 import pytest
 import trio
 import trio.testing
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+from rich.progress import Progress, TaskID
 
 from tests.handshakes import live_keys, settled_keys
 from tests.harness import Patience, patient_clock
@@ -254,29 +254,38 @@ def main(words: Iterable[str] | None = None) -> int:
     chosen = parser.parse_args(None if words is None else list(words))
     names = chosen.only or list(OPERATIONS)
     gc.freeze()
-    table = Table("operation", "cancelled", "what was left")
     total = failed = 0
     with Progress() as progress:
         bar = progress.add_task("", total=len(names))
         for name in names:
-            done = [0]
-
-            def told(cuts: int, name: str = name, done: list[int] = done) -> None:
-                done[0] = cuts
-                progress.update(bar, description=f"{name}: {cuts}")
-
-            told(0)
-            found = "nothing"
-            try:
-                run_one(OPERATIONS[name], 1 if chosen.all else 5, told=told)
-            except Exception as error:
-                found, failed = repr(error), failed + 1
-            total += done[0]
-            table.add_row(name, str(done[0]), found)
+            done, found = _try(name, 1 if chosen.all else 5, progress, bar)
+            progress.console.print(f"{name:16} {done:5}  {found}", soft_wrap=True)
+            total, failed = total + done, failed + (found != NOTHING)
             progress.advance(bar)
-    Console().print(table)
     Console().print(f"{total} cancellations, {failed} operations that left something")
     return 1 if failed else 0
+
+
+NOTHING: Final = "nothing left"
+
+
+def _try(name: str, stride: int, progress: Progress, bar: TaskID) -> tuple[int, str]:
+    """Cut one operation, and say how often and what was found."""
+    from tests.node.operations import OPERATIONS
+
+    done = 0
+
+    def told(cuts: int) -> None:
+        nonlocal done
+        done = cuts
+        progress.update(bar, description=f"{name}: {cuts}")
+
+    told(0)
+    try:
+        run_one(OPERATIONS[name], stride, told=told)
+    except Exception as error:
+        return done, repr(error)
+    return done, NOTHING
 
 
 if __name__ == "__main__":

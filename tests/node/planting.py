@@ -43,7 +43,7 @@ from mesh.node.mx import Place
 from mesh.node.pipe import PipeDelivery
 from mesh.node.submission import Submission, bind_unix
 from mesh.node.wire import SocketWire
-from tests.descriptors import identity_of
+from tests.descriptors import identity_of, signed
 from tests.directories import directory
 from tests.harness import (
     FakeWire,
@@ -581,6 +581,7 @@ async def _gossip(folder: Path, fuse: Fuse) -> AsyncIterator[Site]:
         gossips.knower(folder, "bravo", second) as bravo,
         trio.open_nursery() as world,
     ):
+        bravo.registry.tell_own(signed("bravo", serial=8))
         numbers = itertools.count()
         guard = Guard()
 
@@ -603,6 +604,7 @@ async def _gossip(folder: Path, fuse: Fuse) -> AsyncIterator[Site]:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(alpha.half.exchange.run_link, ours, near)
                     await _until(fuse, lambda: alpha.registry.version == 2, 300)
+                    await _until(fuse, lambda: alpha.newest("bravo") == 8, 300)
                     await trio.sleep(5)
                     assert alpha.half.exchange.peers["bravo"].up, "its link ended"
                     nursery.cancel_scope.cancel()

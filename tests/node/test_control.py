@@ -237,13 +237,19 @@ async def test_counts_change_on_ticks_only(
         alpha.submit(b"x\r\n", "here@alpha.test", "gone@nowhere.test", "who@else.test")
         await until(lambda: alpha.spool.waiting == 6)
         operator.ticked = ["late"]
+        with alpha.qmgr.guard():
+            raise RuntimeError(BRAVO)
         seen: set[tuple[int, int, float]] = set()
         while trio.current_time() < start + TICK_SECONDS + 5:
             told = (await operator.ask(Ask.STATUS))["status"]
             waiting, lines = told["queue"]["waiting"], len(told.get("notices", ()))
             seen.add((waiting, lines, (trio.current_time() - start) // 590))
             await trio.sleep(7)
-        assert seen == {(0, 0, 0.0), (0, 0, 1.0), (8, 1, 1.0)}
+        assert seen == {(0, 0, 0.0), (0, 0, 1.0), (8, 2, 1.0)}
+        notes = (await operator.ask(Ask.STATUS))["notes"]
+        assert notes[0] == "late"
+        assert "ended by a bug, RuntimeError at test_control.py:" in notes[1]
+        assert BRAVO not in notes[1]
         assert (await operator.ask(Ask.QUEUE))["queue"] == {
             "schema": 1,
             "waiting": 8,

@@ -547,3 +547,30 @@ async def test_a_maildir_that_hangs_does_not_keep_the_node(
     assert not gone.is_set()
     hangs.set()
     assert gone.wait(30)
+
+
+async def test_a_bug_of_one_connection_is_not_the_commit_s_that_brings_mail(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A commit fills an idle connection; it has others to tell as well."""
+
+    def breaks(_data: bytes) -> int:
+        raise RuntimeError("in the wire")
+
+    async with alpha_half(tmp_path) as alpha, trio.open_nursery() as nursery:
+        server = Server(tmp_path / "lmtp.sock")
+        nursery.start_soon(server.run)
+        delivery = lmtp_delivery(alpha, tmp_path / "lmtp.sock")
+        nursery.start_soon(delivery.run)
+        alpha.submit(b"one\r\n", TO)
+        await until(lambda: server.messages and alpha.quiet)
+        (idle,) = delivery._connections
+        idle._wire.try_send = breaks  # type: ignore[method-assign,assignment]
+        replies = alpha.submit(b"two\r\n", TO), alpha.submit(b"three\r\n", TO)
+        await until(lambda: all(replies))
+        assert [one.code for each in replies for one in each] == [250, 250]
+        await until(lambda: alpha.quiet, 3000)
+        assert alpha.qmgr.guard.bugs == 1
+        came = sorted(message.content for message in server.messages)
+        assert came == [b"one\r\n", b"three\r\n", b"two\r\n"]
+        nursery.cancel_scope.cancel()

@@ -746,3 +746,29 @@ async def test_a_key_of_two_names_is_none(
         os.link(tmp_path / "drop" / name, tmp_path / f"kept.{name}")
     with pytest.raises(TryLaterError, match="no key"):
         leave(tmp_path, 1)
+
+
+async def test_one_that_breaks_us_stays_and_the_others_go(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows what it is: it is no junk, for its sender was told that all is well."""
+    opens = core_drop.open_mail_untrusted
+    breaks = True
+
+    def breaking(*args: Any) -> Mail:
+        found = opens(*args)
+        if breaks and found.content == mail(1).content:
+            raise RuntimeError("in what opens it")
+        return found
+
+    monkeypatch.setattr(node_drop, "open_mail_untrusted", breaking)
+    await stocked(tmp_path)
+    leave(tmp_path, 0, 1, 2)
+    async with taking(tmp_path) as (alpha, drop):
+        await until(lambda: len(alpha.qmgr.queue("local:0").ready) == 2, 5)
+        await trio.sleep(30)
+        assert await alpha.arrived() == [mail(0).content, mail(2).content]
+        assert alpha.qmgr.guard.bugs > 1  # looked at again and again
+        assert not drop.junk
+        breaks = False
+        await until(lambda: len(alpha.qmgr.queue("local:0").ready) == 3, 30)

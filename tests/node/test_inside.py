@@ -416,3 +416,49 @@ async def test_too_many_end_the_oldest_that_never_came_up(
         Cord(alpha, bravo, PORTS_MAX + 2)  # what is about to go does not count
         ended = [each.far.port.scope.cancel_called for each in [first, *cords]]
         assert ended == [False, True, True] + [False] * (PORTS_MAX - 3)
+
+
+async def test_a_bug_found_by_an_answer_ends_that_link_only(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Commits call it, and they have others to tell."""
+    async with two(tmp_path) as (alpha, bravo, cords):
+        port = cords[0].far.port
+        inside(port).answer(0, Reply(250, "nobody has asked"))
+        assert port.scope.cancel_called
+        assert bravo.qmgr.guard.bugs == 1
+        await goes_on(alpha, bravo, cords, 2)
+
+
+async def test_a_bug_of_a_carrier_ends_its_connection_only(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Whoever has something for a link calls it: a commit, gossip, a user's dialogue."""
+
+    def breaks() -> None:
+        raise RuntimeError("in the carrier")
+
+    async with two(tmp_path) as (alpha, bravo, cords):
+        port = cords[0].near.port
+        port.on_data = breaks
+        assert alpha.exchange.peers["bravo"].converse()
+        assert port.scope.cancel_called
+        assert alpha.qmgr.guard.bugs == 1
+        first, second = alpha.submit(b"x\r\n", HERE), alpha.submit(b"y\r\n", BACK)
+        await until(lambda: first and second)
+        assert [reply.code for reply in first + second] == [250, 250]
+        assert bravo.qmgr.guard.bugs == 0
+
+
+async def test_a_bug_in_what_is_filled_ends_that_link_only(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with two(tmp_path) as (alpha, _, cords):
+        peer = alpha.exchange.peers["bravo"]
+        peer._done = 5  # type: ignore[assignment]  # no list of ids
+        first = alpha.submit(b"x\r\n", HERE)
+        second = alpha.submit(b"y\r\n", BACK)  # in the same commit, or the next
+        await until(lambda: first and second)
+        assert [reply.code for reply in first + second] == [250, 250]
+        assert cords[0].near.port.scope.cancel_called
+        assert alpha.qmgr.guard.bugs == 1

@@ -82,6 +82,22 @@ async def silence(bravo: End, nursery: trio.Nursery, message: bytes) -> None:
     assert 60 <= caller.silent_for < 180
 
 
+async def test_a_bug_of_ours_meets_silence(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Whoever can break us learns nothing by it, not even that he has."""
+
+    def breaks(name: str) -> PeerKeys:
+        raise KeyError(name)
+
+    async with (
+        end(tmp_path, "bravo", "alpha", keys_of=breaks) as bravo,
+        trio.open_nursery() as nursery,
+    ):
+        await silence(bravo, nursery, hand("alpha", "bravo").message_1())
+        assert bravo.half.qmgr.guard.bugs == 1
+
+
 async def test_who_is_not_listed_meets_silence(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:

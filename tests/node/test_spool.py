@@ -18,6 +18,7 @@ from mesh.errors import IoError, LocalProtocolError, SpoolCorruptError
 from mesh.node import intake, restore
 from mesh.node.arena import State
 from mesh.node.groups import Groups
+from mesh.node.guard import Guard
 from mesh.node.ids import EXPIRY_SECONDS
 from mesh.node.spool import Ref, Spool
 from tests.harness import FixedEntropy
@@ -393,6 +394,37 @@ async def test_a_failing_commit_ends_the_process(tmp_path: Path) -> None:
         await work()
     assert caught.group_contains(IoError)
     assert not heard
+
+
+@pytest.mark.parametrize("does", ["accept", "forget"])
+async def test_a_bug_half_way_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str
+) -> None:
+    """Whoever called has a guard, and would go on with half a change."""
+    guard = Guard()
+
+    def breaks(*_: object) -> None:
+        raise MemoryError("who@secret.example")
+
+    async def work() -> None:
+        async with running(tmp_path / "spool") as spool:
+            (ref,) = await stored(spool, message(1))
+            if does == "accept":
+                monkeypatch.setattr(intake, "seal_record", breaks)
+            else:
+                monkeypatch.setattr(spool._hot, "drop", breaks)
+            with guard():
+                if does == "accept":
+                    spool.accept([message(2)], lambda refs: None)
+                else:
+                    spool.forget(ref)
+            await trio.sleep(60)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await work()
+    assert guard.bugs == 1
+    assert caught.group_contains(IoError, match="a bug: MemoryError at test_spool.py")
+    assert not caught.group_contains(IoError, match="secret")
 
 
 def folded_in(path: Path) -> bool:

@@ -558,3 +558,18 @@ def test_a_stale_socket_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     long = tmp_path / ("long" * 20) / ("long" * 20)
     long.mkdir(parents=True)
     bind_unix(long / "local.sock").close()
+
+
+async def test_a_bug_found_by_an_answer_ends_that_session_only(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Commits call it, and they have others to tell."""
+    async with local(tmp_path) as here:
+        client = await here.mail()
+        (session,) = here.submission._sessions
+        other = await here.mail()
+        session._answer(Reply(250, "nobody has asked"))
+        assert here.alpha.qmgr.guard.bugs == 1
+        assert await client.code() == 0
+        assert await other.say(b"BDAT 3 LAST\r\nx\r\n") == [250]
+        await until(lambda: len(here.submission._sessions) == 1)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from mesh.errors import IoError, SpoolFullError
 from mesh.node.writer import Writer
@@ -47,6 +48,17 @@ async def test_a_call_gives_the_result_even_when_cancelled() -> None:
         with trio.CancelScope() as scope:
             scope.cancel()
             assert await writer.call(lambda: 43) == 43
+
+
+async def test_who_calls_after_the_stop_waits_for_its_own_end(
+    autojump_clock: MockClock,
+) -> None:
+    """Else a node whose spool ended first, as a failing disk has it, would never end."""
+    async with started() as writer:
+        pass
+    with trio.move_on_after(1) as patience:
+        await writer.call(lambda: 42)
+    assert patience.cancelled_caught
 
 
 async def test_a_full_disk_is_forgiven() -> None:
