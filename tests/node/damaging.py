@@ -108,7 +108,7 @@ async def make_spool(folder: Path, seed: str, *, stopped: bool = False) -> Sampl
         refs = await stored(spool, *old[:3])
         refs += await stored(spool, *old[3:])
         await forgotten(spool, refs[0], refs[4])
-        spool._checkpoint()
+        spool._tidying.checkpoint()
         await stored(spool, *new[:1])
         await stored(spool, *new[1:])
         if not stopped:
@@ -130,7 +130,7 @@ def look(folder: Path) -> tuple[list[Record], int]:
         places = [spool._index.place(slot_of(ref)[0]) for ref in refs]
         boxes = spool._groups.fetch(places, bodies=True)
         found = [
-            spool._open(ref, sealed, bodies=True)
+            spool._reading._open(ref, sealed, bodies=True)
             for ref, sealed in zip(refs, boxes, strict=True)
         ]
         return [each for each in found if each is not None], spool.corrupt

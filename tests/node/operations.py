@@ -622,7 +622,7 @@ async def _outside(folder: Path) -> AsyncIterator[Trial]:
 
             async def act() -> None:
                 async with trio.open_nursery() as nursery:
-                    outbound._tick(nursery)
+                    await outbound._tick(nursery)
 
             async def check(cut: bool) -> None:
                 assert not outbound._visits

@@ -24,7 +24,17 @@ import trio
 
 from mesh.cli import dropoff
 from mesh.core.slot import EMPTY
-from mesh.node import copies, drop, groups, onetime, peer, restore, spool, upkeep
+from mesh.node import (
+    copies,
+    drop,
+    groups,
+    onetime,
+    peer,
+    restore,
+    spool,
+    tidying,
+    upkeep,
+)
 from mesh.node.arena import PAGE_LEN, PAGE_SLOTS
 from mesh.node.index import Ref, slot_of
 from mesh.node.qmgr import STORED, QueueManager
@@ -40,7 +50,8 @@ def shorten() -> None:
             "REWRAP_SECONDS": 0.2, "CLOCK_SECONDS": 2, "FREE_MIN": 16,
             "STEP_SLOTS": PAGE_SLOTS, "TURN_SLOTS": 2 * PAGE_SLOTS,
         },
-        spool: {"FLUSH_SECONDS": 0.1, "CHECKPOINT_OCTETS": 600_000},
+        spool: {"FLUSH_SECONDS": 0.1},
+        tidying: {"CHECKPOINT_OCTETS": 600_000},
         groups: {"ROOM_AHEAD": 262_144},
         drop: {"SLOTS": DROP_SLOTS},
         dropoff: {"SLOTS": DROP_SLOTS},

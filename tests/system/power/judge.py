@@ -14,7 +14,7 @@ second time: recovery must not undo what it recovered.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar, cast
 from mesh.core.crypto import Key, SystemEntropy, derive_key
 from mesh.core.directory import Us
 from mesh.core.drop import mail_key_untrusted, open_mail_untrusted, origin_id
+from mesh.core.record import ID_LEN
 from mesh.errors import RemoteProtocolError
 from mesh.node.archive import Archive
 from mesh.node.counters import PeerCounters, _read
@@ -62,6 +63,15 @@ class SpoolFound:
     records: tuple[Spooled, ...] = ()
     known: frozenset[bytes] = frozenset()
     """Ids, with those of their origins in front."""
+
+
+def _ids_of(spool: Spool) -> Iterator[bytes]:
+    """Give what is remembered of peers' messages: whose, and its id."""
+    octets = bytes(spool._ids._ids)
+    for at in range(0, len(octets), 2 * ID_LEN):
+        known = octets[at : at + 2 * ID_LEN]
+        if any(known):
+            yield known
 
 
 @dataclass(slots=True)
@@ -168,14 +178,14 @@ class Judge:
             boxes = spool._groups.fetch(places, bodies=True)
             records = []
             for ref, sealed in zip(refs, boxes, strict=True):
-                record = spool._open(ref, sealed, bodies=True)
+                record = spool._reading._open(ref, sealed, bodies=True)
                 if record is not None:
                     messages = self._known(record.content, record.recipients)
                     is_local = record.destination.startswith("local:")
                     records.append(Spooled(record.id, messages, is_local))
             if spool.corrupt:
                 raise Wrong(f"spool: {spool.corrupt} corrupt")
-            known = frozenset(spool._ids._slots)
+            known = frozenset(_ids_of(spool))
         finally:
             spool.close()
         return SpoolFound(tuple(records), known)
