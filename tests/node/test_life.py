@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 import trio
 
-from mesh.core.cell import CELL_LEN, CLOSE_BODY, PADDING, Kind, parse_untrusted
-from mesh.core.cellstream import CellSealer
+from mesh.core.cell import CELL_LEN, CLOSE_BODY, Kind, parse_untrusted
 from mesh.core.clock import Clock, period_of
 from mesh.core.crypto import x25519_public
 from mesh.core.strand import Strand
@@ -23,7 +22,7 @@ from mesh.node import dialer as dialer_
 from mesh.node.inside import LAST_CELLS, REPLACED_CELLS, Port
 from mesh.node.pacer.client import Feed
 from mesh.node.pacer.lane import Lane
-from mesh.node.pacer.ring import slots_of
+from mesh.node.pacer.ring import Ring, slots_of
 from mesh.node.peer import Peer
 from mesh.node.port import Ending
 from tests.descriptors import link_key_of
@@ -299,12 +298,11 @@ def test_a_main_process_that_stalls_shows_nowhere() -> None:
 def test_ten_megabytes_cross_three_replacements_and_never_begin_again() -> None:
     content = b"0123456789abcd\r\n" * 625_000
     bodies: list[bytes] = []
-    seal = CellSealer.seal
+    put = Ring.put
 
-    def sealing(sealer: CellSealer, body: Any) -> bytes:
-        if body != PADDING:
-            bodies.append(bytes(body))
-        return seal(sealer, body)
+    def putting(ring: Ring, body: Any) -> None:
+        bodies.append(bytes(body))
+        put(ring, body)
 
     def one(world: World, mail: Mail) -> None:
         mail.submit(world, "alpha", content)
@@ -314,7 +312,7 @@ def test_ten_megabytes_cross_three_replacements_and_never_begin_again() -> None:
         await until(lambda: came, 3600)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CellSealer, "seal", sealing)
+        patch.setattr(Ring, "put", putting)
         told = live(until_it_came, one, (600.0, 700.0), patch, klass=3)
     assert told.arrived == 1
     said = [
