@@ -295,7 +295,7 @@ def _both(
 def _table(found: Sequence[dict[str, Any]], args: argparse.Namespace) -> Table:
     table = Table(title=f"{args.clock} links at {args.rate:g} cells/s")
     for name in (
-        "links", "mail", "cores", "pacer us/cell", FLOOR, "main", "late us p50", "p99",
+        "links", "mail", "cores", "pacer us/cell", "floor", "main", "late us p50", "p99",
         "p99.9", "of its rate",
     ):  # fmt: skip
         table.add_column(name, justify="right")

@@ -88,14 +88,18 @@ def _axes(
     parts = [
         f'<path d="M{MARGIN} {MARGIN}V{base}H{WIDTH - MARGIN}" fill="none" '
         'stroke="#888"/>',
-        f'<text x="{MARGIN - 6}" y="{MARGIN}" text-anchor="end">{top:.3g}</text>',
-        f'<text x="{MARGIN - 6}" y="{base}" text-anchor="end">{low:.3g}</text>',
+        f'<text x="{MARGIN - 6}" y="{MARGIN}" text-anchor="end">{_short(top)}</text>',
+        f'<text x="{MARGIN - 6}" y="{base}" text-anchor="end">{_short(low)}</text>',
         f'<text x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">'
         f"{html.escape(across)}</text>",
     ]
     for tick in ticks:
         x, _ = place(tick, 0.0)
         parts.append(
-            f'<text x="{x:.1f}" y="{base + 18}" text-anchor="middle">{tick:g}</text>'
+            f'<text x="{x:.1f}" y="{base + 18}" text-anchor="middle">{_short(tick)}</text>'
         )
     return "".join(parts)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

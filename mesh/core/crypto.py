@@ -23,35 +23,19 @@ from _blake2 import blake2b  # hashlib's own, without loading OpenSSL: 4 ms of 6
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from mesh.core.memory import (
-    KEY_LEN as KEY_LEN,
-)
-from mesh.core.memory import (
-    LONG_KEY_LEN as LONG_KEY_LEN,
-)
+from mesh.core.memory import KEY_LEN as KEY_LEN
+from mesh.core.memory import LONG_KEY_LEN as LONG_KEY_LEN
 from mesh.core.memory import (
     SLOT_LEN,
     ffi,
     lib,
 )
-from mesh.core.memory import (
-    Key as Key,
-)
-from mesh.core.memory import (
-    Octets as Octets,
-)
-from mesh.core.memory import (
-    Place as Place,
-)
-from mesh.core.memory import (
-    address_of as address_of,
-)
-from mesh.core.memory import (
-    new_locked as new_locked,
-)
-from mesh.core.memory import (
-    wipe_buffer as wipe_buffer,
-)
+from mesh.core.memory import Key as Key
+from mesh.core.memory import Octets as Octets
+from mesh.core.memory import Place as Place
+from mesh.core.memory import address_of as address_of
+from mesh.core.memory import new_locked as new_locked
+from mesh.core.memory import wipe_buffer as wipe_buffer
 from mesh.errors import CryptoError, LocalProtocolError
 
 PUBLIC_LEN: Final = 32

@@ -9,12 +9,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from mesh.core.cell import CELL_LEN, PADDING
-from mesh.core.cellstream import CellSealer
+from mesh.core.cell import CELL_LEN
 from mesh.core.clock import Clock, Renewal, period_of
 from mesh.node.inside import Port
 from mesh.node.pacer.lane import Lane
-from mesh.node.pacer.ring import Ring
+from mesh.node.pacer.ring import Ring, slots_of
 from tests import harness
 from tests.descriptors import signed
 from tests.directories import directory, members
@@ -146,13 +145,14 @@ def sends_at_once(patch: pytest.MonkeyPatch) -> None:
 
 def sends_no_padding(patch: pytest.MonkeyPatch) -> None:
     """Once a link is up, a cell leaves only when there is something to say."""
-    seal, sealed = CellSealer.seal, Counter[CellSealer]()
+    seal, sealed = Lane._next, Counter[Lane]()
 
-    def sealing(sealer: CellSealer, body: bytes) -> bytes:
-        sealed[sealer] += 1
-        return b"" if body == PADDING and sealed[sealer] > 5 else seal(sealer, body)
+    def sealing(lane: Lane, now: float) -> int:
+        sealed[lane] += 1
+        nothing = lane._ring.room == slots_of(KLASS)[0]
+        return 0 if nothing and sealed[lane] > 5 else seal(lane, now)
 
-    patch.setattr(CellSealer, "seal", sealing)
+    patch.setattr(Lane, "_next", sealing)
 
 
 def waits_for_gossip(patch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,7 @@ class Lane:
         self._wire.close()
         self._sealer.wipe()
         self._opener.wipe()
+        self._cell[:] = bytes(CELL_LEN)  # should its body not have been sealed
         self._ring.end(reason)
 
     def _send(self, now: float) -> int:

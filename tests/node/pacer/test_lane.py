@@ -488,9 +488,11 @@ def test_a_body_is_sealed_where_it_is_copied_to_so_none_is_left() -> None:
     assert link.left() == [PADDING, body(7)]
 
 
-def test_at_the_end_the_keys_are_gone() -> None:
+def test_at_the_end_the_keys_are_gone_and_a_body_that_was_not_sealed() -> None:
     link = Driven()
     link.step()
+    assert any(link.lane._cell)
     link.lane.close(CLOSED)
+    assert not any(link.lane._cell)
     with pytest.raises(LocalProtocolError):
         link.sealer.seal(PADDING)

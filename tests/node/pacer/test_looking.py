@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""When the main process looks at what came: it sleeps as long as it may, and no longer."""
+
+import math
+import time
+from typing import Any, cast
+
+import pytest
+import trio
+import trio.testing
+
+from mesh.core.clock import period_of
+from mesh.node.pacer.board import LOG_SURE, Board
+from mesh.node.pacer.client import LATER_PART, LATER_SECONDS, Pacer
+from mesh.node.pacer.histogram import ROWS_LEN
+from mesh.node.parking import Parking
+
+
+class Fed:
+    """What is woken for a link."""
+
+    def __init__(self) -> None:
+        self.changed = Parking()
+        self.woken = trio.Event()
+
+    async def run(self) -> None:
+        await self.changed.park()
+        self.woken.set()
+
+
+def carrying(*classes: int) -> tuple[Pacer, Board, list[Fed]]:
+    """A main process's hand without a process; what a pacer would show; its links."""
+    pacer, feds = Pacer(), [Fed() for _ in classes]
+    for number, klass in enumerate(classes):
+        pacer._feeds[number] = cast("Any", feds[number])
+        pacer._carried[klass] += 1
+    pacer._board.begin()
+    memory = cast("Any", pacer.histogram)._words.obj
+    return pacer, Board(memory, ROWS_LEN), feds
+
+
+def test_it_waits_a_part_of_the_fastest_link_s_period_and_never_long() -> None:
+    assert carrying()[0]._later() == LATER_SECONDS
+    assert carrying(0, 3)[0]._later() == LATER_SECONDS
+    assert carrying(3, 12)[0]._later() == period_of(12) / LATER_PART
+
+
+def test_it_sleeps_for_ever_without_links_and_not_long_before_the_first_instant() -> (
+    None
+):
+    assert carrying()[0]._pause() == math.inf
+    pacer, shown, _ = carrying(3)
+    assert pacer._pause() == LATER_SECONDS  # the pacer has not shown it yet
+    shown.show(time.monotonic() + 100)
+    assert 99 < pacer._pause() <= 100 + LATER_SECONDS
+    shown.show(time.monotonic() - 100)
+    assert pacer._pause() == LATER_SECONDS
+
+
+@pytest.mark.parametrize("instants", [1, LOG_SURE + 1])
+async def test_those_that_had_instants_are_woken(instants: int) -> None:
+    pacer, shown, feds = carrying(12, 12)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            for fed in feds:
+                nursery.start_soon(fed.run)
+            nursery.start_soon(pacer._look)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(instants):
+                shown.note(1)
+            await feds[1].woken.wait()
+            # Too many to know whose they were: all.
+            assert feds[0].woken.is_set() == (instants > 1)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_link_that_is_given_is_not_left_until_a_slow_one_s_instant() -> None:
+    pacer, shown, feds = carrying(0, 3)
+    with trio.fail_after(6):
+        async with trio.open_nursery() as nursery:
+            for fed in feds:
+                nursery.start_soon(fed.run)
+            nursery.start_soon(pacer._look)
+            await trio.testing.wait_all_tasks_blocked()
+            shown.show(time.monotonic() + 8)
+            shown.note(0)
+            await feds[0].woken.wait()
+            await (
+                trio.testing.wait_all_tasks_blocked()
+            )  # it sleeps until the 8th second
+            shown.note(1)
+            pacer._given.wake()
+            await feds[1].woken.wait()
+            nursery.cancel_scope.cancel()
