@@ -23,14 +23,15 @@ none could never begin the WAL anew, and a disk that was full once would stay fu
 all its mail is gone.
 
 Blocking; one thread at a time.  No room is SpoolFullError, which costs one group; any
-other error is apsw's own and ends the process.
+other error ends the process: IoError in what a start reads, when no writer (writer.py)
+tells a failing disk from a bug, else apsw's own.
 """
 
 import json
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -38,7 +39,7 @@ from typing import Any, Final, cast
 import apsw
 
 from mesh.core.record import HEAD_LEN, SALT_LEN
-from mesh.errors import SpoolCorruptError, SpoolFullError
+from mesh.errors import IoError, SpoolCorruptError, SpoolFullError
 from mesh.node.copies import open_private, sync_folder
 
 _SETUP: Final = """
@@ -106,13 +107,21 @@ class Groups:
         # Closing any descriptor of the file ends SQLite's locks: so this one is last.
         self._file = open_private(path)
         self._room = 0  # octets set aside that no group has used
-        self._db = apsw.Connection(str(path))
         try:
-            for _ in self._db.execute(_SETUP):
-                pass
+            with _failing():
+                self._db = apsw.Connection(str(path))
+        except IoError:
+            os.close(self._file)
+            raise
+        try:
+            with _failing():
+                self._db.execute(_SETUP).fetchall()
         except (apsw.CorruptError, apsw.NotADBError) as error:
             self.close()
             raise SpoolCorruptError(f"{path}: not a spool, or damaged") from error
+        except IoError:
+            self.close()
+            raise
         self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         sync_folder(path.parent)
 
@@ -123,7 +132,8 @@ class Groups:
 
     def next_id(self) -> int:
         """Give a number greater than that of any row."""
-        found = self._db.execute("select max(id) from groups").fetchone()
+        with _failing():
+            found = self._db.execute("select max(id) from groups").fetchone()
         return (cast(tuple[int | None], found)[0] or 0) + 1
 
     def insert(
@@ -192,8 +202,9 @@ class Groups:
     def scan(self) -> Iterator[Row]:
         """All groups in the order of their numbers, without their heads."""
         try:
-            for number, salt, slots, heads, bodies in self._db.execute(_SCAN):
-                yield _row(number, salt, slots, b"", heads, bodies)
+            with _failing():
+                for number, salt, slots, heads, bodies in self._db.execute(_SCAN):
+                    yield _row(number, salt, slots, b"", heads, bodies)
         except apsw.CorruptError as error:
             raise SpoolCorruptError("the spool's database is damaged") from error
 
@@ -217,7 +228,8 @@ class Groups:
 
     def row(self, number: int) -> Row | None:
         """One group, with its heads."""
-        found = self._db.execute(_ONE, (number,)).fetchone()
+        with _failing():
+            found = self._db.execute(_ONE, (number,)).fetchone()
         if found is None:
             return None
         salt, slots, heads, bodies = cast(tuple[Any, Any, Any, Any], found)
@@ -234,6 +246,17 @@ class Groups:
                 return b""
             blob.seek(offset)
             return blob.read(length)
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    """Say that it is the disk; a damaged database is told apart."""
+    try:
+        yield
+    except (apsw.CorruptError, apsw.NotADBError):
+        raise
+    except apsw.Error as error:
+        raise IoError(f"the spool's disk failed: {error}") from error
 
 
 def _row(
