@@ -27,14 +27,15 @@ none could never begin the WAL anew, and a disk that was full once would stay fu
 all its mail is gone.
 
 Blocking; one thread at a time.  No room is SpoolFullError, which costs one group; any
-other error is apsw's own and ends the process.
+other error ends the process: IoError in what a start reads, when no writer (writer.py)
+tells a failing disk from a bug, else apsw's own.
 """
 
 import json
 import os
 import struct
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -42,7 +43,7 @@ from typing import Any, Final, cast
 import apsw
 
 from mesh.core.record import HEAD_LEN, SALT_LEN
-from mesh.errors import SpoolCorruptError, SpoolFullError
+from mesh.errors import IoError, SpoolCorruptError, SpoolFullError
 from mesh.node.copies import check_regular, open_private, sync_folder
 
 _SETUP: Final = """
@@ -118,13 +119,21 @@ class Groups:
         # Closing any descriptor of the file ends SQLite's locks: so this one is last.
         self._file = open_private(path)
         self._room = 0  # octets set aside that no group has used
-        self._db = apsw.Connection(path.absolute().as_uri() + "?psow=0", _FLAGS)
         try:
-            for _ in self._db.execute(_SETUP):
-                pass
+            with _failing():
+                self._db = apsw.Connection(path.absolute().as_uri() + "?psow=0", _FLAGS)
+        except IoError:
+            os.close(self._file)
+            raise
+        try:
+            with _failing():
+                self._db.execute(_SETUP).fetchall()
         except (apsw.CorruptError, apsw.NotADBError) as error:
             self.close()
             raise SpoolCorruptError(f"{path}: not a spool, or damaged") from error
+        except IoError:
+            self.close()
+            raise
         self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         sync_folder(path.parent)
 
@@ -135,7 +144,8 @@ class Groups:
 
     def next_id(self) -> int:
         """Give a number greater than that of any row."""
-        found = self._db.execute("select max(id) from groups").fetchone()
+        with _failing():
+            found = self._db.execute("select max(id) from groups").fetchone()
         return (cast(tuple[int | None], found)[0] or 0) + 1
 
     def insert(
@@ -222,7 +232,10 @@ class Groups:
         """
         rows: list[Row] = []
         try:
-            with closing(self._db.execute(_SCAN, (after, last))) as cursor:
+            with (
+                _failing(),
+                closing(self._db.execute(_SCAN, (after, last))) as cursor,
+            ):
                 for values in cursor:
                     row = _row(*cast(tuple[Any, ...], values))
                     rows.append(row)
@@ -253,7 +266,8 @@ class Groups:
 
     def row(self, number: int) -> Row | None:
         """One group, with its heads."""
-        found = self._db.execute(_ONE, (number,)).fetchone()
+        with _failing():
+            found = self._db.execute(_ONE, (number,)).fetchone()
         if found is None:
             return None
         return _row(number, *cast(tuple[Any, ...], found))
@@ -268,6 +282,17 @@ class Groups:
                 return b""
             blob.seek(offset)
             return blob.read(length)
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    """Say that it is the disk; a damaged database is told apart."""
+    try:
+        yield
+    except (apsw.CorruptError, apsw.NotADBError):
+        raise
+    except apsw.Error as error:
+        raise IoError(f"the spool's disk failed: {error}") from error
 
 
 def _row(number: int, salt: object, slots: object, heads: object, body: object) -> Row:

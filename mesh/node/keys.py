@@ -12,13 +12,14 @@
 The check octets find a slip in a line typed from paper and a file that was cut off.
 A file appears whole or not at all, and is never written over: a key that is there
 already is kept (a restored backup).  Each mistake is a ConfigError with the file's
-name and what to do; the octets of a key are in no message.
+name and what to do, a disk that fails an IoError; the octets of a key are in no message.
 
 Identity and spool key never change here.  Another identity is another node: who signs
 a directory says who takes its place.
 """
 
 import base64
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -40,6 +41,9 @@ KINDS: Final = (IDENTITY, LINK, SPOOL)
 _CHECK_LEN: Final = 4
 # Octets: a line is 71 at most; whatever is longer is no key.
 _FILE_MAX_LEN: Final = 1024
+_NOT_ITS_FAULT: Final = (
+    errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+)  # fmt: skip
 
 
 def create_missing(state: Path, entropy: Entropy) -> list[str]:
@@ -169,6 +173,8 @@ def _read(path: Path) -> bytes:
             f"{path}: not there: restore it from its backup, or `mesh init` a new node"
         ) from error
     except OSError as error:
+        if error.errno in _NOT_ITS_FAULT:
+            raise IoError(f"{path}: {error.strerror}") from error
         raise ConfigError(f"{path}: {error.strerror}: make it readable") from error
     try:
         found = os.fstat(file)

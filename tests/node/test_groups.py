@@ -11,7 +11,7 @@ import apsw
 import pytest
 
 from mesh.core.record import HEAD_LEN
-from mesh.errors import SpoolCorruptError, SpoolFullError
+from mesh.errors import IoError, SpoolCorruptError, SpoolFullError
 from mesh.node.groups import ENTRY, Groups, Sealed
 
 SALT = bytes(11)
@@ -104,6 +104,22 @@ def test_no_room_changes_nothing(groups: Groups) -> None:
         groups.insert(2, SALT, SLOTS, HEADS, bytes(500_000))
     groups.checkpoint()
     assert [row.id for row in groups.scan()] == [1]
+
+
+def test_a_disk_that_fails_at_the_start_is_no_bug(tmp_path: Path) -> None:
+    """74 and one line; apsw's own errors would be a bug's 70."""
+    path = tmp_path / "spool.db"
+    (tmp_path / "spool.db-wal").mkdir()  # cannot be opened as the log
+    with pytest.raises(IoError, match="disk failed"):
+        Groups(path)
+    beside = tmp_path / "x"
+    beside.mkdir()
+    groups = Groups(beside / "spool.db")
+    groups._db.close()  # what it asks of SQLite fails from now on
+    for ask in (groups.next_id, lambda: list(groups.scan()), lambda: groups.row(1)):
+        with pytest.raises(IoError, match="disk failed"):
+            ask()
+    groups.close()
 
 
 def test_a_damaged_database_is_said_to_be(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 """Key files: whole or not at all, for our eyes only, and a slip is found."""
 
 import os
+import resource
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -190,3 +191,17 @@ def test_somebody_else_is_first(tmp_path: Path) -> None:
     create_missing(tmp_path, Slow("second"))
     assert load_identity(tmp_path) == signing_key(FixedEntropy("first").key())
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_no_file_left_to_open_is_no_mistake_in_the_key(tmp_path: Path) -> None:
+    """74, not 78: nobody is sent to mend a file that is sound."""
+    create_missing(tmp_path, FixedEntropy("x"))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open("/", os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with pytest.raises(IoError, match="open files"):
+            load_identity(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
