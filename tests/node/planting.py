@@ -232,6 +232,7 @@ async def plant(making: Making, folder: Path, count: int) -> AsyncIterator[int]:
                 await trio.sleep(site.settle)
                 if fuse.blown:
                     break
+                assert fuse.calls, "nothing was done"
                 at = max(1, at // 2)  # there was less to do this time
             if not issubclass(fuse.kind, site.handles):
                 assert site.guard.bugs > before, "nobody has counted it"
