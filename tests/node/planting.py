@@ -225,11 +225,15 @@ async def plant(making: Making, folder: Path, count: int) -> AsyncIterator[int]:
         assert calls, "nothing is behind this fuse"
         for number in range(count):
             before = site.guard.bugs
-            fuse.set(1 + number * calls // count, ERRORS[number % len(ERRORS)])
-            await site.act()
-            await trio.sleep(site.settle)
-            if not fuse.blown:
-                continue  # others had less to do this time
+            at = 1 + number * calls // count
+            while True:
+                fuse.set(at, ERRORS[number % len(ERRORS)])
+                await site.act()
+                await trio.sleep(site.settle)
+                if fuse.blown:
+                    break
+                assert fuse.calls, "nothing was done"
+                at = max(1, at // 2)  # there was less to do this time
             if not issubclass(fuse.kind, site.handles):
                 assert site.guard.bugs > before, "nobody has counted it"
             assert SECRET not in "".join(site.guard.notices())
