@@ -121,7 +121,7 @@ def test_an_anchor_that_is_no_text_is_another_one(tmp_path: Path) -> None:
     assert len(mistakes) == 2
 
 
-@pytest.mark.parametrize("name", ["descriptor", "link.changed", "drop.keys"])
+@pytest.mark.parametrize("name", ["descriptor", "rotation", "drop.keys"])
 def test_a_start_does_not_wait_for_a_fifo(tmp_path: Path, name: str) -> None:
     home = damaging.make_home(tmp_path)
     plant(home.path / "state" / name, "fifo")
