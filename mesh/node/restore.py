@@ -50,7 +50,10 @@ def begin_arena(copies: Copies, spool_key: Key, entropy: Entropy) -> None:
 
     A new arena's key has been written once; `note_database` writes it again.
     """
-    for box in copies.read_keys(KEYS_LEN):
+    boxes = copies.read_keys(KEYS_LEN)
+    if all(any(box) for box in boxes):
+        _open_keys(copies, spool_key)  # or it is another key's arena: not to be lost
+    for box in boxes:
         with suppress(RemoteProtocolError):
             if open_keys_untrusted(spool_key, box).sequence > FIRST_SEQUENCE:
                 raise SpoolCorruptError(

@@ -46,7 +46,6 @@ from mesh.core.descriptor import date
 from mesh.core.encoding import decode_untrusted, encode
 from mesh.errors import (
     CannotCreateError,
-    DescriptorError,
     EncodingError,
     IoError,
     TryLaterError,
@@ -60,7 +59,7 @@ from mesh.node.keys import (
     line_of,
     load_link_keys,
 )
-from mesh.node.whole import locked, read_regular_untrusted
+from mesh.node.whole import locked
 from mesh.node.whole import replace as replace_file
 
 DAY_SECONDS: Final = 86_400
@@ -244,12 +243,19 @@ def _write(state: Path, rotation: Rotation) -> None:
     replace_file(_path(state), encode(fields))
 
 
+def _open(path: str, flags: int) -> int:
+    """Open without waiting for anybody at the other end of a FIFO."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
 def _read(state: Path, newest: Key) -> Rotation | None:
     """What is known of the change to this key; a damaged file says nothing."""
     try:
-        octets = read_regular_untrusted(_path(state), _FILE_MAX_LEN)
-        fields = decode_untrusted(octets, max_len=_FILE_MAX_LEN)
-    except (FileNotFoundError, DescriptorError, EncodingError):
+        with open(_path(state), "rb", opener=_open) as file:
+            fields = decode_untrusted(
+                file.read(_FILE_MAX_LEN + 1), max_len=_FILE_MAX_LEN
+            )
+    except (FileNotFoundError, EncodingError):
         return None
     match fields:
         case [int(form), bytes(public), int(began), int(taken_up)]:

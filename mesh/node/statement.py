@@ -24,6 +24,7 @@ it do after its next start: mail for an address that it does not serve yet would
 No lock of the running node is touched: this works with the node up or down.
 """
 
+import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +42,7 @@ from mesh.core.descriptor import (
 )
 from mesh.errors import DescriptorError, IoError
 from mesh.node.keys import LOCK_NAME, load_identity, load_link_keys
-from mesh.node.whole import locked, read_regular_untrusted
+from mesh.node.whole import locked
 from mesh.node.whole import replace as replace_file
 
 LINK_VERSIONS: Final = (1,)
@@ -144,12 +145,17 @@ def is_fresh(descriptor: Descriptor, now: float) -> bool:
     return descriptor.not_before <= now < half
 
 
+def _open(path: str, flags: int) -> int:
+    """Open without waiting for anybody at the other end of a FIFO."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
 def _last(state: Path, identity: bytes) -> Descriptor | None:
     """Read what this identity said last."""
     path = path_of(state)
     try:
-        octets = read_regular_untrusted(path, _FILE_MAX_LEN)
-        found = parse_untrusted(octets.decode("ascii", "replace"), str(path))[0]
+        with open(path, encoding="ascii", errors="replace", opener=_open) as file:
+            found = parse_untrusted(file.read(_FILE_MAX_LEN), str(path))[0]
     except FileNotFoundError:
         return None
     except OSError as error:

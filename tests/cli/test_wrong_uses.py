@@ -260,7 +260,7 @@ STATES: list[Case] = [
     (78, "mode 0644: others may read it: chmod 600",
         lambda _: Path("state/spool.key").chmod(0o644), ["run"]),
     (73, "state/spool: File exists", puts("state/spool"), ["run"]),
-    (74, "arena.key does not open: it is damaged", puts("state/spool/spool.db"),
+    (74, "spool.db: not a spool, or damaged", puts("state/spool/spool.db"),
         ["run"]),
     (78, "state/counters: not what this node wrote", puts("state/counters"), ["run"]),
     (73, "drop: File exists: see to [local] drop", puts("drop"), ["run"]),

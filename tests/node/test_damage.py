@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 
 from mesh.cli import dropoff
+from mesh.core.crypto import Key
 from mesh.errors import ConfigError, SpoolCorruptError
 from mesh.node import drop, groups, onetime, restore, upkeep
 from mesh.node.archive import Archive
 from mesh.node.copies import Copies
 from mesh.node.counters import OwnCounter, PeerCounters
 from mesh.node.served import read_served
+from mesh.node.spool import Spool
 from tests.descriptors import NOW
 from tests.directories import directory
+from tests.harness import FixedEntropy
 from tests.node import damaging
 from tests.node.damaging import KINDS, Outcome, check_home, plant, within
 from tests.node.spooling import message, reopen, running, stored, waiting
@@ -81,6 +84,16 @@ async def test_a_database_that_is_gone_is_not_begun_anew(
             reopen(folder)
 
 
+def test_another_keys_arena_is_not_begun_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    reopen(folder).close()
+    (folder / "spool.db").unlink()
+    before = (folder / "arena.key").read_bytes()
+    with pytest.raises(SpoolCorruptError, match=r"arena\.key does not open"):
+        Spool.open(folder, Key.from_bytes(b"?" * 32), FixedEntropy("other"))
+    assert (folder / "arena.key").read_bytes() == before
+
+
 async def test_an_old_wal_does_not_outlive_its_node(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     async with running(folder) as spool:
@@ -121,7 +134,7 @@ def test_an_anchor_that_is_no_text_is_another_one(tmp_path: Path) -> None:
     assert len(mistakes) == 2
 
 
-@pytest.mark.parametrize("name", ["descriptor", "link.changed", "drop.keys"])
+@pytest.mark.parametrize("name", ["descriptor", "rotation", "drop.keys"])
 def test_a_start_does_not_wait_for_a_fifo(tmp_path: Path, name: str) -> None:
     home = damaging.make_home(tmp_path)
     plant(home.path / "state" / name, "fifo")

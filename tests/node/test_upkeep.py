@@ -110,7 +110,7 @@ async def test_two_that_wait_for_slots_are_both_served(path: Path) -> None:
 async def test_a_deletion_without_room_is_tried_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise SpoolFullError("full")
 
     async with running(path) as spool:

@@ -51,6 +51,8 @@ SESSIONS: Final = 4
 PAUSE_SECONDS: Final = 0.05
 RETRY_SECONDS: Final = 0.1
 DRAIN_SECONDS: Final = 30.0
+SLOW_SECONDS: Final = 60.0
+"""For a traced node to start, or to end, while the machine has other things to do."""
 PLANTED_SECONDS: Final = 3.0
 """Where a planted bug may have lost what is waited for."""
 LENGTHS: Final = (0, 100, 3_000, 10_000, 28_000)
@@ -264,6 +266,7 @@ def main() -> None:
     )
     program.chmod(0o700)
     nodes.MESH = str(program)
+    nodes.READY_SECONDS = nodes.STOP_SECONDS = SLOW_SECONDS
     planted = bool(args.planted)
     Story(args.folder, args.accepts, args.seed, args.events, planted=planted).run()
 
