@@ -189,7 +189,7 @@ class Spool:
         end and recover at its next start.  LocalProtocolError when `recovered` was not
         read: what nobody knows of would never be sent.
         """
-        if not self._recovery.is_complete and self._beside is None:
+        if self._beside is None and any(True for _ in self.recovered()):
             raise LocalProtocolError("read recovered() before run()")
         self._writer.start()
         self._is_open = True
