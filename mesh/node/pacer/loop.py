@@ -95,6 +95,10 @@ class Machine:
             os.close(self._file)
             self._file = None
 
+    def __del__(self) -> None:
+        """Close it with whoever looked: a pacer's client may end before it began."""
+        self.close()
+
     def _read(self) -> bytes:
         return b"" if self._file is None else os.pread(self._file, BOOT_ID_LEN, 0)
 
