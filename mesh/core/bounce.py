@@ -50,6 +50,23 @@ class Day(NamedTuple):
     weekday: int
 
 
+def judge(
+    recipients: Sequence[str], replies: Sequence[Reply], *, too_old: bool
+) -> tuple[list[Failure], list[str]]:
+    """Part recipients that were not served, by their replies: failed, to be tried again.
+
+    With `too_old` nothing is tried again.
+    """
+    failures: list[Failure] = []
+    left: list[str] = []
+    for recipient, reply in zip(recipients, replies, strict=True):
+        if reply.permanent or (too_old and not reply.positive):
+            failures.append(Failure(recipient, reply))
+        elif not reply.positive:
+            left.append(recipient)
+    return failures, left
+
+
 def format_bounce(
     *,
     host: str,

@@ -260,10 +260,8 @@ class Node:
             self._deliveries.append(delivery)
             nursery.start_soon(delivery.run)
         if self._config.delivery.exit:
-            outbound = Outbound.of(
-                self._config, self._qmgr, self._routing, self._entropy
-            )
-            nursery.start_soon(outbound.run)
+            parts = self._config, self._qmgr, self._routing, self._entropy
+            nursery.start_soon(Outbound.of(*parts).run)
         await self._keeping.adopt(nursery)
         nursery.start_soon(self._drop.run)
         nursery.start_soon(self._watch, nursery)

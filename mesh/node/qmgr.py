@@ -36,7 +36,7 @@ from typing import Final
 
 import trio
 
-from mesh.core.bounce import Failure
+from mesh.core.bounce import Failure, judge
 from mesh.core.crypto import Entropy, Key
 from mesh.core.pool import Manner, Pool
 from mesh.core.record import NO_ID, Record, split_recipients
@@ -244,13 +244,7 @@ class QueueManager:
             return True
         attempts = self._waiting.attempts.get(ref, 0) + 1
         too_old = is_given_up(attempts, self.spool.running_seconds - record.accepted)
-        failures: list[Failure] = []
-        left: list[str] = []
-        for recipient, reply in zip(record.recipients, replies, strict=True):
-            if reply.permanent or (too_old and not reply.positive):
-                failures.append(Failure(recipient, reply))
-            elif not reply.positive:
-                left.append(recipient)
+        failures, left = judge(record.recipients, replies, too_old=too_old)
         if not any(reply.positive for reply in replies):
             durable = None
         if len(left) == len(record.recipients):
@@ -262,14 +256,8 @@ class QueueManager:
             self._replace(ref, record, left, failures, patience, durable)
         return False
 
-    async def _read_and_replace(
-        self,
-        ref: Ref,
-        left: Sequence[str],
-        failures: Sequence[Failure],
-        patience: Patience,
-        durable: Callable[[], None] | None,
-    ) -> None:
+    async def _read_and_replace(self, partly: _Partly) -> None:
+        ref, left, failures, patience, durable = partly
         [record] = await self.spool.read([ref])
         if record is None:
             self.unreadable(ref)
@@ -363,7 +351,7 @@ class QueueManager:
                 await self._sweep()
             self.lead_back(self._waiting.take_due(now))
             if self._partly:
-                await self._read_and_replace(*self._partly.popleft())
+                await self._read_and_replace(self._partly.popleft())
                 continue
             if self._leading.has_work:
                 await self._leading.turn()

@@ -37,7 +37,7 @@ from mesh.errors import RemoteProtocolError
 from mesh.node.arena import Arena, State
 from mesh.node.groups import Groups, Row
 from mesh.node.ids import Ids
-from mesh.node.index import Index, Ref, ref_of
+from mesh.node.index import Index, Ref, ref_of, slot_of
 from mesh.node.parking import Parking
 from mesh.node.shares import Shares
 from mesh.node.writer import Writer
@@ -86,6 +86,15 @@ class Recovery:
         """Records that no slot stands for."""
         self.is_complete = False
         """Everything was read."""
+
+    def was_there(self, ref: Ref) -> bool:
+        """Say whether a record that waits was there before this process was."""
+        slot, generation = slot_of(ref)
+        return (
+            ref not in self._corrupt
+            and self._arena.is_held(slot, generation)
+            and self._index.place(slot)[0] <= self.last_row
+        )
 
     def when_complete(self, call: Callable[[], None]) -> None:
         """Call it when everything was read, which it is not yet."""

@@ -17,6 +17,7 @@ Only slots that differ are opened here: the others are read when their turn come
 """
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from mesh.core.crypto import Entropy, Key
@@ -28,12 +29,39 @@ from mesh.core.slot import (
 )
 from mesh.errors import RemoteProtocolError, SpoolCorruptError
 from mesh.node.arena import PAGE_LEN, SLOTS_MIN, Arena, read_slot
-from mesh.node.copies import Copies
+from mesh.node.copies import Copies, check_regular, sync_folder
+from mesh.node.groups import PAGE_LEN as DATABASE_PAGE_LEN
+from mesh.node.groups import Groups
 
 _Piece = tuple[int, bytes]
 
 FIRST_SEQUENCE: Final = 1
 """Of the arena key's box that `create_arena` writes."""
+
+
+def open_files(
+    path: Path, spool_key: Key, entropy: Entropy
+) -> tuple[Copies, Arena, Groups]:
+    """Open the files of the spool in this folder, made when absent.
+
+    SpoolCorruptError: it is damaged as a whole, or the key is another spool's.
+    OSError: the folder or a file cannot be made or read.
+    """
+    path.mkdir(mode=0o700, exist_ok=True)
+    path.chmod(0o700)
+    sync_folder(path.parent)
+    database = path / "spool.db"
+    # The database is made last: without it nothing was ever accepted.
+    check_regular(database)
+    is_new = not database.exists() or database.stat().st_size < DATABASE_PAGE_LEN
+    copies = Copies(path)
+    if is_new:
+        begin_arena(copies, spool_key, entropy)
+    arena = open_arena(copies, spool_key, entropy)
+    groups = Groups(database)
+    if arena.keys.sequence == FIRST_SEQUENCE:
+        note_database(copies, arena)
+    return copies, arena, groups
 
 
 def create_arena(copies: Copies, spool_key: Key, entropy: Entropy) -> None:

@@ -59,20 +59,15 @@ from mesh.errors import (
     place_of,
 )
 from mesh.node.arena import SLOTS_MAX, Arena
-from mesh.node.copies import Copies, check_regular, sync_folder
-from mesh.node.groups import PAGE_LEN, Groups
+from mesh.node.copies import Copies
+from mesh.node.groups import Groups
 from mesh.node.ids import Ids
 from mesh.node.index import Hot, Index, Ref, slot_of
 from mesh.node.intake import Accepted, Group, Intake
 from mesh.node.parking import Parking
 from mesh.node.reading import Reading
 from mesh.node.recovery import Found, Recovery, forget_id
-from mesh.node.restore import (
-    FIRST_SEQUENCE,
-    begin_arena,
-    note_database,
-    open_arena,
-)
+from mesh.node.restore import open_files
 from mesh.node.shares import Holding, Shares, charge_of
 from mesh.node.tidying import Tidying
 from mesh.node.upkeep import STEP_SECONDS, Upkeep
@@ -125,8 +120,6 @@ class Spool:
         self._beside: tuple[Found, Callable[[], None]] | None = None
         self._is_open = False
 
-    # start
-
     @classmethod
     def open(
         cls,
@@ -140,21 +133,7 @@ class Spool:
         SpoolCorruptError: it is damaged as a whole, or `key` is another spool's.
         OSError: the folder or a file cannot be made or read.
         """
-        path.mkdir(mode=0o700, exist_ok=True)
-        path.chmod(0o700)
-        sync_folder(path.parent)
-        database = path / "spool.db"
-        # The database is made last: without it nothing was ever accepted.
-        check_regular(database)
-        is_new = not database.exists() or database.stat().st_size < PAGE_LEN
-        copies = Copies(path)
-        if is_new:
-            begin_arena(copies, key, entropy)
-        arena = open_arena(copies, key, entropy)
-        groups = Groups(database)
-        if arena.keys.sequence == FIRST_SEQUENCE:
-            note_database(copies, arena)
-        return cls(copies, arena, groups, entropy, clock)
+        return cls(*open_files(path, key, entropy), entropy, clock)
 
     def recovered(self) -> Iterator[tuple[Ref, Record]]:
         """Give what waited at the start, oldest first, without contents.  Blocks.
@@ -269,12 +248,7 @@ class Spool:
 
     def is_of_before(self, ref: Ref) -> bool:
         """Say whether a record that waits was there before this process was."""
-        slot, generation = slot_of(ref)
-        return (
-            ref not in self._corrupt
-            and self._arena.is_held(slot, generation)
-            and self._index.place(slot)[0] <= self._recovery.last_row
-        )
+        return self._recovery.was_there(ref)
 
     def known_ids(self, origin: bytes) -> int:
         """Count the ids remembered for a peer; ids.PER_PEER_MAX is its quota."""

@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.core.bounce import DIAGNOSTIC_MAX, LINE_MAX, Day, Failure, format_bounce
+from mesh.core.bounce import (
+    DIAGNOSTIC_MAX,
+    LINE_MAX,
+    Day,
+    Failure,
+    format_bounce,
+    judge,
+)
 from mesh.core.content import is_lawful
 from mesh.core.reply import Reply
 
@@ -124,3 +131,13 @@ def test_no_reply_breaks_the_bounce(replies: list[Reply]) -> None:
 def test_a_long_reply_is_cut() -> None:
     octets = bounce(Failure("x@y", Reply(550, "z" * 2000)))
     assert b"550 " + b"z" * (DIAGNOSTIC_MAX - 4) + b"\r\n" in octets
+
+
+def test_who_failed_and_who_is_tried_again() -> None:
+    who = ["taken", "later", "never"]
+    replies = [Reply(250, "ok"), Reply(451, "later"), Reply(550, "never")]
+    failures, left = judge(who, replies, too_old=False)
+    assert (failures, left) == ([Failure("never", replies[2])], ["later"])
+    failures, left = judge(who, replies, too_old=True)
+    assert [each.recipient for each in failures] == ["later", "never"]
+    assert left == []
