@@ -109,7 +109,7 @@ def test_no_room_changes_nothing(groups: Groups) -> None:
 def test_a_disk_that_fails_at_the_start_is_no_bug(tmp_path: Path) -> None:
     """74 and one line; apsw's own errors would be a bug's 70."""
     path = tmp_path / "spool.db"
-    (tmp_path / "spool.db-wal").mkdir()  # cannot be opened as the log
+    (tmp_path / "spool.db-journal").mkdir()  # cannot be opened as the journal
     with pytest.raises(IoError, match="disk failed"):
         Groups(path)
     beside = tmp_path / "x"

@@ -148,6 +148,9 @@ class Story:
         return place.startswith(LOCAL) or place in self.routes.values()
 
     async def take(self, place: str, count: int) -> None:
+        if place.startswith(EXIT):
+            for _ in self.alpha.qmgr.depart():  # a tick of the pool
+                pass
         queue = self.alpha.qmgr.queue(place)
         for ref, record in await Records(self.alpha.qmgr, queue).take(count):
             assert {self.place(to) for to in record.recipients} == {place}
@@ -226,6 +229,13 @@ class Story:
                 assert record is not None
                 assert self.places(record) == {place}
                 found.update((record.content, to) for to in record.recipients)
+        inside = qmgr.pool._members
+        for ref, place in zip(inside.refs, inside.places, strict=True):
+            lists.setdefault(f"{place} (inside)", []).append(Ref(ref))
+            [record] = await spool.read([Ref(ref)])
+            assert record is not None
+            assert self.places(record) == {place}
+            found.update((record.content, to) for to in record.recipients)
         deferred = [ref for _, ref in qmgr._deferred]
         for record in await spool.read(deferred):
             assert record is not None

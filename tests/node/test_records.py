@@ -102,7 +102,9 @@ async def test_what_is_put_back_outside_is_still_in_a_queue(
     async with half(tmp_path, "alpha", {"who@x": "exit:x"}) as alpha:
         ready = alpha.qmgr.queue("exit:x").ready
         alpha.submit(b"x", "who@x")
-        await until(lambda: ready)
+        await until(lambda: len(alpha.qmgr.pool))
+        for _ in alpha.qmgr.depart():
+            pass
         [ref] = ready
         alpha.spool._hot.drop(ref)
 

@@ -213,6 +213,8 @@ async def test_what_a_peer_may_hand_over(
             answer=replies.append,
         )
         await until(lambda: replies)
+        for _ in qmgr.depart():
+            pass
         [ref] = qmgr.queue("exit:else.test").ready
         [record] = await alpha.spool.read([ref])
         assert record is not None
