@@ -204,7 +204,7 @@ def within(seconds: float) -> Iterator[None]:
 
 def close_left(folder: Path) -> None:
     """Close what a start that failed left open: its process would have ended."""
-    gc.collect(0)
+    gc.collect()  # what closes itself must not do so later, when its number is another's
     for link in list(Path("/proc/self/fd").iterdir()):
         with suppress(OSError):
             if link.readlink().is_relative_to(folder):

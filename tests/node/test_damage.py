@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """A sample of the damage that a node survives (scripts/damage: all), and each mending."""
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,15 @@ from tests.harness import FixedEntropy
 from tests.node import damaging
 from tests.node.damaging import KINDS, Outcome, check_home, plant, within
 from tests.node.spooling import message, reopen, running, stored, waiting
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    """What was there before is no garbage: many collections follow."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
