@@ -44,14 +44,14 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_damaged_spool_gives_back_the_rest(tmp_path: Path) -> None:
-    outcome = damaging.run(tmp_path, flipped=80, every=65_536, seed=1, most=160)
+    outcome = damaging.run(tmp_path, flipped=80, every=65_536, seed=1, most=80)
     assert not outcome.wrong
     assert outcome.ends["set aside"]
     assert outcome.ends["all is there"] > outcome.ends["SpoolCorruptError 74"]
 
 
 def test_a_damaged_home_starts_or_says_why_not(tmp_path: Path) -> None:
-    outcome = damaging.run_home(tmp_path, flipped=1, seed=1, most=50)
+    outcome = damaging.run_home(tmp_path, flipped=1, seed=1, most=25)
     assert not outcome.wrong
     assert outcome.ends["started"]
 

@@ -767,7 +767,8 @@ async def test_one_that_breaks_us_stays_and_the_others_go(
     async with taking(tmp_path) as (alpha, drop):
         await until(lambda: len(alpha.qmgr.queue("local:0").ready) == 2, 5)
         await trio.sleep(30)
-        assert await alpha.arrived() == [mail(0).content, mail(2).content]
+        arrived = sorted(await alpha.arrived())  # a folder has no order
+        assert arrived == [mail(0).content, mail(2).content]
         assert alpha.qmgr.guard.bugs > 1  # looked at again and again
         assert not drop.junk
         breaks = False
