@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the pacer gives up once it is ready: it holds every link's keys and needs little.
 
+    SIGHUP INT TERM       are for the parent, which ends links in order: ignored here
     PR_SET_PDEATHSIG      ends with its parent, however that one ends
     PR_SET_DUMPABLE 0     no core dump, no ptrace by others of the same user
     PR_SET_NO_NEW_PRIVS   nothing it could start would have more rights
@@ -23,6 +24,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
+FOR_THE_PARENT: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
 PR_SET_SECCOMP: Final = 22
@@ -59,6 +61,12 @@ _AUDIT_AND_DENIED: Final = {
 }
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def keep_on() -> None:
+    """Leave the signals that end a node, or make it look, to the parent."""
+    for each in FOR_THE_PARENT:
+        signal.signal(each, signal.SIG_IGN)
 
 
 def follow_parent(parent: int) -> None:

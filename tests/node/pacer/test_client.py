@@ -186,6 +186,24 @@ async def test_a_pacer_that_dies_takes_its_links_and_another_one_comes() -> None
         assert after != before
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+async def test_what_systemd_and_a_terminal_send_to_all_ends_no_link(
+    number: signal.Signals,
+) -> None:
+    """The main process has it too, and ends its links in order."""
+    async with running() as (pacer, nursery):
+        (pid,) = children()
+        ends = Ends(nursery, pacer, Clock.RENEWAL)
+        await ends.boxes[0].until(lambda: ends.boxes[0].came)
+        os.kill(pid, number)
+        ends.boxes[0].ending = Ending(4)
+        ends.boxes[0].on_data()
+        for ended in ends.ended:
+            await ended.wait()
+        assert ends.reasons == [CLOSED, CLOSED]
+        assert children() == {pid}
+
+
 async def test_the_wire_has_whole_cells_only_and_goes_on_while_we_do_nothing() -> None:
     async with running() as (pacer, nursery):
         near, far = tcp_pair()
