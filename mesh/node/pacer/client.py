@@ -51,7 +51,7 @@ START_SECONDS: Final = 30.0
 TRIES_MAX: Final = 3
 """Pacers in a row that did not get so far, until the node ends: none ever will."""
 MANY: Final = 64
-"""Packets heard at once, before others have their turn."""
+"""Packets heard at once, or bodies of one link, before others have their turn."""
 LATER_SECONDS: Final = 0.05
 """From an instant to the look at what came: a twentieth of T at 1 cell/s."""
 LATER_PART: Final = 8
@@ -77,14 +77,18 @@ class Feed:
         while self._ring.room and self._port.has_data:
             self._ring.put(self._port.next_body())
 
-    def pull(self) -> None:
-        """Hand over what has come; RemoteProtocolError ends the link."""
-        came = False
-        while (body := self._ring.come()) is not None:
+    def pull(self) -> bool:
+        """Hand over MANY bodies that came; whether these were all.
+
+        RemoteProtocolError ends the link.
+        """
+        came = 0
+        while came < MANY and (body := self._ring.come()) is not None:
             self._port.receive_body(body)
-            came = True
+            came += 1
         if came:
             self._port.received()
+        return came < MANY
 
     async def run(self) -> int:
         """Feed until the link has ended; why: lane.py's reasons, or GONE."""
@@ -93,10 +97,12 @@ class Feed:
             while True:
                 self.push()
                 ended = GONE if self.gone else self._ring.ended
-                self.pull()  # what came before the end too
-                if ended:
+                if not self.pull():  # a peer may send faster than it is heard here
+                    await trio.lowlevel.checkpoint()
+                elif ended:  # and all that came before the end was heard
                     return ended
-                await self.changed.park()
+                else:
+                    await self.changed.park()
         except RemoteProtocolError:
             return BROKEN
 

@@ -11,9 +11,12 @@ import trio.testing
 
 from mesh.core.clock import period_of
 from mesh.node.pacer.board import LOG_SURE, Board
-from mesh.node.pacer.client import LATER_PART, LATER_SECONDS, Pacer
+from mesh.node.pacer.client import LATER_PART, LATER_SECONDS, MANY, Feed, Pacer
 from mesh.node.pacer.histogram import ROWS_LEN
+from mesh.node.pacer.lane import CLOSED
+from mesh.node.pacer.ring import Ring, length_of
 from mesh.node.parking import Parking
+from mesh.node.port import Ending, Port
 
 
 class Fed:
@@ -92,3 +95,49 @@ async def test_a_link_that_is_given_is_not_left_until_a_slow_one_s_instant() -> 
             pacer._given.wake()
             await feds[1].woken.wait()
             nursery.cancel_scope.cancel()
+
+
+class Flooded:
+    """An inside that has the next body in its ring before it has heard the last one."""
+
+    ending: Ending | None = None
+    has_data = finished = False
+
+    def __init__(self, ring: Ring) -> None:
+        self.ring = ring
+        self.on_data = lambda: None
+        self.bodies = 0
+        self.flooded = True
+
+    def receive_body(self, body: bytes) -> None:
+        self.bodies += 1
+        if self.flooded:
+            self.ring.came()
+            assert self.bodies < 100 * MANY
+
+    def received(self) -> None:
+        pass
+
+
+async def test_a_flooding_peer_leaves_others_their_turn() -> None:
+    memory = bytearray(length_of(12))
+    ring = Ring(memory, 12)
+    port = Flooded(ring)
+    feed = Feed(Ring(memory, 12), cast("Port", port), lambda _: None)
+    reasons: list[int] = []
+
+    async def run() -> None:
+        reasons.append(await feed.run())
+
+    async with trio.open_nursery() as nursery:
+        ring.came()
+        nursery.start_soon(run)
+        for turn in range(3):
+            await trio.lowlevel.checkpoint()
+            assert turn <= port.bodies / MANY <= turn + 1
+        port.flooded = False
+        for _ in range(MANY):
+            ring.came()
+        ring.end(CLOSED)
+    assert reasons == [CLOSED]  # and what came before the end was heard
+    assert port.bodies % MANY == 1
