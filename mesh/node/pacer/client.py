@@ -277,11 +277,13 @@ class Pacer:
         The wire is the pacer's from here on, the keys are its alone.
         """
         number = next(self._numbers)
-        losses = self._losses
+        losses, moves = self._losses, self.standstill.moves()
         async with self._giving:
             while self._control is None and self._losses == losses:
                 await self._started.wait()
-            if self._control is None or self._losses != losses:
+            # A pacer that began after the machine had moved knows nothing of it.
+            moved = self.standstill.moves() != moves
+            if self._control is None or self._losses != losses or moved:
                 wire.close()
                 session.wipe()
                 return GONE
