@@ -46,17 +46,19 @@ _RETURN_ERRNO: Final = 0x00050000
 
 # asm/unistd.h: open openat openat2 creat socket connect bind listen accept accept4
 # execve execveat clone fork vfork clone3 ptrace process_vm_readv process_vm_writev kexec_load
-# mount umount2 unlink unlinkat rename renameat2 bpf perf_event_open io_uring_setup
+# mount umount2 unlink unlinkat rename renameat renameat2 bpf perf_event_open
+# io_uring_setup open_by_handle_at open_tree move_mount fsopen pidfd_getfd
+# process_madvise; aarch64 has the -at forms alone
 _AUDIT_AND_DENIED: Final = {
     "x86_64": (
         0xC000003E,
         "2 257 437 85 41 42 49 50 43 288 59 322 56 57 58 435 101 310 311 246 165 166 "
-        "87 263 82 316 321 298 425",
+        "87 263 82 264 316 321 298 425 304 428 429 430 438 440",
     ),
     "aarch64": (
         0xC00000B7,
-        "56 437 198 203 200 201 202 242 221 281 220 435 117 270 271 104 40 39 35 276 "
-        "280 241 425",
+        "56 437 198 203 200 201 202 242 221 281 220 435 117 270 271 104 40 39 35 38 276 "
+        "280 241 425 265 428 429 430 438 440",
     ),
 }
 
