@@ -21,6 +21,7 @@ from mesh.node.pacer.lane import (
     DEAD_SECONDS,
     GRACE_SECONDS,
     LINGER_PERIODS,
+    READ_CELLS,
     SILENT,
     STOPPED,
     Lane,
@@ -304,6 +305,16 @@ def test_a_flood_is_read_as_far_as_the_ring_has_room() -> None:
         assert link.come() == [body(turn * INTO_MIN + at) for at in range(INTO_MIN)]
     link.step()
     assert not link.come()
+
+
+def test_a_flood_is_read_in_small_parts_however_much_room_there_is() -> None:
+    """Other links' cells wait for as long as it takes to open what was read."""
+    link = Driven(klass=9)
+    link.say(*[PADDING] * 64)
+    for _ in range(4):
+        link.step()
+        assert len(link.come()) == READ_CELLS
+    assert not link.kernel.inbox
 
 
 def test_a_main_process_that_stands_still_costs_no_cell() -> None:
