@@ -12,8 +12,9 @@ twentieth of a second at most, and nothing at the pacer depends on what came.
 
 The pacer that ended, for whatever reason, took its links with it: they end here as
 well, those that waited to be given too (their keys may be a clone's as well), another
-pacer is started, and the dialer makes new links.  One that does not get as far as the
-end of its trial is tried again; after TRIES_MAX in a row the node ends with PacerError.
+pacer is started, and the dialer makes new links.  One that has links and does nothing
+for HUNG_SECONDS is ended.  One that does not get as far as the end of its trial is tried
+again; after TRIES_MAX in a row the node ends with PacerError.
 """
 
 import math
@@ -48,6 +49,8 @@ TRIAL_WAKES: Final = 128
 RESTART_SECONDS: Final = 0.5
 START_SECONDS: Final = 30.0
 """For a pacer to load and to have its trial; a very busy host takes some seconds."""
+HUNG_SECONDS: Final = 30.0
+"""Past an instant: one that only stood still for so long ends by itself (loop.py)."""
 TRIES_MAX: Final = 3
 """Pacers in a row that did not get so far, until the node ends: none ever will."""
 MANY: Final = 64
@@ -166,7 +169,7 @@ class Pacer:
         tried = False
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._look)
+                nursery.start_soon(self._look, process.kill)
                 tried = await self._listen(control, task_status)
                 nursery.cancel_scope.cancel()
         finally:
@@ -223,13 +226,25 @@ class Pacer:
         for number in set(numbers) & self._feeds.keys():
             self._feeds[number].changed.wake()
 
-    async def _look(self) -> None:
-        """Wake those whose links had instants, a little after the next one, for ever."""
+    async def _look(self, hung: Callable[[], object]) -> None:
+        """Wake those whose links had instants, a little after the next one, for ever.
+
+        `hung` is called when the pacer lets its instants pass.
+        """
         self._board.begin()
+        lives = time.monotonic()  # the last sign that it does something
         while True:
+            idle = not self._feeds
             with trio.move_on_after(self._pause()):
                 await self._given.park()
                 await trio.sleep(self._later())  # its first instant may be the next one
+            now, due = time.monotonic(), self._board.due
+            if idle or not self._feeds:
+                lives = now
+            elif due < math.inf:
+                lives = due
+            if now - lives > HUNG_SECONDS:
+                hung()
             looked = self._board.looked()
             for number in self._feeds.keys() if looked is None else looked:
                 if number in self._feeds:

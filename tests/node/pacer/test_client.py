@@ -186,6 +186,23 @@ async def test_a_pacer_that_dies_takes_its_links_and_another_one_comes() -> None
         assert after != before
 
 
+async def test_a_pacer_that_hangs_is_ended_and_another_one_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "HUNG_SECONDS", 1.0)
+    async with running() as (pacer, nursery):
+        (before,) = children()
+        ends = Ends(nursery, pacer, Clock.RENEWAL)
+        await ends.boxes[0].until(lambda: ends.boxes[0].came)
+        os.kill(before, signal.SIGSTOP)
+        for ended in ends.ended:
+            await ended.wait()
+        assert ends.reasons == [GONE, GONE]
+        again = Ends(nursery, pacer, Clock.RENEWAL)
+        await again.boxes[1].until(lambda: again.boxes[1].came)
+        assert before not in children()
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
 async def test_what_systemd_and_a_terminal_send_to_all_ends_no_link(
     number: signal.Signals,
