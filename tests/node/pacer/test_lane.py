@@ -118,6 +118,7 @@ class Driven:
     def step(self, count: int = 1, late: float = 0.0) -> int:
         """Do so many instants; why the link ended."""
         for _ in range(count):
+            assert self.lane.due < 1000 * SECOND  # else it would go on for ever
             if ended := self.lane.instant(self.lane.due + late):
                 return ended
         return 0

@@ -135,9 +135,9 @@ async def test_a_link_that_waits_for_a_pacer_ends_when_the_machine_moved(
             else:
                 await boxes[0].until(lambda: boxes[0].came)
             nursery.cancel_scope.cancel()
-    for side in sides:
+    for each in sides:
         with pytest.raises(LocalProtocolError):
-            side.sealer.surrender()
+            each.sealer.surrender()
 
 
 class Count:
