@@ -14,7 +14,8 @@ A link that ends sends a given number of cells more, the sealed one among them, 
 cell that says so, and nothing after it (FIN); a link that was replaced goes on
 reading until the other side has ended as well, so that what is on its way arrives.
 When the other side ends first, the cells of half a second still leave, in which the
-main process may say that it has more: at high rates it is later than the cells.
+main process may say that it has more: at high rates it is later than the cells.  That it
+has no more makes them no fewer: their number would show when it came to say so.
 
 A peer that sends nothing, or takes nothing, for 8 T + 10 s is dead.
 
@@ -126,7 +127,7 @@ class Lane:
 
         `linger`: hear the other side out before the connection is closed.
         """
-        if self._left is None or self._in_grace:
+        if self._left is None or (self._in_grace and linger):
             self._in_grace = False
             self._left = max(cells, 1) - 1
             self._linger = linger
@@ -203,6 +204,8 @@ class Lane:
                 return CLOSED
             self._left = self._grace
             self._in_grace = True
+        elif self._left >= 0 and not self._linger:
+            self._left = max(self._left, self._grace)
         return 0
 
     def _open(self, length: int) -> int:

@@ -463,6 +463,22 @@ def test_after_the_other_side_s_end_cells_of_half_a_second_leave(klass: int) -> 
     assert link.kernel.calls.count("receive") <= 2  # the end is not read twice
 
 
+@pytest.mark.parametrize("said", [*range(1, 8), 20, 31])
+def test_when_the_main_process_says_that_it_ends_too_makes_no_difference(
+    said: int,
+) -> None:
+    """It hears that the other side does when it comes to that; mail keeps it busy."""
+    link = Driven(9)
+    for turn in itertools.count():
+        if turn == said:
+            link.lane.end_after(2, linger=False)
+        link.kernel.ended = turn >= 2
+        if link.step():
+            break
+    assert turn == 2 + 32 + 1
+    assert link.left()[-1] == CLOSE_BODY
+
+
 def test_in_that_half_second_the_main_process_may_say_that_it_has_more() -> None:
     link = Driven(9)
     link.kernel.ended = True
