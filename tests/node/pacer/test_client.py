@@ -22,7 +22,7 @@ from mesh.core.clock import Clock
 from mesh.errors import PacerError, RemoteProtocolError
 from mesh.node.pacer import client
 from mesh.node.pacer.client import GONE, MANY, Pacer
-from mesh.node.pacer.lane import BROKEN, CLOSED
+from mesh.node.pacer.lane import BROKEN, CLOSED, DEAD_SECONDS
 from mesh.node.port import Ending
 from mesh.node.wire import SocketWire
 from tests.harness import sessions
@@ -164,8 +164,9 @@ async def test_what_an_inside_does_not_bear_ends_the_link() -> None:
     async with running() as (pacer, nursery):
         ends = Ends(nursery, pacer, Clock.RENEWAL)
         ends.boxes[0].refuses = True
-        await ends.ended[0].wait()
-        await ends.ended[1].wait()
+        with trio.fail_after(DEAD_SECONDS):  # and not when nobody reads it any more
+            await ends.ended[0].wait()
+            await ends.ended[1].wait()
         assert ends.reasons == [BROKEN, CLOSED]
 
 
