@@ -270,6 +270,26 @@ async def test_links_that_do_not_fit_at_once_are_given_one_after_the_other() -> 
                 await box.until(lambda box=box: box.came)  # type: ignore[misc]
 
 
+async def test_ends_that_do_not_fit_at_once_are_said_later() -> None:
+    async with running() as (pacer, nursery):
+        (pid,) = children()
+        many = [Ends(nursery, pacer, Clock.RENEWAL) for _ in range(20)]
+        for ends in many:
+            await ends.boxes[0].until(lambda box=ends.boxes[0]: box.came)  # type: ignore[misc]
+        os.kill(pid, signal.SIGSTOP)
+        assert pacer._control is not None
+        pacer._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        for ends in many:
+            ends.boxes[0].ending = Ending(1)
+            ends.boxes[0].on_data()
+        assert pacer._late_words
+        os.kill(pid, signal.SIGCONT)
+        for ends in many:
+            for ended in ends.ended:
+                await ended.wait()
+            assert ends.reasons == [CLOSED, CLOSED]
+
+
 async def test_links_that_wait_to_be_given_end_with_the_pacer() -> None:
     async with running() as (pacer, nursery):
         (pid,) = children()
