@@ -124,7 +124,7 @@ class Dialer:
         dials = -1  # with two keys of our own each is tried in turn
         redial = Redial(smaller=True)
         not_before = -math.inf
-        while peer.linked:
+        while peer.linked and not self._exchange.closing:
             came_up = came_up or peer.up
             with trio.CancelScope(deadline=max(peer.due, not_before)) as waiting:
                 await peer.changed.park()

@@ -7,6 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from mesh.core.cell import CELL_LEN
+from mesh.node.parking import Parking
 from tests.harness import until, wire_pair
 from tests.node.ends import keeps, keys_of
 from tests.node.test_dialer import both, listening
@@ -61,3 +62,37 @@ async def test_the_proof_leaves_after_a_drawn_delay(
         nursery.cancel_scope.cancel()
     assert all(0.1 <= wait < 1.1 for wait in waits)
     assert max(waits) - min(waits) > 0.1
+
+
+class Counted(Parking):
+    """A place to wait, and how often somebody came to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times = 0
+
+    async def park(self) -> None:
+        self.times += 1
+        assert self.times < 1000
+        await super().park()
+
+
+async def test_a_replacement_that_falls_due_while_the_node_ends_is_not_waited_for(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The link's last cells take their time, in which nothing is dialled, nor asked for."""
+    async with (
+        both(tmp_path) as (alpha, bravo, nursery),
+        listening(bravo, nursery) as address,
+    ):
+        peer = alpha.half.exchange.peer("bravo", keys_of("bravo").identity)
+        peer.changed = Counted()
+        nursery.start_soon(alpha.dialer.keep, keeps("bravo"), lambda: address)
+        await until(lambda: alpha.up("bravo") and bravo.up("alpha"), seconds=60)
+        (port,) = peer.ports
+        port.due = trio.current_time() + 1
+        peer.changed.wake()
+        alpha.half.exchange.closing = True
+        await trio.sleep(5)
+        assert alpha.links("bravo") == 1
+        nursery.cancel_scope.cancel()

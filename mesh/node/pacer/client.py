@@ -12,8 +12,9 @@ twentieth of a second at most, and nothing at the pacer depends on what came.
 
 The pacer that ended, for whatever reason, took its links with it: they end here as
 well, those that waited to be given too (their keys may be a clone's as well), another
-pacer is started, and the dialer makes new links.  One that does not get as far as the
-end of its trial is tried again; after TRIES_MAX in a row the node ends with PacerError.
+pacer is started, and the dialer makes new links.  One that has links and does nothing
+for HUNG_SECONDS is ended.  One that does not get as far as the end of its trial is tried
+again; after TRIES_MAX in a row the node ends with PacerError.
 """
 
 import math
@@ -48,10 +49,12 @@ TRIAL_WAKES: Final = 128
 RESTART_SECONDS: Final = 0.5
 START_SECONDS: Final = 30.0
 """For a pacer to load and to have its trial; a very busy host takes some seconds."""
+HUNG_SECONDS: Final = 30.0
+"""Past an instant: one that only stood still for so long ends by itself (loop.py)."""
 TRIES_MAX: Final = 3
 """Pacers in a row that did not get so far, until the node ends: none ever will."""
 MANY: Final = 64
-"""Packets heard at once, before others have their turn."""
+"""Packets heard at once, or bodies of one link, before others have their turn."""
 LATER_SECONDS: Final = 0.05
 """From an instant to the look at what came: a twentieth of T at 1 cell/s."""
 LATER_PART: Final = 8
@@ -77,14 +80,18 @@ class Feed:
         while self._ring.room and self._port.has_data:
             self._ring.put(self._port.next_body())
 
-    def pull(self) -> None:
-        """Hand over what has come; RemoteProtocolError ends the link."""
-        came = False
-        while (body := self._ring.come()) is not None:
+    def pull(self) -> bool:
+        """Hand over MANY bodies that came; whether these were all.
+
+        RemoteProtocolError ends the link.
+        """
+        came = 0
+        while came < MANY and (body := self._ring.come()) is not None:
             self._port.receive_body(body)
-            came = True
+            came += 1
         if came:
             self._port.received()
+        return came < MANY
 
     async def run(self) -> int:
         """Feed until the link has ended; why: lane.py's reasons, or GONE."""
@@ -93,10 +100,12 @@ class Feed:
             while True:
                 self.push()
                 ended = GONE if self.gone else self._ring.ended
-                self.pull()  # what came before the end too
-                if ended:
+                if not self.pull():  # a peer may send faster than it is heard here
+                    await trio.lowlevel.checkpoint()
+                elif ended:  # and all that came before the end was heard
                     return ended
-                await self.changed.park()
+                else:
+                    await self.changed.park()
         except RemoteProtocolError:
             return BROKEN
 
@@ -160,7 +169,7 @@ class Pacer:
         tried = False
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._look)
+                nursery.start_soon(self._look, process.kill)
                 tried = await self._listen(control, task_status)
                 nursery.cancel_scope.cancel()
         finally:
@@ -217,13 +226,25 @@ class Pacer:
         for number in set(numbers) & self._feeds.keys():
             self._feeds[number].changed.wake()
 
-    async def _look(self) -> None:
-        """Wake those whose links had instants, a little after the next one, for ever."""
+    async def _look(self, hung: Callable[[], object]) -> None:
+        """Wake those whose links had instants, a little after the next one, for ever.
+
+        `hung` is called when the pacer lets its instants pass.
+        """
         self._board.begin()
+        lives = time.monotonic()  # the last sign that it does something
         while True:
+            idle = not self._feeds
             with trio.move_on_after(self._pause()):
                 await self._given.park()
                 await trio.sleep(self._later())  # its first instant may be the next one
+            now, due = time.monotonic(), self._board.due
+            if idle or not self._feeds:
+                lives = now
+            elif due < math.inf:
+                lives = due
+            if now - lives > HUNG_SECONDS:
+                hung()
             looked = self._board.looked()
             for number in self._feeds.keys() if looked is None else looked:
                 if number in self._feeds:
@@ -271,11 +292,13 @@ class Pacer:
         The wire is the pacer's from here on, the keys are its alone.
         """
         number = next(self._numbers)
-        losses = self._losses
+        losses, moves = self._losses, self.standstill.moves()
         async with self._giving:
             while self._control is None and self._losses == losses:
                 await self._started.wait()
-            if self._control is None or self._losses != losses:
+            # A pacer that began after the machine had moved knows nothing of it.
+            moved = self.standstill.moves() != moves
+            if self._control is None or self._losses != losses or moved:
                 wire.close()
                 session.wipe()
                 return GONE

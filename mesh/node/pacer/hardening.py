@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the pacer gives up once it is ready: it holds every link's keys and needs little.
 
+    SIGHUP INT TERM       are for the parent, which ends links in order: ignored here
     PR_SET_PDEATHSIG      ends with its parent, however that one ends
     PR_SET_DUMPABLE 0     no core dump, no ptrace by others of the same user
     PR_SET_NO_NEW_PRIVS   nothing it could start would have more rights
@@ -23,6 +24,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
+FOR_THE_PARENT: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
 PR_SET_SECCOMP: Final = 22
@@ -44,21 +46,29 @@ _RETURN_ERRNO: Final = 0x00050000
 
 # asm/unistd.h: open openat openat2 creat socket connect bind listen accept accept4
 # execve execveat clone fork vfork clone3 ptrace process_vm_readv process_vm_writev kexec_load
-# mount umount2 unlink unlinkat rename renameat2 bpf perf_event_open io_uring_setup
+# mount umount2 unlink unlinkat rename renameat renameat2 bpf perf_event_open
+# io_uring_setup open_by_handle_at open_tree move_mount fsopen pidfd_getfd
+# process_madvise; aarch64 has the -at forms alone
 _AUDIT_AND_DENIED: Final = {
     "x86_64": (
         0xC000003E,
         "2 257 437 85 41 42 49 50 43 288 59 322 56 57 58 435 101 310 311 246 165 166 "
-        "87 263 82 316 321 298 425",
+        "87 263 82 264 316 321 298 425 304 428 429 430 438 440",
     ),
     "aarch64": (
         0xC00000B7,
-        "56 437 198 203 200 201 202 242 221 281 220 435 117 270 271 104 40 39 35 276 "
-        "280 241 425",
+        "56 437 198 203 200 201 202 242 221 281 220 435 117 270 271 104 40 39 35 38 276 "
+        "280 241 425 265 428 429 430 438 440",
     ),
 }
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def keep_on() -> None:
+    """Leave the signals that end a node, or make it look, to the parent."""
+    for each in FOR_THE_PARENT:
+        signal.signal(each, signal.SIG_IGN)
 
 
 def follow_parent(parent: int) -> None:

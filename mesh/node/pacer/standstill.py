@@ -7,8 +7,8 @@ keys the main process still holds end here:
 
     `greedy` links            before the next call that sends
     unfinished handshakes     before their next message, and before they become a link
-    links that wait for the   with the pacer (client.py)
-    pacer
+    links that wait for the   with the pacer, and before they are given (client.py):
+    pacer                     one that starts meanwhile knows nothing of a move
 
 `moves` counts; whoever has keys notes it with them and asks again before each use.  The
 machine is looked at each second too: else a quiet hour would look like a gap.

@@ -22,7 +22,7 @@ from mesh.core.clock import Clock
 from mesh.errors import PacerError, RemoteProtocolError
 from mesh.node.pacer import client
 from mesh.node.pacer.client import GONE, MANY, Pacer
-from mesh.node.pacer.lane import BROKEN, CLOSED
+from mesh.node.pacer.lane import BROKEN, CLOSED, DEAD_SECONDS
 from mesh.node.port import Ending
 from mesh.node.wire import SocketWire
 from tests.harness import sessions
@@ -164,8 +164,9 @@ async def test_what_an_inside_does_not_bear_ends_the_link() -> None:
     async with running() as (pacer, nursery):
         ends = Ends(nursery, pacer, Clock.RENEWAL)
         ends.boxes[0].refuses = True
-        await ends.ended[0].wait()
-        await ends.ended[1].wait()
+        with trio.fail_after(DEAD_SECONDS):  # and not when nobody reads it any more
+            await ends.ended[0].wait()
+            await ends.ended[1].wait()
         assert ends.reasons == [BROKEN, CLOSED]
 
 
@@ -184,6 +185,41 @@ async def test_a_pacer_that_dies_takes_its_links_and_another_one_comes() -> None
         await again.boxes[1].until(lambda: again.boxes[1].came)
         (after,) = children()
         assert after != before
+
+
+async def test_a_pacer_that_hangs_is_ended_and_another_one_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "HUNG_SECONDS", 1.0)
+    async with running() as (pacer, nursery):
+        (before,) = children()
+        ends = Ends(nursery, pacer, Clock.RENEWAL)
+        await ends.boxes[0].until(lambda: ends.boxes[0].came)
+        os.kill(before, signal.SIGSTOP)
+        for ended in ends.ended:
+            await ended.wait()
+        assert ends.reasons == [GONE, GONE]
+        again = Ends(nursery, pacer, Clock.RENEWAL)
+        await again.boxes[1].until(lambda: again.boxes[1].came)
+        assert before not in children()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+async def test_what_systemd_and_a_terminal_send_to_all_ends_no_link(
+    number: signal.Signals,
+) -> None:
+    """The main process has it too, and ends its links in order."""
+    async with running() as (pacer, nursery):
+        (pid,) = children()
+        ends = Ends(nursery, pacer, Clock.RENEWAL)
+        await ends.boxes[0].until(lambda: ends.boxes[0].came)
+        os.kill(pid, number)
+        ends.boxes[0].ending = Ending(4)
+        ends.boxes[0].on_data()
+        for ended in ends.ended:
+            await ended.wait()
+        assert ends.reasons == [CLOSED, CLOSED]
+        assert children() == {pid}
 
 
 async def test_the_wire_has_whole_cells_only_and_goes_on_while_we_do_nothing() -> None:
@@ -232,6 +268,26 @@ async def test_links_that_do_not_fit_at_once_are_given_one_after_the_other() -> 
         for ends in many:
             for box in ends.boxes:
                 await box.until(lambda box=box: box.came)  # type: ignore[misc]
+
+
+async def test_ends_that_do_not_fit_at_once_are_said_later() -> None:
+    async with running() as (pacer, nursery):
+        (pid,) = children()
+        many = [Ends(nursery, pacer, Clock.RENEWAL) for _ in range(20)]
+        for ends in many:
+            await ends.boxes[0].until(lambda box=ends.boxes[0]: box.came)  # type: ignore[misc]
+        os.kill(pid, signal.SIGSTOP)
+        assert pacer._control is not None
+        pacer._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        for ends in many:
+            ends.boxes[0].ending = Ending(1)
+            ends.boxes[0].on_data()
+        assert pacer._late_words
+        os.kill(pid, signal.SIGCONT)
+        for ends in many:
+            for ended in ends.ended:
+                await ended.wait()
+            assert ends.reasons == [CLOSED, CLOSED]
 
 
 async def test_links_that_wait_to_be_given_end_with_the_pacer() -> None:

@@ -3,6 +3,7 @@
 
 import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -26,7 +27,17 @@ print("open", tried(lambda: os.open("/etc/hostname", os.O_RDONLY)))
 print("socket", tried(socket.socket))
 print("fork", tried(os.fork))
 print("exec", tried(lambda: os.execv("/bin/true", ["true"])))
-print("kill", tried(lambda: os.unlink("/nowhere")))
+print("unlink", tried(lambda: os.unlink("/nowhere")))
+print("rename", tried(lambda: os.rename("/nowhere", "/nowhere2", src_dir_fd=0)))
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+for at in (428, 429, 430, 438, 440):
+    libc.syscall(at, -1, 0, 0, 0, 0)
+    print(at, ctypes.get_errno())
+print("dumpable", libc.prctl(3, 0, 0, 0, 0))
+signal = ctypes.c_int()
+libc.prctl(2, ctypes.byref(signal), 0, 0, 0)
+print("signal", signal.value)
 """
 
 
@@ -35,10 +46,14 @@ def test_it_can_open_connect_start_and_remove_nothing_any_more() -> None:
         [sys.executable, "-c", TRIES, str(os.getpid())],
         capture_output=True, check=True, text=True,
     )  # fmt: skip
-    refused = [
-        f"{name} {errno.EPERM}" for name in ["open", "socket", "fork", "exec", "kill"]
+    names = "open socket fork exec unlink rename 428 429 430 438 440"
+    refused = [f"{name} {errno.EPERM}" for name in names.split()]
+    assert run.stdout.splitlines() == [
+        "filter True",
+        *refused,
+        "dumpable 0",
+        f"signal {signal.SIGKILL:d}",
     ]
-    assert run.stdout.splitlines() == ["filter True", *refused]
 
 
 def test_a_child_of_somebody_else_ends_at_once() -> None:

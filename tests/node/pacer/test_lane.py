@@ -21,6 +21,7 @@ from mesh.node.pacer.lane import (
     DEAD_SECONDS,
     GRACE_SECONDS,
     LINGER_PERIODS,
+    READ_CELLS,
     SILENT,
     STOPPED,
     Lane,
@@ -117,6 +118,7 @@ class Driven:
     def step(self, count: int = 1, late: float = 0.0) -> int:
         """Do so many instants; why the link ended."""
         for _ in range(count):
+            assert self.lane.due < 1000 * SECOND  # else it would go on for ever
             if ended := self.lane.instant(self.lane.due + late):
                 return ended
         return 0
@@ -306,6 +308,16 @@ def test_a_flood_is_read_as_far_as_the_ring_has_room() -> None:
     assert not link.come()
 
 
+def test_a_flood_is_read_in_small_parts_however_much_room_there_is() -> None:
+    """Other links' cells wait for as long as it takes to open what was read."""
+    link = Driven(klass=9)
+    link.say(*[PADDING] * 64)
+    for _ in range(4):
+        link.step()
+        assert len(link.come()) == READ_CELLS
+    assert not link.kernel.inbox
+
+
 def test_a_main_process_that_stands_still_costs_no_cell() -> None:
     link = Driven()
     link.say(*[body(1)] * (INTO_MIN + 4))
@@ -449,6 +461,22 @@ def test_after_the_other_side_s_end_cells_of_half_a_second_leave(klass: int) -> 
     assert steps == (grace + 2 if grace else 1)
     assert link.left() == [PADDING] * (1 + grace) + [CLOSE_BODY] * bool(grace)
     assert link.kernel.calls.count("receive") <= 2  # the end is not read twice
+
+
+@pytest.mark.parametrize("said", [*range(1, 8), 20, 31])
+def test_when_the_main_process_says_that_it_ends_too_makes_no_difference(
+    said: int,
+) -> None:
+    """It hears that the other side does when it comes to that; mail keeps it busy."""
+    link = Driven(9)
+    for turn in itertools.count():
+        if turn == said:
+            link.lane.end_after(2, linger=False)
+        link.kernel.ended = turn >= 2
+        if link.step():
+            break
+    assert turn == 2 + 32 + 1
+    assert link.left()[-1] == CLOSE_BODY
 
 
 def test_in_that_half_second_the_main_process_may_say_that_it_has_more() -> None:

@@ -124,6 +124,15 @@ def test_it_is_locked_and_all_there_from_the_beginning() -> None:
     os.close(fd)
 
 
+def test_it_is_in_no_dump_and_in_no_child() -> None:
+    ring, fd = Ring.create(3)
+    mappings = Path("/proc/self/smaps").read_text().split("mesh-link")[1:]
+    (flags,) = (each.partition("VmFlags:")[2].split("\n")[0] for each in mappings)
+    assert {"dd", "dc"} <= set(flags.split())
+    ring.close()
+    os.close(fd)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can lose CAP_IPC_LOCK")
 def test_without_a_right_to_lock_it_works() -> None:
     code = """

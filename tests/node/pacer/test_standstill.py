@@ -1,21 +1,26 @@
 # SPDX-License-Identifier: MIT
 """A machine that may be a clone uses no key that was made before: nothing more leaves."""
 
+import socket
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from mesh.core.cell import CELL_LEN
-from mesh.core.clock import period_of
+from mesh.core.clock import Clock, period_of
+from mesh.errors import LocalProtocolError
 from mesh.node.exchange import Exchange
 from mesh.node.listener import bind
-from mesh.node.pacer.client import Pacer
+from mesh.node.pacer.client import GONE, Pacer
 from mesh.node.pacer.loop import GAP_SECONDS, Machine
 from mesh.node.pacer.standstill import LOOK_SECONDS, Standstill
-from tests.harness import FixedEntropy, connect, half, until, wire_pair
+from mesh.node.wire import SocketWire
+from tests.harness import FixedEntropy, connect, half, sessions, until, wire_pair
 from tests.node.ends import end, hand, keeps
+from tests.node.pacer.test_client import Box, tcp_pair
 from tests.system.nodes import free_port
 
 T = period_of(3)
@@ -102,6 +107,37 @@ async def test_a_node_with_a_pacer_looks(host: Host, tmp_path: Path) -> None:
             await nursery.start(pacer.run)
             await looked.wait()
             nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("moved", [False, True])
+async def test_a_link_that_waits_for_a_pacer_ends_when_the_machine_moved(
+    host: Host, moved: bool
+) -> None:
+    """The pacer that starts meanwhile has never seen the machine that it was."""
+    pacer = Pacer()
+    pacer.standstill = host.standstill
+    sides = sessions("alpha", "bravo", clock=Clock.RENEWAL, klass=9)
+    boxes, reasons = (Box(), Box()), []
+
+    async def carry(side: int, sock: socket.socket) -> None:
+        wire = SocketWire(sock)
+        reasons.append(await pacer.carry(wire, sides[side], boxes[side]))
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            for side, sock in enumerate(tcp_pair()):
+                nursery.start_soon(carry, side, sock)
+            await trio.testing.wait_all_tasks_blocked()
+            host.now += 100 if moved else 0
+            await nursery.start(pacer.run)
+            if moved:
+                await until(lambda: reasons == [GONE, GONE])
+            else:
+                await boxes[0].until(lambda: boxes[0].came)
+            nursery.cancel_scope.cancel()
+    for each in sides:
+        with pytest.raises(LocalProtocolError):
+            each.sealer.surrender()
 
 
 class Count:
