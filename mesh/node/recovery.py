@@ -184,9 +184,10 @@ class Recovery:
         arena.settle(slots)
         if not arena.is_settled:
             return
-        for slot, tombstone in sorted(arena.tombstones, key=lambda one: one[1].expiry):
+        for slot, tombstone in arena.tombstones:
             self._ids.add_tombstone(slot, tombstone)
         arena.tombstones.clear()
+        self._ids.sort()  # with those of what was forgotten meanwhile
         self.is_complete = True
         for origin, origin_id in self._early:
             forget_id(self._ids, arena, origin, origin_id)

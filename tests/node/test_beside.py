@@ -223,6 +223,30 @@ async def test_tombstones_are_found_and_expire(tmp_path: Path, reader: Reader) -
         assert spool.knows(PEER, ident(3))
 
 
+async def test_tombstones_expire_before_those_made_while_reading(
+    tmp_path: Path, reader: Reader
+) -> None:
+    path = tmp_path / "spool"
+    now = [0.0]
+    async with running(path, clock=lambda: now[0]) as spool:
+        old, ref = await stored(
+            spool, *(message(n, origin_id=ident(n)) for n in (1, 2))
+        )
+        await forgotten(spool, old)
+        now[0] += 1000
+    async with beside(path, clock=lambda: now[0]) as (spool, found):
+        reader.go_on(1)
+        await until_found(found, 1)
+        assert not spool.is_indexed
+        await forgotten(spool, ref)
+        reader.go_on()
+        await indexed(spool)
+        now[0] = EXPIRY_SECONDS + 500.0
+        await flushed(spool)
+        await flushed(spool)
+        assert [spool.knows(PEER, ident(n)) for n in (1, 2)] == [False, True]
+
+
 async def test_rubbish_is_deleted(tmp_path: Path, reader: Reader) -> None:
     path = tmp_path / "spool"
     async with running(path) as spool:
