@@ -224,7 +224,7 @@ class Peer:
         """Give the best link what its free streams take."""
         inside = self._free()
         if inside is not None:
-            with self.guard(lambda: inside.port.scope.cancel()):
+            with self.guard(inside.cut):
                 self._fill(inside)
 
     def _fill(self, inside: Inside) -> None:
@@ -321,7 +321,11 @@ class Peer:
                 for each in self._pending.pop(ident):
                     each(reply)
 
-            self._store(message, settled)
+            try:
+                self._store(message, settled)
+            except BaseException:  # a bug: whoever offers it again is not to wait
+                self._pending.pop(ident, None)
+                raise
 
     def _hold(self, inside: Inside, received: Received) -> None:
         """Keep a message until it is known which ids are."""
@@ -332,7 +336,8 @@ class Peer:
     def _take_held(self) -> None:
         held, self._held = self._held, []
         for inside, received in held:
-            self.take(inside, received)
+            with self.guard(inside.cut):  # the spool's own task called
+                self.take(inside, received)
 
     def _store(self, message: MessageReceived, answer: Callable[[Reply], None]) -> None:
         self._qmgr.accept(
