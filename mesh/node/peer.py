@@ -315,17 +315,23 @@ class Peer:
         elif spool.known_ids(self.fingerprint) >= PER_PEER_MAX:
             answer(NO_ROOM)
         else:
-            waiting = self._pending[ident] = [answer]
+            self._store_once(ident, message, answer)
 
-            def settled(reply: Reply) -> None:
-                for each in self._pending.pop(ident):
-                    each(reply)
+    def _store_once(
+        self, ident: bytes, message: MessageReceived, answer: Callable[[Reply], None]
+    ) -> None:
+        """Store it; who offers it again meanwhile hears the same answer."""
+        self._pending[ident] = [answer]
 
-            try:
-                self._store(message, settled)
-            except BaseException:  # a bug: whoever offers it again is not to wait
-                self._pending.pop(ident, None)
-                raise
+        def settled(reply: Reply) -> None:
+            for each in self._pending.pop(ident):
+                each(reply)
+
+        try:
+            self._store(message, settled)
+        except BaseException:  # a bug: whoever offers it again is not to wait
+            self._pending.pop(ident, None)
+            raise
 
     def _hold(self, inside: Inside, received: Received) -> None:
         """Keep a message until it is known which ids are."""
