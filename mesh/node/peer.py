@@ -244,19 +244,20 @@ class Peer:
                 record = hot
             else:
                 break
-            inside.flying[ref] = record
-            self._flying_octets += len(record.content)
-            inside.link.offer(
-                Outgoing(
-                    ref,
-                    record.reverse_path,
-                    record.recipients,
-                    record.content,
-                    record.id,
-                )
-            )
+            self._offer(inside, ref, record)
         if inside.link.has_data:
             inside.port.on_data()
+
+    def _offer(self, inside: Inside, ref: Ref, record: Record) -> None:
+        """Put a message on a free stream of the link."""
+        path, to, content = record.reverse_path, record.recipients, record.content
+        try:
+            inside.link.offer(Outgoing(ref, path, to, content, record.id))
+        except BaseException:  # a bug: the next link is not to end by it, too
+            self._qmgr.defer(ref)
+            raise
+        inside.flying[ref] = record
+        self._flying_octets += len(content)
 
     async def fetch_forever(self) -> None:
         """Read what is not in memory any more, a few records ahead of the link."""
