@@ -7,6 +7,7 @@ is kept, and in the end, or after an end in the middle, everything is as if it h
 read at once.
 """
 
+import itertools
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -221,6 +223,26 @@ async def test_tombstones_are_found_and_expire(tmp_path: Path, reader: Reader) -
         await flushed(spool)
         assert spool.known_ids(PEER) == 1
         assert spool.knows(PEER, ident(3))
+
+
+async def test_tombstones_are_taken_up_a_few_at_a_time(
+    tmp_path: Path, reader: Reader
+) -> None:
+    """A million at once would be seconds in which nobody is answered."""
+    path = tmp_path / "spool"
+    async with running(path) as spool:
+        refs = await stored(
+            spool, *(message(n, origin_id=ident(n)) for n in range(1, 31))
+        )
+        await forgotten(spool, *refs)
+    known = [0]
+    async with beside(path) as (spool, _):
+        while not spool.is_indexed:
+            reader.go_on(1)
+            await trio.testing.wait_all_tasks_blocked()
+            known.append(spool.known_ids(PEER))
+    assert known[-1] == 30
+    assert max(b - a for a, b in itertools.pairwise(known)) <= 2
 
 
 async def test_tombstones_expire_before_those_made_while_reading(
