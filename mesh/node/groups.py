@@ -84,6 +84,8 @@ NUMBER_MAX: Final = (1 << 63) - 1
 ROW_PAGES: Final = 4
 """Pages of a row beside its octets: its own, its parents', the list of free ones."""
 
+DAMAGED: Final = "the spool's database is damaged"
+
 DISK_ERRORS: Final = (OSError, apsw.Error)
 """What a failing disk raises here."""
 
@@ -146,9 +148,12 @@ class Groups:
         os.close(self._file)
 
     def next_id(self) -> int:
-        """Give a number greater than that of any row."""
-        with _failing():
-            found = self._db.execute("select max(id) from groups").fetchone()
+        """Give a number greater than that of any row; SpoolCorruptError."""
+        try:
+            with _failing():
+                found = self._db.execute("select max(id) from groups").fetchone()
+        except apsw.CorruptError as error:
+            raise SpoolCorruptError(DAMAGED) from error
         return (cast(tuple[int | None], found)[0] or 0) + 1
 
     def insert(
@@ -253,7 +258,7 @@ class Groups:
                     if records <= 0:
                         break
         except apsw.CorruptError as error:
-            raise SpoolCorruptError("the spool's database is damaged") from error
+            raise SpoolCorruptError(DAMAGED) from error
         return rows
 
     def fetch(

@@ -134,8 +134,10 @@ def test_a_damaged_database_is_said_to_be(tmp_path: Path) -> None:
     octets[32768 : 2 * 32768] = b"\xff" * 32768
     path.write_bytes(octets)
     again = Groups(path)
-    with pytest.raises(SpoolCorruptError):
+    with pytest.raises(SpoolCorruptError, match="database is damaged"):
         list(again.scan())
+    with pytest.raises(SpoolCorruptError, match="database is damaged"):
+        again.next_id()  # or it would be a bug's 70
     again.close()
 
 
