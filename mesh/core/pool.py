@@ -61,6 +61,9 @@ NO_DECOYS: Final = b"decoys"
 """The source of this node's own decoys: it sends none yet."""
 SLICE: Final = 4096
 """Members looked at between two turns of the loop: some 2 ms."""
+KNOWN_SHARE: Final = 2
+"""Names of places kept for each member, and SLICE: a peer can think of a new one for each
+message."""
 HISTORY: Final = 64
 """Ticks that the entropy looks back: at a share of 0.5 less than 2**-64 of a message
 came before."""
@@ -193,6 +196,7 @@ class Pool:
         members, self._members = self._members, _Members()
         for source in members.sources:
             self.crowd.went(source)
+        self._known.clear()
         return list(zip(members.refs, members.since, strict=True))
 
     def tick(
@@ -221,8 +225,8 @@ class Pool:
             members.extend(self._members)
             self._members = members
             self._looked_at = 0
-            if not members:
-                self._known.clear()
+            if len(self._known) > KNOWN_SHARE * len(members) + SLICE:
+                self._known = {place: place for place in members.places}
         for at in range(len(leaving) - 1, 0, -1):
             other = self._draws.below(at + 1)
             leaving[at], leaving[other] = leaving[other], leaving[at]

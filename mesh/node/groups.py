@@ -26,6 +26,9 @@ What goes into the WAL has its room in the database beforehand: a checkpoint tha
 none could never begin the WAL anew, and a disk that was full once would stay full when
 all its mail is gone.
 
+A page that is damaged costs the records that lie on it, not the node: `fetch` says None
+of them, and `delete` leaves such a group where it is.
+
 Blocking; one thread at a time.  No room is SpoolFullError, which costs one group; any
 other error ends the process: IoError in what a start reads, when no writer (writer.py)
 tells a failing disk from a bug, else apsw's own.
@@ -80,6 +83,8 @@ NUMBER_MAX: Final = (1 << 63) - 1
 """SQLite's greatest."""
 ROW_PAGES: Final = 4
 """Pages of a row beside its octets: its own, its parents', the list of free ones."""
+
+DAMAGED: Final = "the spool's database is damaged"
 
 DISK_ERRORS: Final = (OSError, apsw.Error)
 """What a failing disk raises here."""
@@ -143,9 +148,12 @@ class Groups:
         os.close(self._file)
 
     def next_id(self) -> int:
-        """Give a number greater than that of any row."""
-        with _failing():
-            found = self._db.execute("select max(id) from groups").fetchone()
+        """Give a number greater than that of any row; SpoolCorruptError."""
+        try:
+            with _failing():
+                found = self._db.execute("select max(id) from groups").fetchone()
+        except apsw.CorruptError as error:
+            raise SpoolCorruptError(DAMAGED) from error
         return (cast(tuple[int | None], found)[0] or 0) + 1
 
     def insert(
@@ -207,8 +215,15 @@ class Groups:
         return cast(int, self._db.pragma(name))
 
     def delete(self, numbers: Sequence[int]) -> None:
-        """Delete groups that hold nothing any more; SpoolFullError changes nothing."""
-        self._commit(_DELETE, (json.dumps(numbers),))
+        """Delete groups that hold nothing any more; SpoolFullError changes nothing.
+
+        One that is too damaged to be deleted stays: it holds nothing.
+        """
+        try:
+            self._commit(_DELETE, (json.dumps(numbers),))
+        except apsw.CorruptError:
+            for number in numbers if len(numbers) > 1 else ():
+                self.delete([number])
 
     def checkpoint(self, *, last: bool = False) -> None:
         """Fold the WAL into the database; SpoolFullError leaves it as it was.
@@ -243,26 +258,34 @@ class Groups:
                     if records <= 0:
                         break
         except apsw.CorruptError as error:
-            raise SpoolCorruptError("the spool's database is damaged") from error
+            raise SpoolCorruptError(DAMAGED) from error
         return rows
 
     def fetch(
         self, places: Sequence[tuple[int, int]], *, bodies: bool
     ) -> list[Sealed | None]:
-        """Read records by (group, place in it); None where there is no such place."""
+        """Read records by (group, place in it); None where there is no such place.
+
+        Nor where the database is damaged: the others are there all the same.
+        """
         rows: dict[int, Row | None] = {}
         found: list[Sealed | None] = []
         for number, index in places:
-            if number not in rows:
-                rows[number] = self.row(number)
-            row = rows[number]
-            if row is None or index >= len(row.entries):
+            try:
+                if number not in rows:
+                    rows[number] = None
+                    rows[number] = self.row(number)
+                found.append(self._sealed(rows[number], index, bodies=bodies))
+            except apsw.CorruptError:
                 found.append(None)
-                continue
-            head = row.heads[index * HEAD_LEN : (index + 1) * HEAD_LEN]
-            body = self._body(row, index) if bodies else b""
-            found.append(Sealed(row.salt, head, body))
         return found
+
+    def _sealed(self, row: Row | None, index: int, *, bodies: bool) -> Sealed | None:
+        if row is None or index >= len(row.entries):
+            return None
+        head = row.heads[index * HEAD_LEN : (index + 1) * HEAD_LEN]
+        body = self._body(row, index) if bodies else b""
+        return Sealed(row.salt, head, body)
 
     def row(self, number: int) -> Row | None:
         """One group, with its heads."""

@@ -70,7 +70,7 @@ class Ids:
         self._expiries[slot] = tombstone.expiry
 
     def sort(self) -> None:
-        """Bring the tombstones found at the start into the order of expiring."""
+        """Bring the tombstones into the order of expiring, now that all are found."""
         self._expiries = dict(sorted(self._expiries.items(), key=lambda item: item[1]))
 
     def bury(self, slot: int, running: int) -> Tombstone | None:

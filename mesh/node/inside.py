@@ -92,18 +92,22 @@ class Inside:
         if self.talk:
             self.talk.moved(port.session)
 
+    def cut(self) -> None:
+        """End the connection that carries it."""
+        self.port.scope.cancel()
+
     def answer(self, stream: int, reply: Reply) -> None:
         """Answer a message, and take up what was sent ahead of the answer.
 
         Called by commits too, where the peer's mistake, or a bug of ours that it has
         found, must end nothing but its link.
         """
-        with self.peer.guard(lambda: self.port.scope.cancel()):
+        with self.peer.guard(self.cut):
             try:
                 self.link.answer(stream, reply)
                 self.attend()
             except RemoteProtocolError:
-                self.port.scope.cancel()
+                self.cut()
         self.port.on_data()
 
     def attend(self) -> None:

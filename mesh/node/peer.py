@@ -224,7 +224,7 @@ class Peer:
         """Give the best link what its free streams take."""
         inside = self._free()
         if inside is not None:
-            with self.guard(lambda: inside.port.scope.cancel()):
+            with self.guard(inside.cut):
                 self._fill(inside)
 
     def _fill(self, inside: Inside) -> None:
@@ -244,19 +244,20 @@ class Peer:
                 record = hot
             else:
                 break
-            inside.flying[ref] = record
-            self._flying_octets += len(record.content)
-            inside.link.offer(
-                Outgoing(
-                    ref,
-                    record.reverse_path,
-                    record.recipients,
-                    record.content,
-                    record.id,
-                )
-            )
+            self._offer(inside, ref, record)
         if inside.link.has_data:
             inside.port.on_data()
+
+    def _offer(self, inside: Inside, ref: Ref, record: Record) -> None:
+        """Put a message on a free stream of the link."""
+        path, to, content = record.reverse_path, record.recipients, record.content
+        try:
+            inside.link.offer(Outgoing(ref, path, to, content, record.id))
+        except BaseException:  # a bug: the next link is not to end by it, too
+            self._qmgr.defer(ref)
+            raise
+        inside.flying[ref] = record
+        self._flying_octets += len(content)
 
     async def fetch_forever(self) -> None:
         """Read what is not in memory any more, a few records ahead of the link."""
@@ -315,13 +316,23 @@ class Peer:
         elif spool.known_ids(self.fingerprint) >= PER_PEER_MAX:
             answer(NO_ROOM)
         else:
-            waiting = self._pending[ident] = [answer]
+            self._store_once(ident, message, answer)
 
-            def settled(reply: Reply) -> None:
-                for each in self._pending.pop(ident):
-                    each(reply)
+    def _store_once(
+        self, ident: bytes, message: MessageReceived, answer: Callable[[Reply], None]
+    ) -> None:
+        """Store it; who offers it again meanwhile hears the same answer."""
+        self._pending[ident] = [answer]
 
+        def settled(reply: Reply) -> None:
+            for each in self._pending.pop(ident):
+                each(reply)
+
+        try:
             self._store(message, settled)
+        except BaseException:  # a bug: whoever offers it again is not to wait
+            self._pending.pop(ident, None)
+            raise
 
     def _hold(self, inside: Inside, received: Received) -> None:
         """Keep a message until it is known which ids are."""
@@ -332,7 +343,8 @@ class Peer:
     def _take_held(self) -> None:
         held, self._held = self._held, []
         for inside, received in held:
-            self.take(inside, received)
+            with self.guard(inside.cut):  # the spool's own task called
+                self.take(inside, received)
 
     def _store(self, message: MessageReceived, answer: Callable[[Reply], None]) -> None:
         self._qmgr.accept(

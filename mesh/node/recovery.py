@@ -191,11 +191,12 @@ class Recovery:
         """Look at the next slots that nobody has claimed; end after the last."""
         arena = self._arena
         arena.settle(slots)
-        if not arena.is_settled:
-            return
-        for slot, tombstone in sorted(arena.tombstones, key=lambda one: one[1].expiry):
+        for slot, tombstone in arena.tombstones:
             self._ids.add_tombstone(slot, tombstone)
         arena.tombstones.clear()
+        if not arena.is_settled:
+            return
+        self._ids.sort()  # with those of what was forgotten meanwhile
         self.is_complete = True
         for origin, origin_id in self._early:
             forget_id(self._ids, arena, origin, origin_id)

@@ -11,7 +11,8 @@ answers for its time server, and would end all of them at once.  Hence:
     each second, a look  at the difference between that and the machine's clock
 
     difference           what becomes of it
-    at most 300 s        followed: clocks drift, and are put right
+    at most 300 s        followed: clocks drift, and are put right; but by no more than
+                         300 s a day in all: many small steps are a large one
     more                 not believed; `notices` says so, until the difference is gone
     more, for a day      believed: a step that stands so long is no accident, and an
                          operator who looks once a day has seen the line before
@@ -23,6 +24,7 @@ node.  The ages of mail are no matter of this: they count running seconds (spool
 `look` belongs to one task; the time may be asked for in any thread.
 """
 
+import math
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -52,6 +54,10 @@ class WallTime:
         self._began = wall() - running()  # of the believed time, on the running clock
         self._step = 0.0
         self._since = 0.0
+        self._moved = (
+            0.0  # by the steps that were followed; STEP_SECONDS wear off a day
+        )
+        self._looked = running()
 
     def __call__(self) -> float:
         """Give UNIX seconds."""
@@ -73,12 +79,20 @@ class WallTime:
         """Compare with the machine's clock, and draw the consequence."""
         running = self._running()
         step = self._wall() - self()
-        if abs(step) <= STEP_SECONDS:
+        self._wear_off(running)
+        if abs(step) <= STEP_SECONDS and abs(self._moved + step) <= STEP_SECONDS:
+            self._moved += step
             self._follow(step)
         elif not self._step or abs(step - self._step) > STEP_SECONDS:
             self._step, self._since = step, running
         elif running - self._since >= STANDS_SECONDS:
             self._follow(step)
+
+    def _wear_off(self, running: float) -> None:
+        """Forget what was followed long ago."""
+        worn = (running - self._looked) / STANDS_SECONDS * STEP_SECONDS
+        self._moved = math.copysign(max(0.0, abs(self._moved) - worn), self._moved)
+        self._looked = running
 
     def _follow(self, step: float) -> None:
         self._began += step

@@ -199,6 +199,22 @@ def test_who_comes_while_a_tick_is_at_work_waits_for_the_next(kind: str) -> None
     assert sorted(leave(pool, 20.0)) == [(old + n, "out:y") for n in range(3)]
 
 
+def test_names_of_places_that_nobody_goes_to_are_forgotten() -> None:
+    """A peer can think of a new domain for each message, and the pool is never empty."""
+    pool = pool_of("timed", share=0.5)
+    for ref in range(10 * SLICE):
+        pool.add(ref, f"out:{ref}", b"peer", 0.0)
+        if not ref % 100:
+            leave(pool, float(ref))
+    assert 0 < len(pool) < 200
+    assert len(pool._known) < 2 * SLICE
+    while len(pool):
+        leave(pool, 0.0)
+    pool.add(1, "out:x", b"peer", 0.0)
+    pool.take_all()
+    assert not pool._known
+
+
 def test_whoever_is_taken_out_has_not_left() -> None:
     pool = pool_of("timed")
     for ref in range(10):

@@ -204,11 +204,20 @@ def within(seconds: float) -> Iterator[None]:
 
 def close_left(folder: Path) -> None:
     """Close what a start that failed left open: its process would have ended."""
-    gc.collect()  # what closes itself must not do so later, when its number is another's
+    if _left(folder):
+        # Whoever still has one would close another's of the same number later.
+        gc.collect()
+    for descriptor in _left(folder):
+        os.close(descriptor)
+
+
+def _left(folder: Path) -> list[int]:
+    found: list[int] = []
     for link in list(Path("/proc/self/fd").iterdir()):
         with suppress(OSError):
             if link.readlink().is_relative_to(folder):
-                os.close(int(link.name))
+                found.append(int(link.name))
+    return found
 
 
 # damage

@@ -7,6 +7,7 @@ is kept, and in the end, or after an end in the middle, everything is as if it h
 read at once.
 """
 
+import itertools
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -221,6 +223,50 @@ async def test_tombstones_are_found_and_expire(tmp_path: Path, reader: Reader) -
         await flushed(spool)
         assert spool.known_ids(PEER) == 1
         assert spool.knows(PEER, ident(3))
+
+
+async def test_tombstones_are_taken_up_a_few_at_a_time(
+    tmp_path: Path, reader: Reader
+) -> None:
+    """A million at once would be seconds in which nobody is answered."""
+    path = tmp_path / "spool"
+    async with running(path) as spool:
+        refs = await stored(
+            spool, *(message(n, origin_id=ident(n)) for n in range(1, 31))
+        )
+        await forgotten(spool, *refs)
+    known = [0]
+    async with beside(path) as (spool, _):
+        while not spool.is_indexed:
+            reader.go_on(1)
+            await trio.testing.wait_all_tasks_blocked()
+            known.append(spool.known_ids(PEER))
+    assert known[-1] == 30
+    assert max(b - a for a, b in itertools.pairwise(known)) <= 2
+
+
+async def test_tombstones_expire_before_those_made_while_reading(
+    tmp_path: Path, reader: Reader
+) -> None:
+    path = tmp_path / "spool"
+    now = [0.0]
+    async with running(path, clock=lambda: now[0]) as spool:
+        old, ref = await stored(
+            spool, *(message(n, origin_id=ident(n)) for n in (1, 2))
+        )
+        await forgotten(spool, old)
+        now[0] += 1000
+    async with beside(path, clock=lambda: now[0]) as (spool, found):
+        reader.go_on(1)
+        await until_found(found, 1)
+        assert not spool.is_indexed
+        await forgotten(spool, ref)
+        reader.go_on()
+        await indexed(spool)
+        now[0] = EXPIRY_SECONDS + 500.0
+        await flushed(spool)
+        await flushed(spool)
+        assert [spool.knows(PEER, ident(n)) for n in (1, 2)] == [False, True]
 
 
 async def test_rubbish_is_deleted(tmp_path: Path, reader: Reader) -> None:

@@ -19,7 +19,9 @@ from mesh.core.cell import (
     Kind,
     parse_untrusted,
 )
+from mesh.core.link import Link
 from mesh.core.reply import NO_ROOM, NO_SUCH_RECIPIENT, OK
+from mesh.core.smtp import Outgoing
 from mesh.core.strand import hello_body
 from mesh.errors import LocalProtocolError
 from mesh.node import peer as peer_
@@ -247,6 +249,33 @@ async def test_a_lost_link_s_messages_go_again_and_are_stored_once(
         await connect(nursery, alpha, bravo, counter=2)
         await until(lambda: alpha.quiet)
         assert await bravo.arrived() == [b"hello\r\n"]
+
+
+async def test_a_message_that_breaks_us_ends_one_link_and_the_others_go(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer = Link.offer
+
+    def breaks(link: Link, mail: Outgoing) -> None:
+        if mail.content == b"poison\r\n":
+            raise RuntimeError("planted")
+        offer(link, mail)
+
+    monkeypatch.setattr(Link, "offer", breaks)
+    async with two(tmp_path) as (alpha, bravo, nursery):
+        for content in (b"poison\r\n", b"hello\r\n"):
+            alpha.submit(content, HERE)
+        await until(lambda: alpha.spool.waiting == 2)
+        cable = await connect(nursery, alpha, bravo)
+        await until(lambda: cable.reasons)
+        assert alpha.qmgr.guard.bugs == 1
+        assert alpha.qmgr.deferred == 1  # tried, and tried again in a while
+        await connect(nursery, alpha, bravo, counter=2)
+        await until(lambda: bravo.spool.waiting)
+        assert await bravo.arrived() == [b"hello\r\n"]
+        monkeypatch.setattr(Link, "offer", offer)
+        await until(lambda: alpha.quiet, 1e6)
+        assert sorted(await bravo.arrived()) == [b"hello\r\n", b"poison\r\n"]
 
 
 async def test_a_second_copy_waits_for_the_first_one_s_commit(

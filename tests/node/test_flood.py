@@ -208,3 +208,34 @@ async def test_what_is_held_goes_with_its_link(
         await until(lambda: bravo.spool.is_indexed)
         assert not bravo.spool.waiting
         nursery.cancel_scope.cancel()
+
+
+async def test_a_bug_in_taking_what_was_held_ends_its_link_and_the_next_brings_it(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del autojump_clock, patience
+    reader = Reader(monkeypatch)
+    async with node(tmp_path, "bravo") as bravo, trio.open_nursery() as nursery:
+        places = bravo.qmgr._parting.places
+
+        def breaks(_: object) -> dict[str, list[str]]:
+            raise RuntimeError("planted")
+
+        monkeypatch.setattr(bravo.qmgr._parting, "places", breaks)
+        first = Stranger(nursery, bravo)
+        first.say(b"HELO alpha\r\n" + transaction(HERE, b"1\r\n", IDENT))
+        await until(lambda: bravo.exchange.peers)
+        peer = bravo.exchange.peers["alpha"]
+        await until(lambda: peer._held)
+        reader.go_on()
+        await until(lambda: first.ended)
+        assert bravo.qmgr.guard.bugs == 1
+        monkeypatch.setattr(bravo.qmgr._parting, "places", places)
+        second = Stranger(nursery, bravo)
+        second.say(b"HELO alpha\r\n" + transaction(HERE, b"1\r\n", IDENT))
+        await until(lambda: second.heard().endswith(STORED.encode()))
+        assert bravo.spool.waiting == 1
+        nursery.cancel_scope.cancel()

@@ -12,7 +12,7 @@ import pytest
 
 from mesh.core.record import HEAD_LEN
 from mesh.errors import IoError, SpoolCorruptError, SpoolFullError
-from mesh.node.groups import ENTRY, Groups, Sealed
+from mesh.node.groups import ENTRY, PAGE_LEN, Groups, Sealed
 
 SALT = bytes(11)
 SLOTS = ENTRY.pack(7, 1, 4096) + ENTRY.pack(9, 3, 8192)
@@ -109,7 +109,7 @@ def test_no_room_changes_nothing(groups: Groups) -> None:
 def test_a_disk_that_fails_at_the_start_is_no_bug(tmp_path: Path) -> None:
     """74 and one line; apsw's own errors would be a bug's 70."""
     path = tmp_path / "spool.db"
-    (tmp_path / "spool.db-journal").mkdir()  # cannot be opened as the journal
+    (tmp_path / "spool.db-journal").mkdir()  # what an older SQLite would have left
     with pytest.raises(IoError, match="disk failed"):
         Groups(path)
     beside = tmp_path / "x"
@@ -134,9 +134,36 @@ def test_a_damaged_database_is_said_to_be(tmp_path: Path) -> None:
     octets[32768 : 2 * 32768] = b"\xff" * 32768
     path.write_bytes(octets)
     again = Groups(path)
-    with pytest.raises(SpoolCorruptError):
+    with pytest.raises(SpoolCorruptError, match="database is damaged"):
         list(again.scan())
+    with pytest.raises(SpoolCorruptError, match="database is damaged"):
+        again.next_id()  # or it would be a bug's 70
     again.close()
+
+
+def test_a_damaged_page_costs_its_own_record_only(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    length = 5 * PAGE_LEN
+    slots, heads = ENTRY.pack(7, 1, length), b"h" * HEAD_LEN
+    groups = Groups(path)
+    for number in (1, 2, 3):
+        groups.insert(number, SALT, slots, heads, bytes([number]) * length)
+    groups.checkpoint(last=True)
+    groups.close()
+    octets = bytearray(path.read_bytes())
+    at = octets.index(bytes([2]) * (PAGE_LEN - 4))
+    octets[at - 4 : at] = b"\xff" * 4  # which page is next
+    path.write_bytes(octets)
+    groups = Groups(path)
+    assert [row.id for row in groups.scan()] == [1, 2, 3]
+    one, two, three = groups.fetch([(1, 0), (2, 0), (3, 0)], bodies=True)
+    assert one == Sealed(SALT, heads, bytes([1]) * length)
+    assert two is None
+    assert three == Sealed(SALT, heads, bytes([3]) * length)
+    groups.delete([1, 2, 3])  # no error: it holds nothing that anybody misses
+    assert [row.id for row in groups.scan()] == [2]
+    groups.insert(4, SALT, slots, heads, bytes(length))
+    groups.close()
 
 
 def test_nothing_is_folded_in_at_the_close(tmp_path: Path) -> None:
