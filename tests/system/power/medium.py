@@ -183,7 +183,8 @@ class Medium:
         )
 
     def _is_ours(self, call: Call) -> bool:
-        paths = (*self._all_paths(call), *call.paths)
+        by_name = call.name in (*NAMES, "openat", "open")
+        paths = self._all_paths(call) if by_name else call.paths
         return any(path.startswith(self._prefix) for path in paths)
 
     def _feed(self, call: Call) -> bool:
