@@ -295,8 +295,7 @@ class Medium:
             node.pending.append(Change(call.begin, call.end, 0, None))
             node.stamp += 1
             return True
-        assert node is not None, f"{path} is not known"
-        return False
+        return False  # to read; also what `settle` is about to hear of
 
     def _all_paths(self, call: Call) -> list[str]:
         """The paths that a call names; relative ones are relative to a descriptor."""
