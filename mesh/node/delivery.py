@@ -67,6 +67,8 @@ class MaildirDelivery:
         name_of: Callable[[bytes], str],
     ) -> None:
         self._maildir = maildir
+        self._is_known = False
+        """Its folders are durable."""
         self._qmgr = qmgr
         self._records = Records(qmgr, qmgr.queue(destination))
         self._release = partial(qmgr.release, destination)
@@ -116,9 +118,14 @@ class MaildirDelivery:
             )
             for ref, record in group
         ]
-        return await trio.to_thread.run_sync(
-            deliver, self._maildir, letters, abandon_on_cancel=True
+        written = await trio.to_thread.run_sync(
+            partial(deliver, is_known=self._is_known),
+            self._maildir,
+            letters,
+            abandon_on_cancel=True,
         )
+        self._is_known = self._is_known or written > 0
+        return written
 
 
 class LmtpDelivery:

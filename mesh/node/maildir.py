@@ -4,6 +4,9 @@
     tmp/NAME   written, fsynced; removed when that failed: half a message is not to stay
     new/NAME   renamed to; new/ is fsynced once for a group
 
+A folder that is found may be one whose maker was killed before its name was durable:
+until a delivery of this process has gone well the folders' names are fsynced, too.
+
 NAME is 32 hex digits that the caller derives from the record's id: no time, no host,
 no counter.  A delivery that is repeated after a crash finds its own file, in new/, or
 in cur/ where a reader may have moved it (with `:2,` and flags behind the name), and
@@ -28,15 +31,19 @@ class Letter(NamedTuple):
     """It may lie there already: look before writing."""
 
 
-def deliver(maildir: Path, letters: Sequence[Letter]) -> int:
+def deliver(maildir: Path, letters: Sequence[Letter], *, is_known: bool = False) -> int:
     """Write letters in their order; returns how many of them are on the disk.
 
     Of the others any may lie there: they come again as `repeated`.
+    `is_known`: an earlier call of this process has made the folders durable.
     """
     written = 0
     try:
         for folder in (maildir, maildir / "tmp", maildir / "new", maildir / "cur"):
             _make_folder(folder)
+        if not is_known:
+            _sync_folder(maildir.parent)
+            _sync_folder(maildir)
         for letter in letters:
             if not (letter.repeated and _lies_in(maildir, letter.name)):
                 _write(maildir, letter)

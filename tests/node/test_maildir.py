@@ -64,6 +64,33 @@ def test_what_was_written_before_the_disk_was_full_counts(tmp_path: Path) -> Non
     assert (tmp_path / "new" / OTHER).read_bytes() == b"more than ten octets\n"
 
 
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Watch fsync: the paths, as they come."""
+    paths: list[str] = []
+    fsync = os.fsync
+
+    def watched(fd: int) -> None:
+        paths.append(os.readlink(f"/proc/self/fd/{fd}"))  # noqa: PTH115
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    return paths
+
+
+def test_a_folder_that_a_killed_process_made_becomes_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maildir = tmp_path / "Maildir"
+    for folder in (maildir, maildir / "tmp", maildir / "new", maildir / "cur"):
+        folder.mkdir()
+    paths = synced(monkeypatch)
+    assert deliver(maildir, [letter()]) == 1
+    assert {str(tmp_path), str(maildir)} <= set(paths)
+    del paths[:]
+    assert deliver(maildir, [letter(OTHER)], is_known=True) == 1
+    assert paths == [str(maildir / "tmp" / OTHER), str(maildir / "new")]
+
+
 @pytest.mark.parametrize("at", [".", "tmp", "new"])
 def test_what_cannot_be_a_folder_takes_nothing(tmp_path: Path, at: str) -> None:
     maildir = tmp_path / "Maildir"

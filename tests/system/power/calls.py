@@ -4,11 +4,14 @@
     PID  call(arguments) = result               begun and ended here
     PID  call(arguments <unfinished ...>        begun here ...
     PID  <... call resumed>rest) = result       ... and ended here
+    PID  call(arguments) = ?                    its process was killed in it
 
 strings   "\\x68\\x69", by -xx              a descriptor   7<path>, by -y
 
 A call's octets count from its beginning (they may be on the disk before it returns), its
-promise from its end.  Calls that failed are left out, but for the octets that a failed
+promise from its end.  A process that is killed in a call does not come back from it, but
+the kernel may well have done what was asked, in whole or in part: such a call is given
+as `killed`, and only a look at the files says what it did.  Calls that failed are left out, but for the octets that a failed
 write may have left: there is none in a story that goes well, and one that is found is an
 error, as is any way to the disk that is not known here.
 """
@@ -29,7 +32,7 @@ UNKNOWN: Final = (
     "creat", "truncate", "sync_file_range", "msync", "symlink", "symlinkat",
     "copy_file_range", "sendfile", "io_uring_setup", "splice",
 )  # fmt: skip
-"""Nobody of us uses these; a recording that has one is not understood."""
+"""No node uses these; a recording in which one writes to its disk is not understood."""
 TRACED: Final = (
     *WRITES, *SYNCS, *NAMES, *UNKNOWN, "openat", "open", "ftruncate", "fallocate",
     "mmap", "sendto", "sendmsg", "recvfrom",
@@ -50,7 +53,7 @@ _UNFINISHED: Final = " <unfinished ...>"
 
 @dataclass(slots=True)
 class Call:
-    """One call that succeeded."""
+    """One call that succeeded, or that a kill ended."""
 
     name: str
     begin: int
@@ -62,10 +65,15 @@ class Call:
     """Flags and numbers."""
     result: int = 0
     opened: str = ""
+    killed: bool = False
+    """Nobody knows whether it did anything; `result` says nothing."""
 
 
 def read(path: Path) -> Iterator[Call]:
-    """Give the calls in the order in which they ended."""
+    """Give the calls in the order in which they ended.
+
+    One that has no end at all comes last: as killed.
+    """
     begun: dict[str, tuple[int, str]] = {}
     with path.open(errors="replace") as lines:
         for number, line in enumerate(lines):
@@ -83,13 +91,22 @@ def read(path: Path) -> Iterator[Call]:
             call = _call(text, begin, number)
             if call is not None:
                 yield call
+    for begin, text in begun.values():
+        call = _call(text + ") = ?", begin, begin)
+        if call is not None:
+            yield call
 
 
 def _call(text: str, begin: int, end: int) -> Call | None:
     found = _CALL.fullmatch(text)
-    if found is None or found[3] in ("?", "-1"):
+    if found is None or found[3] == "-1":
         return None
-    call = Call(found[1], begin, end, result=int(found[3], 0))
+    killed = found[3] == "?"
+    if killed and found[4].strip():
+        return None  # a signal interrupted it before it did anything
+    call = Call(found[1], begin, end, killed=killed)
+    if not killed:
+        call.result = int(found[3], 0)
     for token in _TOKEN.finditer(found[2]):
         if token["text"] is not None:
             call.texts.append(_octets(token["text"]))

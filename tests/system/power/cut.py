@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Cut the power of two nodes at every instant of a recording, and count what is missing.
 
-`run` records a story, then goes through its calls.  After each call that changed a disk,
+`run` records a story, then goes through its calls.  Where the story has kept the files,
+the disk made of the calls must be just this.  After each call that changed a disk,
 and for each kind of loss (medium.py), it rebuilds that node's files as the cut may leave
 them and opens them (judge.py).  What must hold of each state, whatever the cut leaves of
 the other node at that instant:
@@ -16,12 +17,16 @@ the other node at that instant:
     lists     peers.d and the shared directory are as they were or as they became
 
 The states of a node are counted that differ from those looked at a moment before.
+
+When something is wrong the folder stays, and its place is printed: `story.trace` has the
+calls, `story` the files.  `--again FOLDER` goes through such a recording once more.
 """
 
 import argparse
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -153,7 +158,8 @@ class Cutter:
 
     def _take(self, call: calls.Call, share: float) -> None:
         if call.name in ("sendto", "recvfrom"):
-            self._hear(call)
+            if not call.killed:
+                self._hear(call)
             return
         if call.paths and call.paths[0] == f"{self._folder}/marks":
             for line in b"".join(call.texts).splitlines():
@@ -190,6 +196,8 @@ class Cutter:
         if "in" in mark:
             for judge in self._judges.values():
                 judge.handed_in[mark["in"]] = (mark["digest"], frozenset(mark["to"]))
+        elif "disk" in mark:
+            self._settle(mark["disk"], mark["copy"])
         elif "left" in mark:
             self.outcome.left += 1
             self._promise(mark["left"])
@@ -211,6 +219,12 @@ class Cutter:
 
     def _bit(self, message: Message) -> int:
         return 1 << self._bits.setdefault(message, len(self._bits))
+
+    def _settle(self, name: str, kept: str) -> None:
+        """Compare with the files: what a kill ended shows only there."""
+        if self._media[name].settle(_tree(self._folder / kept)):
+            self._cut(name, self._media[name], 0.0)
+            self._compare()
 
     # cuts
 
@@ -377,18 +391,22 @@ def run(
     planted: str = "",
     events: int = EVENTS,
     advance: Callable[[float], None] = lambda _: None,
+    *,
+    again: bool = False,
 ) -> Outcome:
     """Record in an empty folder, and cut; `advance` hears how much is done.
 
-    With a planted bug it ends when that is found.
+    With a planted bug it ends when that is found.  `again`: the recording is there.
     """
     outcome = Outcome()
     shorten()
     home, scratch = folder / "story", folder / "scratch"
-    home.mkdir()
-    scratch.mkdir()
+    home.mkdir(exist_ok=again)
+    scratch.mkdir(exist_ok=again)
     began = time.monotonic()
-    trace = record(home, accepts, seed, planted, events)
+    trace = home.with_suffix(".trace")
+    if not again:
+        record(home, accepts, seed, planted, events)
     recorded = time.monotonic()
     cutter = Cutter(home, seed, states, outcome, scratch)
     cutter.go(trace, advance, ENOUGH if planted else sys.maxsize)
@@ -436,16 +454,31 @@ def main() -> None:
     parser.add_argument("--accepts", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--planted", choices=("", "all", *PLANTED), default="")
+    parser.add_argument("--again", type=Path, help="a folder that was kept")
     args = parser.parse_args()
-    good = True
-    for planted in PLANTED if args.planted == "all" else (args.planted,):
-        with tempfile.TemporaryDirectory(prefix="mesh-power-") as folder, _bar() as bar:
+    wanted = PLANTED if args.planted == "all" else (args.planted,)
+    good = [_run_and_show(args, planted) for planted in wanted]
+    sys.exit(0 if all(good) else 1)
+
+
+def _run_and_show(args: argparse.Namespace, planted: str) -> bool:
+    """Run once; the folder stays unless all is well."""
+    folder = args.again or Path(tempfile.mkdtemp(prefix="mesh-power-"))
+    good = False
+    try:
+        with _bar() as bar:
             outcome = run(
-                Path(folder), args.accepts, args.states, args.seed, planted, advance=bar
-            )
+                folder, args.accepts, args.states, args.seed, planted,
+                advance=bar, again=bool(args.again),
+            )  # fmt: skip
         show(outcome, f"seed {args.seed}{planted and f', planted: {planted}'}")
-        good &= any(outcome.wrong.values()) if planted else outcome.good
-    sys.exit(0 if good else 1)
+        good = any(outcome.wrong.values()) if planted else outcome.good
+    finally:
+        if good and not args.again:
+            shutil.rmtree(folder)
+        else:
+            Console(stderr=True).print(f"kept in {folder}", markup=False)
+    return good
 
 
 if __name__ == "__main__":

@@ -13,6 +13,10 @@ file system, and what POSIX promises.  A rename within a folder is one change, o
 between folders two.  A sector that is being written may be neither old nor new, and then
 what else lies in it is gone, too: its neighbours were durable before.
 
+What a killed process was doing is done or not, and the files themselves say so: `settle`
+compares them with what the calls made of them.  It also shows that no call was missed and
+none taken in a wrong order; any difference is an error.  An unknown name is one, too.
+
     loss         of what is not durable
     nothing      none of it is there
     everything   all of it is there
@@ -24,15 +28,18 @@ what else lies in it is gone, too: its neighbours were durable before.
     mixed        another one of these for each file
 """
 
+import copy
 import itertools
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tests.system.power.calls import NAMES, SYNCS, UNKNOWN, WRITES, Call
 
 SECTOR: Final = 512
+SOCKET: Final = ".sock"
+"""Ends the names of our sockets, which are no files and not followed."""
 _serial = itertools.count()
 LOSSES: Final = (
     "nothing", "everything", "metadata", "data", "tail",
@@ -63,6 +70,11 @@ class File:
     stamp: int = 0
     """Counts every change."""
     serial: int = field(default_factory=_serial.__next__)
+
+    @property
+    def octets(self) -> bytes:
+        """What a reader sees now."""
+        return replay(self.durable, self.pending)
 
 
 @dataclass(slots=True, eq=False)
@@ -110,11 +122,72 @@ class Medium:
     def __init__(self, root: str, tree: Tree) -> None:
         self._prefix = root + "/"
         self.root = _durable(tree)
+        self._doubtful: list[Call] = []
+        """Those that a kill ended."""
 
     # calls
 
     def feed(self, call: Call) -> bool:
         """Take a call up; True: something on this disk, or its promise, changed."""
+        if not call.killed:
+            return self._feed(call)
+        changes = call.name in ("ftruncate", "fallocate", *WRITES, *NAMES)
+        if call.name in ("openat", "open"):
+            changes = not {"O_CREAT", "O_TRUNC"}.isdisjoint(_flags(call))
+        if changes and self._is_ours(call):
+            self._doubtful.append(call)
+        return False
+
+    def settle(self, files: Tree) -> bool:
+        """Hear what the disk holds now that nobody writes; True: something changed.
+
+        AssertionError when the calls, with or without those that a kill ended, do not
+        make just this of it.
+        """
+        doubtful, self._doubtful = sorted(self._doubtful, key=_beginning), []
+        for chosen in _choices(doubtful):
+            trial = copy.deepcopy(self)
+            try:
+                trial._finish(chosen, files)
+            except AssertionError:
+                continue  # it would have failed
+            if _live(trial.root) == files:
+                self._finish(chosen, files)
+                return bool(chosen)
+        names = ", ".join(sorted(_differences(_live(self.root), files)))
+        raise AssertionError(
+            f"{self._prefix}: these are not as calls made them: {names}"
+        )
+
+    def _finish(self, chosen: list[Call], files: Tree) -> None:
+        """Make these calls as if they had come to their ends."""
+        for call in chosen:
+            done = replace(call, killed=False)
+            if call.name in WRITES:
+                done.result = self._written(call, files)
+            elif call.name in ("openat", "open"):
+                done.opened = self._all_paths(call)[0]
+            self._feed(done)
+
+    def _written(self, call: Call, files: Tree) -> int:
+        """Say how many octets of a write that a kill ended lie there."""
+        octets = b"".join(call.texts)
+        node = self._at(call.paths)
+        there = _look_up(files, call.paths[0].removeprefix(self._prefix))
+        if not isinstance(node, File) or not isinstance(there, bytes):
+            return 0
+        offset = self._offset(call, node)
+        both = zip(octets, there[offset : offset + len(octets)], strict=False)
+        return sum(
+            1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], both)
+        )
+
+    def _is_ours(self, call: Call) -> bool:
+        by_name = call.name in (*NAMES, "openat", "open")
+        paths = self._all_paths(call) if by_name else call.paths
+        return any(path.startswith(self._prefix) for path in paths)
+
+    def _feed(self, call: Call) -> bool:
         if call.name in WRITES:
             return self._write(call)
         if call.name in SYNCS:
@@ -136,6 +209,8 @@ class Medium:
             assert not (writes and self._at(call.paths)), f"a map: {call.paths}"
         elif call.name in UNKNOWN:
             paths = self._all_paths(call) + call.paths
+            if call.name == "sendfile":
+                paths = call.paths[:1]  # to where; from where does not matter
             ours = any(path.startswith(self._prefix) for path in paths)
             assert not ours, f"{call.name} is not understood"
 
@@ -144,7 +219,11 @@ class Medium:
             return None
         if paths[0] + "/" == self._prefix:
             return self.root
-        return self.find(paths[0]) if paths[0].startswith(self._prefix) else None
+        if not paths[0].startswith(self._prefix):
+            return None
+        found = self.find(paths[0])
+        assert found is not None, f"{paths[0]} is not known"
+        return found
 
     def find(self, path: str) -> "File | Folder | None":
         """Give what has this name now."""
@@ -160,16 +239,17 @@ class Medium:
         if not isinstance(node, File):
             return False
         octets = b"".join(call.texts)[: call.result]
-        if call.name == "pwrite64":
-            offset = int(call.words[-1])
-        elif call.name == "write":
-            # Ours begin at the beginning and go on: nobody seeks.
-            offset = len(replay(node.durable, node.pending))
-        else:
-            raise AssertionError(f"{call.name} is not understood")
+        offset = self._offset(call, node)
         node.pending.append(Change(call.begin, call.end, offset, octets))
         node.stamp += 1
         return True
+
+    def _offset(self, call: Call, node: File) -> int:
+        if call.name == "pwrite64":
+            return int(call.words[-1])
+        assert call.name == "write", f"{call.name} is not understood"
+        # Ours begin at the beginning and go on: nobody seeks.
+        return len(node.octets)
 
     def _resize(self, call: Call) -> bool:
         node = self._at(call.paths)
@@ -202,7 +282,7 @@ class Medium:
         return node is not None
 
     def _open(self, call: Call) -> bool:
-        flags = call.words[0].split("|") if call.words else []
+        flags = _flags(call)
         path = call.opened
         if not path.startswith(self._prefix):
             return False
@@ -215,7 +295,7 @@ class Medium:
             node.pending.append(Change(call.begin, call.end, 0, None))
             node.stamp += 1
             return True
-        return False
+        return False  # to read; also what `settle` is about to hear of
 
     def _all_paths(self, call: Call) -> list[str]:
         """The paths that a call names; relative ones are relative to a descriptor."""
@@ -246,8 +326,9 @@ class Medium:
             self._name(folder, Name(call.end, "", name, Folder()))
             return True
         node = folder.live.get(name)
-        if node is None:
-            return False  # a socket, which is no file of ours
+        if node is None and name.endswith(SOCKET):
+            return False
+        assert node is not None, f"{paths[0]} is not known"
         if call.name in ("unlink", "unlinkat", "rmdir"):
             self._name(folder, Name(call.end, name, "", None))
             return True
@@ -281,6 +362,44 @@ def _all(folder: Folder) -> "Iterable[File | Folder]":
             yield from _all(node)
         else:
             yield node
+
+
+def _flags(call: Call) -> list[str]:
+    return call.words[0].split("|") if call.words else []
+
+
+def _beginning(call: Call) -> int:
+    return call.begin
+
+
+def _choices(doubtful: list[Call]) -> "Iterable[list[Call]]":
+    """Give all ways in which some of these came to their ends."""
+    for flags in itertools.product((False, True), repeat=len(doubtful)):
+        yield list(itertools.compress(doubtful, flags))
+
+
+def _live(folder: Folder) -> Tree:
+    """Give what a reader sees now."""
+    return {
+        name: _live(node) if isinstance(node, Folder) else node.octets
+        for name, node in folder.live.items()
+    }
+
+
+def _look_up(tree: Tree, path: str) -> "bytes | Tree | None":
+    node: bytes | Tree | None = tree
+    for part in path.split("/"):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
+
+
+def _differences(ours: Tree, theirs: Tree) -> "Iterable[str]":
+    for name in ours.keys() | theirs.keys():
+        one, other = ours.get(name), theirs.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from (f"{name}/{each}" for each in _differences(one, other))
+        elif one != other:
+            yield name
 
 
 def _durable(tree: Tree) -> Folder:

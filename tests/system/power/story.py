@@ -20,9 +20,15 @@ What strace cannot see stands in FOLDER/marks, a line of JSON a write:
     {"left": ident}                               mesh-sendmail has ended with 0
     {"adopting": n}, {"adopted": n}               the directory's version
     {"peer": bool}, {"peer_done": bool}           carol is being listed, or removed
+    {"disk": home, "copy": path}                  nobody writes there now; all its files
+                                                  lie in FOLDER/path
+
+In the end all that was accepted must lie in the Maildirs, and nothing twice: then what a
+rebuilt disk does not have was lost by the cut, or by whoever rebuilt it.
 """
 
 import argparse
+import collections
 import hashlib
 import json
 import os
@@ -50,9 +56,8 @@ from tests.system.power.child import shorten
 SESSIONS: Final = 4
 PAUSE_SECONDS: Final = 0.05
 RETRY_SECONDS: Final = 0.1
-DRAIN_SECONDS: Final = 30.0
 SLOW_SECONDS: Final = 60.0
-"""For a traced node to start, or to end, while the machine has other things to do."""
+"""For a traced node to do anything while the machine has other things to do."""
 PLANTED_SECONDS: Final = 3.0
 """Where a planted bug may have lost what is waited for."""
 LENGTHS: Final = (0, 100, 3_000, 10_000, 28_000)
@@ -75,7 +80,7 @@ class Story:
     def __init__(
         self, folder: Path, accepts: int, seed: int, events: int, *, planted: bool
     ) -> None:
-        self._patience = PLANTED_SECONDS if planted else DRAIN_SECONDS
+        self._planted = planted
         self._folder = folder
         self._accepts = accepts
         self._events = events
@@ -83,6 +88,7 @@ class Story:
         self._lock = threading.Lock()
         self._marks = os.open(folder / "marks", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         self._count = 0
+        self._copies = 0
         self._document: Document | None = None
         self.accepted = 0
         self.handed_in: list[tuple[str, tuple[str, ...]]] = []
@@ -171,6 +177,7 @@ class Story:
 
         def again(node: NodeProcess, end: Callable[[], object], left: int) -> None:
             end()
+            self.copy(node.home)
             self.leave(left)
             node.start()
 
@@ -220,26 +227,71 @@ class Story:
                 self.see_rewraps()
             for node in running:
                 assert node.stop() == 0, node.errors()
+            for home in (*(node.home for node in running), folder / "papers"):
+                self.copy(home)
+
+    def copy(self, home: Path) -> None:
+        """Keep what the files are now that nobody writes them."""
+        self._copies += 1
+        kept = f"copies/{self._copies}"
+        copy_tree(home, self._folder / kept)
+        self.mark(disk=home.name, copy=kept)
 
     def see_rewraps(self) -> None:
         """Wait until the arena has had some other keys."""
         path = self._folder / "alpha/state/spool/arena.key"
         seen: set[bytes] = set()
-        until = time.monotonic() + DRAIN_SECONDS
+        until = time.monotonic() + SLOW_SECONDS
         while len(seen) < KEYS and time.monotonic() < until:
             seen.add(path.read_bytes())
             time.sleep(0.02)
 
     def drain(self, world: World) -> None:
-        """Wait until all has arrived, or for a while: what is lost never will."""
-        until = time.monotonic() + self._patience
+        """Wait until all has arrived: each message that was accepted, and none twice.
+
+        With a planted bug what is lost never will; then only for a while.
+        """
+        patience = PLANTED_SECONDS if self._planted else SLOW_SECONDS
+        until = time.monotonic() + patience
         places = {FAR: world.nodes[1], NEAR: world.nodes[0]}
-        due = {place: sum(place in to for _, to in self.handed_in) for place in places}
-        while time.monotonic() < until and any(
-            len(list((node.home / "Maildir" / "new").glob("*"))) < due[place]
-            for place, node in places.items()
-        ):
+        there: dict[str, collections.Counter[str]] = {}
+        missing = self.handed_in
+        while missing and time.monotonic() < until:
             time.sleep(0.05)
+            there = {to: arrived(node.home) for to, node in places.items()}
+            missing = [
+                (ident, to)
+                for ident, to in self.handed_in
+                if any(ident not in there[place] for place in to if place != NEVER)
+            ]
+        if not self._planted:
+            assert not missing, f"accepted, and not delivered: {missing}"
+            twice = [
+                (ident, to)
+                for to, idents in there.items()
+                for ident, count in idents.items()
+                if count > 1
+            ]
+            assert not twice, f"delivered twice: {twice}"
+
+
+def arrived(home: Path) -> collections.Counter[str]:
+    """Say which messages lie in this Maildir, and how often."""
+    idents: collections.Counter[str] = collections.Counter()
+    for path in (home / "Maildir" / "new").glob("*"):
+        with path.open("rb") as letter:
+            idents[letter.readline().decode().strip().removeprefix("Subject: ")] += 1
+    return idents
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy files and folders."""
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.is_dir():
+            copy_tree(path, target / path.name)
+        elif not path.is_socket():
+            shutil.copyfile(path, target / path.name)
 
 
 def digest_of(octets: bytes) -> str:
