@@ -3,6 +3,7 @@
 
 import os
 import pwd
+import resource
 import tempfile
 from collections import Counter
 from dataclasses import replace
@@ -185,9 +186,12 @@ class Books:
 
     async def refuse(self, spool: Spool, whose: int, _: int) -> None:
         some = [self.record(whose, 9_000_000)]
-        spool._groups._db.execute("pragma max_page_count = 4").fetchall()
-        assert await offered(spool, *some) is None
-        spool._groups._db.execute("pragma max_page_count = 1000000").fetchall()
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, before[1]))
+        try:
+            assert await offered(spool, *some) is None
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     async def forget(self, spool: Spool, which: int, _: int) -> None:
         if self.records:
