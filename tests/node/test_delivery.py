@@ -528,7 +528,7 @@ async def test_a_maildir_that_hangs_does_not_keep_the_node(
 ) -> None:
     begun, hangs, gone = (threading.Event() for _ in range(3))
 
-    def hang(*_: object) -> int:
+    def hang(*_: object, **_named: object) -> int:
         begun.set()
         hangs.wait(30)
         gone.set()
