@@ -4,7 +4,6 @@
 import errno
 import os
 import socket
-import stat
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -111,8 +110,8 @@ async def test_nothing_comes_twice_when_it_is_not_sure_that_it_came(
     maildir = tmp_path / "Maildir"
     sync = os.fsync
 
-    def files_only(fd: int) -> None:
-        if stat.S_ISDIR(os.fstat(fd).st_mode):
+    def not_new(fd: int) -> None:
+        if os.fstat(fd).st_ino == (maildir / "new").stat().st_ino:
             raise OSError(errno.EIO, "not today")
         sync(fd)
 
@@ -120,7 +119,7 @@ async def test_nothing_comes_twice_when_it_is_not_sure_that_it_came(
         deliver(maildir, [])
         alpha.submit(b"hello\r\n", TO)
         await until(lambda: alpha.spool.waiting)
-        monkeypatch.setattr(os, "fsync", files_only)
+        monkeypatch.setattr(os, "fsync", not_new)
         nursery.start_soon(maildir_delivery(alpha, maildir).run)
         await until(lambda: found(maildir))
         await trio.sleep(1)
@@ -529,7 +528,7 @@ async def test_a_maildir_that_hangs_does_not_keep_the_node(
 ) -> None:
     begun, hangs, gone = (threading.Event() for _ in range(3))
 
-    def hang(*_: object) -> int:
+    def hang(*_: object, **_named: object) -> int:
         begun.set()
         hangs.wait(30)
         gone.set()
