@@ -275,6 +275,11 @@ class Half:
         )
         return replies
 
+    def tick(self) -> None:
+        """A tick of the pool: what waits for places outside may go."""
+        for _ in self.qmgr.depart():
+            pass
+
     async def arrived(self, place: str = "local:0") -> list[bytes]:
         """Contents of what waits at a place, oldest first."""
         refs = list(self.qmgr.queue(place).ready)

@@ -92,6 +92,12 @@ async def tick_of(outbound: Outbound) -> None:
         await outbound._tick(nursery)
 
 
+def outside(alpha: Half) -> int:
+    """Messages that wait for x.test, or for the pool's tick."""
+    return len(alpha.qmgr.pool) + len(alpha.qmgr.queue("exit:x.test").ready)
+
+
 def visit_of(alpha: Half, cargo: Cargo | None = None) -> Visit:
-    """What a visit that begins now would carry."""
+    """What a visit that begins now would carry, of all that the pool has."""
+    alpha.tick()
     return Visit(alpha.qmgr, "exit:x.test", lambda _: False, cargo or Cargo())

@@ -79,7 +79,8 @@ async def test_a_checkpoint_that_fails_is_told_but_for_want_of_room(
         failures.append(error)
         heard.set()
 
-    def fail() -> None:
+    def fail(*, last: bool) -> None:
+        assert not last
         raise errors.pop(0)
 
     monkeypatch.setattr(groups, "checkpoint", fail)

@@ -16,7 +16,17 @@ from mesh.node.routing import REFUSED
 from mesh.node.spool import Ref
 from mesh.node.visit import Cargo
 from tests.harness import until
-from tests.node.exits import EHLO, WHO, exit_node, gone, here, stored, tick_of, visit_of
+from tests.node.exits import (
+    EHLO,
+    WHO,
+    exit_node,
+    gone,
+    here,
+    outside,
+    stored,
+    tick_of,
+    visit_of,
+)
 from tests.node.outside import mail_server, scripted
 
 
@@ -47,7 +57,7 @@ async def test_whom_a_node_serves_by_now_is_not_sent_from_here(tmp_path: Path) -
             await stored(alpha, b"x\r\n", WHO, "peer@x.test")
             alpha.routes["peer@x.test"] = "bravo"
             await tick_of(outbound)
-            await until(lambda: alpha.qmgr.queue("exit:x.test").ready, 15)
+            await until(lambda: outside(alpha), 15)
             await tick_of(outbound)
             assert alpha.spool.waiting == 1
             assert await alpha.arrived("bravo") == [b"x\r\n"]
@@ -85,7 +95,7 @@ async def test_a_damaged_record_is_passed_over(
 
         monkeypatch.setattr(alpha.spool, "heads", damaged)
         await visit_of(alpha).fail_all(UNREACHED)
-        assert not alpha.qmgr.queue("exit:x.test").ready
+        assert not outside(alpha)
         assert not alpha.qmgr._deferred
 
 
@@ -135,11 +145,11 @@ async def test_what_was_not_sent_is_given_back_in_its_order(tmp_path: Path) -> N
         for number in range(4):
             await stored(alpha, b"%d\r\n" % number, WHO)
         visit = visit_of(alpha)
-        assert not alpha.qmgr.queue("exit:x.test").ready
+        assert not outside(alpha)
         await visit.take()
         await visit.take()
         visit.end()
-        await until(lambda: len(alpha.qmgr.queue("exit:x.test").ready) == 4, 15)
+        await until(lambda: outside(alpha) == 4, 15)
         assert await alpha.arrived("exit:x.test") == [b"%d\r\n" % n for n in range(4)]
 
 
@@ -150,9 +160,9 @@ async def test_what_is_under_way_when_the_node_ends_is_found_again(
         async with exit_node(tmp_path, {"x.test": here(port)}) as (alpha, outbound):
             await stored(alpha, b"x\r\n", WHO)
             await until(lambda: outbound._turns.visited, 15)
-            await until(lambda: not alpha.qmgr.queue("exit:x.test").ready, 15)
+            await until(lambda: not outside(alpha), 15)
     async with exit_node(tmp_path, {}, tick=3600.0) as (alpha, _):
-        assert len(alpha.qmgr.queue("exit:x.test").ready) == 1
+        assert outside(alpha) == 1
 
 
 def small_hold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +191,7 @@ async def test_large_messages_wait_for_room_and_small_ones_pass_them(
         visit.finished(taken[0][0], [Reply(250, "ok")])
         assert [*laden, visit.is_laden] == [True, False]
         visit.end()
-        await until(lambda: len(alpha.qmgr.queue("exit:x.test").ready) == 4, 15)
+        await until(lambda: outside(alpha) == 4, 15)
         assert await alpha.arrived("exit:x.test") == [SMALL, SMALL, LARGE, LARGE]
 
         # What is known to be too large is not read for nothing.
@@ -200,7 +210,7 @@ async def test_large_messages_wait_for_room_and_small_ones_pass_them(
         assert reads == 2
         assert not visit.is_laden
         visit.end()
-        await until(lambda: len(alpha.qmgr.queue("exit:x.test").ready) == 4, 15)
+        await until(lambda: outside(alpha) == 4, 15)
         cargo.unload(4000)
         visit = visit_of(alpha, cargo)
         assert [await visit.take() is not None for _ in range(4)] == [True] * 3 + [
@@ -222,7 +232,7 @@ async def test_a_message_larger_than_the_room_goes_alone(
         assert await other.take() is None
         other.end()
         visit.end()
-        await until(lambda: len(alpha.qmgr.queue("exit:x.test").ready) == 2, 15)
+        await until(lambda: outside(alpha) == 2, 15)
         again = visit_of(alpha, visit.cargo)
         assert await again.take() is not None
 
