@@ -178,6 +178,7 @@ class Recovery:
                     found.append((ref, head))
             elif state != State.SPENT:
                 damaged += 1
+        self._take_tombstones()
         self.damaged += damaged
         if alive:
             self._index.add(row.id, alive)
@@ -187,13 +188,17 @@ class Recovery:
             self._rubbish.append(row.id)
         return found
 
+    def _take_tombstones(self) -> None:
+        """Remember the ids of slots that were looked at, a few at a time."""
+        for slot, tombstone in self._arena.tombstones:
+            self._ids.add_tombstone(slot, tombstone)
+        self._arena.tombstones.clear()
+
     def _settle(self, slots: int) -> None:
         """Look at the next slots that nobody has claimed; end after the last."""
         arena = self._arena
         arena.settle(slots)
-        for slot, tombstone in arena.tombstones:
-            self._ids.add_tombstone(slot, tombstone)
-        arena.tombstones.clear()
+        self._take_tombstones()
         if not arena.is_settled:
             return
         self._ids.sort()  # with those of what was forgotten meanwhile
