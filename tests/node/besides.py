@@ -28,6 +28,11 @@ class Reader:
             await self._leave.acquire()
         await trio.lowlevel.checkpoint()
 
+    @property
+    def is_held(self) -> bool:
+        """The reading waits for leave, and not for the disk."""
+        return self._leave.statistics().tasks_waiting > 0
+
     def go_on(self, stretches: float = math.inf) -> None:
         """Give leave for so many stretches, or for all there are."""
         if stretches == math.inf:
