@@ -146,7 +146,7 @@ async def test_trouble_at_each_step_loses_nothing(
                 for number in range(4):
                     alpha.submit(f"{domain} {number}\r\n".encode(), f"who@{domain}")
             await gone(alpha, 4 * len(CASES))
-            while alpha.qmgr.exits():
+            while len(alpha.qmgr.pool) or alpha.qmgr.exits():
                 await tick_of(out)
             await until(lambda: alpha.spool.waiting == alpha.qmgr.deferred, 15)
             assert not alpha.qmgr.bounced
