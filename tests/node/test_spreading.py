@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Whole nodes with a shared directory: what one adopts reaches all, and counts at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,20 @@ def three(folder: Path) -> tuple[Home, Home, Home]:
     return alpha, bravo, charlie
 
 
+def all_signed(folder: Path, homes: Sequence[Home]) -> Signers:
+    """Let all sign a first directory and adopt it."""
+    signers = Signers(folder, *homes)
+    first = signers.first()
+    for home in homes:
+        adopt(home, first)
+    return signers
+
+
 async def test_what_one_adopts_reaches_all_and_who_was_taken_off_is_cut_off(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     alpha, bravo, charlie = homes = three(tmp_path)
-    signers = Signers(tmp_path, *homes)
-    first = signers.first()
-    for home in homes:
-        adopt(home, first)
+    signers = all_signed(tmp_path, homes)
     async with running(*homes):
         await until(all_up(*homes), seconds=30)
         # Handshakes say it too.
@@ -117,10 +123,7 @@ async def test_two_of_one_version_are_kept_and_shown_and_neither_adopted(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     alpha, bravo, _ = homes = three(tmp_path)
-    signers = Signers(tmp_path, *homes)
-    first = signers.first()
-    for home in homes:
-        adopt(home, first)
+    signers = all_signed(tmp_path, homes)
     one = signers.make("one", "--days", "30")
     for home in (alpha, bravo):  # who signs two of one number does so on purpose
         (home.path / "state" / "directory.signed").unlink()
@@ -151,10 +154,7 @@ async def test_a_descriptor_that_was_renewed_comes_by_another(
 ) -> None:
     """Charlie is gone before bravo is there; alpha tells its new address."""
     alpha, bravo, charlie = homes = three(tmp_path)
-    signers = Signers(tmp_path, *homes)
-    first = signers.first()
-    for home in homes:
-        adopt(home, first)
+    all_signed(tmp_path, homes)
     text, new = charlie.toml.read_text(), "127.0.0.1:1"
     old = f'\naddress = "127.0.0.1:{charlie.port}"'
     charlie.toml.write_text(text.replace(old, f'\naddress = "{new}"'))
