@@ -52,6 +52,7 @@ from mesh.node.dialer import Dialer
 from mesh.node.drop import Drop
 from mesh.node.exchange import Exchange
 from mesh.node.gossip import Gossiping
+from mesh.node.heartbeat import Heartbeats
 from mesh.node.keeping import Keeping
 from mesh.node.listener import Listener, bind
 from mesh.node.outbound import Outbound
@@ -133,6 +134,7 @@ class Node:
             pacer=self._pacer,
             gossip=Gossiping(self._registry, signing_public(identity), self._now),
         )
+        self._heartbeats = Heartbeats.of(config, spool_key, entropy, self._exchange)
         self._open_links(identity, own, counters)
         self._submission = Submission(
             name=config.node.name,
@@ -212,7 +214,8 @@ class Node:
         """Give what the operator should know, a line each."""
         pacer = self._pacer.notices if self._pacer else []
         trusted = self._registry.notices(self._now())
-        return [*pacer, *self._now.notices, *self._renewal.notices, *trusted]
+        own = [*self._heartbeats.notices(), *self._now.notices, *self._renewal.notices]
+        return [*pacer, *own, *trusted]
 
     # life
 
@@ -261,7 +264,8 @@ class Node:
             nursery.start_soon(delivery.run)
         if self._config.delivery.exit:
             parts = self._config, self._qmgr, self._routing, self._entropy
-            nursery.start_soon(Outbound.of(*parts).run)
+            nursery.start_soon(Outbound.of(*parts, self._heartbeats.holds).run)
+            nursery.start_soon(self._heartbeats.run)
         await self._keeping.adopt(nursery)
         nursery.start_soon(self._drop.run)
         nursery.start_soon(self._watch, nursery)

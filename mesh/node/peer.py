@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One peer: its links' insides, what is on its way to it, what it hands over.
 
-    their message  -> its id known? the old reply : stored, then 250, then its queue
+    their message  -> a heartbeat of ours? 250 : its id known? the old reply : stored, then 250, then its queue
     our queue      -> a free stream of the peer's best link -> their replies
                       250: forgotten here, and when that is durable: DONE=<id>,
                            on the next link again if this one ends before it is heard
@@ -46,6 +46,8 @@ FLYING_MAX: Final = 8_388_608
 """Octets of messages on their way to one peer; one larger message goes alone."""
 FETCH_MAX: Final = 8
 """Records read from the disk at once for one peer."""
+BEAT: Final = object()
+"""Stands for a heartbeat, of which nothing is on any list."""
 PORTS_MAX: Final = 8
 """Connections of one peer at once.  An honest one has four: that which is up, its
 replacement, one of a crossing dial, one about to end; in twice as many a peer that
@@ -66,8 +68,14 @@ class Peer:
         our_name: str,
         max_message: int,
         gossip: Gossiping | None,
+        is_ours: Callable[[bytes], bool],
     ) -> None:
-        """`refusal` says why this peer (by name) may not hand over for a path."""
+        """`refusal` says why this peer (by name) may not hand over for a path.
+
+        `is_ours` takes a heartbeat that comes back (heartbeat.py).
+        """
+        self._is_ours = is_ours
+        self._beat: Outgoing | None = None
         self._our_name, self._max_message = our_name, max_message
         self._gossip = gossip
         self.name = name
@@ -227,10 +235,18 @@ class Peer:
             with self.guard(inside.cut):
                 self._fill(inside)
 
+    def beat(self, path: str, content: bytes) -> None:
+        """Send a heartbeat as soon as a stream is free, and only the newest."""
+        self._beat = Outgoing(BEAT, "", (path,), content)
+        self.fill()
+
     def _fill(self, inside: Inside) -> None:
         if self._done:
             inside.link.done(self._done)
             self._done = []
+        if self._beat is not None and inside.link.can_offer:
+            beat, self._beat = self._beat, None
+            inside.link.offer(beat)
         while inside.link.can_offer and self._flying_octets < FLYING_MAX:
             if self._fetched:
                 ref, record = self._fetched.popleft()
@@ -280,6 +296,8 @@ class Peer:
     def finished(self, inside: Inside, event: Finished) -> None:
         """Draw the consequence of the peer's replies to one of our messages."""
         ref = event.token
+        if ref is BEAT:
+            return
         record = inside.flying.pop(ref)  # type: ignore[call-overload]
         self._flying_octets -= len(record.content)
         ident = record.id  # and not the record: its octets may go
@@ -302,6 +320,9 @@ class Peer:
                 inside.answer(stream, reply)
 
         ident = message.id
+        if self._is_ours(message.content):
+            answer(OK)
+            return
         if ident is None:
             self._store(message, answer)
             return
