@@ -12,6 +12,8 @@ a pool, with `[pool] heartbeats = false`, or where no remailer has an address he
 Heartbeats go by the links' clocks, as all that is on them: no cell more or less.
 """
 
+from collections.abc import Callable, Collection
+
 import trio
 
 from mesh.config import Config
@@ -24,15 +26,28 @@ from mesh.node.exchange import Exchange
 class Heartbeats:
     """One node's; without an alarm nothing of it does anything."""
 
-    def __init__(self, alarm: Alarm | None, address: str, exchange: Exchange) -> None:
+    def __init__(
+        self,
+        alarm: Alarm | None,
+        address: str,
+        exchange: Exchange,
+        listed: Callable[[], Collection[str]],
+    ) -> None:
+        """`listed` names the peers of now."""
         self._alarm = alarm
         self._address = address
         self._exchange = exchange
+        self._listed = listed
         exchange.is_ours = self._came
 
     @classmethod
     def of(
-        cls, config: Config, spool_key: Key, entropy: Entropy, exchange: Exchange
+        cls,
+        config: Config,
+        spool_key: Key,
+        entropy: Entropy,
+        exchange: Exchange,
+        listed: Callable[[], Collection[str]],
     ) -> "Heartbeats":
         """Make them as node.toml says."""
         address = next(iter(config.own_addresses()), "")
@@ -43,7 +58,7 @@ class Heartbeats:
             key = derive_key(spool_key, b"mesh/1 heartbeats")
             release = pool.after_hold == "release"
             alarm = Alarm(key, entropy, pool.tick_seconds, release=release)
-        return cls(alarm, address, exchange)
+        return cls(alarm, address, exchange, listed)
 
     def _came(self, content: bytes) -> bool:
         if self._alarm is None:
@@ -67,7 +82,8 @@ class Heartbeats:
             await trio.sleep(self._alarm.interval)
 
     def _beat(self, alarm: Alarm) -> None:
-        peers = self._exchange.peers
+        listed = self._listed()
+        peers = {n: p for n, p in self._exchange.peers.items() if n in listed}
         links = {
             name: period_of(peer.session.klass) if peer.session else DOWN
             for name, peer in peers.items()

@@ -134,7 +134,8 @@ class Node:
             pacer=self._pacer,
             gossip=Gossiping(self._registry, signing_public(identity), self._now),
         )
-        self._heartbeats = Heartbeats.of(config, spool_key, entropy, self._exchange)
+        parts = config, spool_key, entropy, self._exchange
+        self._heartbeats = Heartbeats.of(*parts, lambda: self._peers.snapshot.by_name)
         self._open_links(identity, own, counters)
         self._submission = Submission(
             name=config.node.name,
