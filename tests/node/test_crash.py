@@ -235,6 +235,29 @@ async def test_an_id_is_known_at_each_instant_until_it_is_done(
         after.close()
 
 
+async def test_what_a_killed_process_left_unsynced_is_synced_before_it_counts(
+    camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a peer would hear that its message is stored, and the next cut take it."""
+    async with running(camera.folder) as spool:
+        await stored(spool, message(1, origin_id=IDS[0]))
+        killed = camera.copy("killed")
+    fsync, synced = os.fsync, []
+
+    def noted(fd: int) -> None:
+        fsync(fd)
+        synced.append(file_of(fd).name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", noted)
+        after = reopen(killed)
+    list(after.recovered())
+    assert after.knows(PEER, IDS[0])
+    after.close()
+    assert {"arena.a", "arena.b", "arena.key", "spool.db-wal"} <= {*synced}
+    assert synced[-1] == killed.name  # all their names
+
+
 async def test_no_key_is_lost_in_a_rewrap(
     camera: Camera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
