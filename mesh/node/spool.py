@@ -370,10 +370,11 @@ class Spool:
         if not (self._arena.dirty or self._forgotten or self._tidying.dead):
             return
         calls, self._forgotten = self._forgotten, []
+        empty = len(self._tidying.dead)
         await self._upkeep.flush()
         for call in calls:
             call()
-        await self._tidying.delete()
+        await self._tidying.delete(empty)
 
     @contextmanager
     def _whole(self) -> Iterator[None]:

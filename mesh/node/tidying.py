@@ -2,7 +2,8 @@
 """What the database needs done, none of it in anybody's way.
 
     rows      whose records are all gone are deleted, DELETE_GROUPS in a statement, up to
-              DELETE_MAX a turn, with commits of new groups between two statements
+              DELETE_MAX a turn, with commits of new groups between two statements; none
+              before the arena on the disk says that they are gone
     the WAL   is folded in after CHECKPOINT_OCTETS, and when a turn has seen no commit
 
 A statement that finds no room is tried again at the next turn.  Trio thread only; the
@@ -36,7 +37,7 @@ class Tidying:
         self._writer = writer
         self._failed = failed
         self.dead: deque[int] = deque()
-        """Rows that hold nothing any more."""
+        """Rows that hold nothing any more, in the order of their ends."""
         self._uncheckpointed = 0
         self._at_last_turn = 0
 
@@ -62,13 +63,16 @@ class Tidying:
         if error is not None and not isinstance(error, SpoolFullError):
             self._failed(error)
 
-    async def delete(self) -> None:
-        """Delete rows that are empty, as many as a turn may."""
-        left = DELETE_MAX
-        while self.dead and left > 0:
-            some = [
-                self.dead.popleft() for _ in range(min(DELETE_GROUPS, len(self.dead)))
-            ]
+    async def delete(self, count: int) -> None:
+        """Delete the first `count` empty rows, as many of them as a turn may.
+
+        What has come behind them, or comes while this works, was emptied in memory only:
+        without its row, and its slot as it was, a peer's id would be nowhere after a
+        power cut, and its message be stored twice.
+        """
+        left = min(count, DELETE_MAX)
+        while left > 0:
+            some = [self.dead.popleft() for _ in range(min(DELETE_GROUPS, left))]
             left -= len(some)
             try:
                 await self._writer.call(partial(self._groups.delete, some))

@@ -38,12 +38,12 @@ async def test_a_turn_deletes_all_there_is_but_no_more_than_it_may(
     tidy = Tidying(groups, writer, failures.append)
     tidy.dead.extend(range(1, 191))
     monkeypatch.setattr(tidying, "DELETE_MAX", 128)
-    await tidy.delete()
+    await tidy.delete(190)
     assert rows(groups) == list(range(129, 201))
-    await tidy.delete()
+    await tidy.delete(62)
     assert rows(groups) == list(range(191, 201))
     assert not tidy.dead
-    await tidy.delete()
+    await tidy.delete(0)
     await writer.stop()
     assert not failures
 
@@ -61,10 +61,21 @@ async def test_without_room_they_are_deleted_later(
 
     with monkeypatch.context() as patch:
         patch.setattr(groups, "delete", full)
-        await tidy.delete()
+        await tidy.delete(100)
     assert list(tidy.dead) == list(range(1, 101))
-    await tidy.delete()
+    await tidy.delete(100)
     assert rows(groups) == list(range(101, 201))
+    await writer.stop()
+
+
+async def test_what_was_emptied_later_stays(groups: Groups) -> None:
+    writer = Writer()
+    writer.start()
+    tidy = Tidying(groups, writer, lambda _: None)
+    tidy.dead.extend(range(1, 151))
+    await tidy.delete(90)
+    assert rows(groups) == list(range(91, 201))
+    assert list(tidy.dead) == list(range(91, 151))
     await writer.stop()
 
 
