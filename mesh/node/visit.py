@@ -180,8 +180,9 @@ class Visit:
         return record
 
     def _against(self, record: Record) -> Sequence[Reply] | None:
-        """Say what it gets instead of going this way: replies, or none where it is
-        served elsewhere by now.  None: nothing speaks against it.
+        """Say what speaks against this way for a message; None: nothing.
+
+        It is replies, or none where somebody else serves its recipients by now.
         """
         refused = [self._refuses(to) for to in record.recipients]
         if any(refused):

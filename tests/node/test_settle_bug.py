@@ -13,6 +13,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from mesh.core.bounce import judge
 from mesh.core.dialogue import MessageReceived
 from mesh.core.reply import OK, TRY_LATER, Reply
 from mesh.node import qmgr
@@ -50,7 +51,7 @@ class Judge:
 
 @pytest.fixture
 def once(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
-    broken = Judge(qmgr.judge)
+    broken = Judge(judge)
     monkeypatch.setattr(qmgr, "judge", broken)
     yield broken
     assert broken.calls
