@@ -6,6 +6,7 @@ ConfigError, a line each: `file:line: key: what is wrong, what to do`.  Nothing 
 ignored.  Nothing here looks beyond the file but to ask whether a `user` exists.
 """
 
+import errno
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,7 @@ from mesh.core.names import (
     mail_domain,
     normalize_address,
 )
-from mesh.errors import ConfigError, NoInputError, NotPermittedError
+from mesh.errors import ConfigError, IoError, NoInputError, NotPermittedError
 from mesh.mistakes import (
     LineFinder,
     Place,
@@ -49,6 +50,10 @@ SYSTEM_CONFIG: Final = Path("/etc/mesh/node.toml")
 CONFIG_VARIABLE: Final = "MESH_CONFIG"
 # Octets: a hundred times a long one; a device or a wrong file ends here.
 CONFIG_MAX_LEN: Final = 1_048_576
+_DISK_ERRORS: Final = frozenset(
+    (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+)
+"""What a file that is there may bring about."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ def find_config(option: str | None) -> Path:
 def load(path: Path) -> Config:
     """Read and check the file.
 
-    NoInputError, NotPermittedError, or ConfigError with a line a mistake.
+    NoInputError, NotPermittedError, IoError, or ConfigError with a line a mistake.
     """
     return parse(_read(path), path)
 
@@ -173,6 +178,8 @@ def _read(path: Path) -> str:
             raise NotPermittedError(
                 f"{path}: {error.strerror}: be the node's own user"
             ) from error
+        if error.errno in _DISK_ERRORS:  # it is there, for all that we know
+            raise IoError(f"{path}: {error.strerror}: see to the disk") from error
         advice = "name the node.toml with -c or $MESH_CONFIG"
         if isinstance(error, IsADirectoryError):
             advice = "did you mean its node.toml?"

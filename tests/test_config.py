@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mesh.config import Config, find_config, load, parse
 from mesh.core.clock import Clock
-from mesh.errors import ConfigError, NoInputError
+from mesh.errors import ConfigError, IoError, NoInputError
 from mesh.values import LmtpHost, LmtpSocket, Maildir, Pipe
 
 BASE = Path("/srv/alpha")
@@ -458,3 +458,5 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         load(tmp_path / "latin")
     with pytest.raises(ConfigError, match="more than 1 MiB"):
         load(Path("/dev/zero"))
+    with pytest.raises(IoError, match="mem: Input/output error: see to the disk"):
+        load(Path("/proc/self/mem"))

@@ -107,7 +107,9 @@ class MaildirDelivery:
             self._qmgr.delivered(ref)
         for ref, record in group[written:]:
             self._qmgr.doubt(ref)
-            self._qmgr.settle(ref, record, [NOT_WRITTEN] * len(record.recipients))
+            with self._qmgr.guard():
+                replies = [NOT_WRITTEN] * len(record.recipients)
+                self._qmgr.settle(ref, record, replies)
 
     async def _write(self, group: Sequence[tuple[Ref, Record]]) -> int:
         letters = [
@@ -296,9 +298,9 @@ class _Connection:
     def fail(self) -> None:
         """End after a bug: it may be a message's, so each under way was tried."""
         self._patience.cancel()
-        for ref, record in list(self.flying.items()):
+        while self.flying:
+            ref, record = self.flying.popitem()
             self._delivery.qmgr.settle(ref, record, [BROKEN] * len(record.recipients))
-            del self.flying[ref]
 
     def _wait(self, seconds: float) -> None:
         """Have patience for so long, to a second: to be exact costs more than a read."""

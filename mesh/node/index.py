@@ -64,14 +64,6 @@ class Index:
         """Never report this row as finished: it holds something for the operator."""
         self._kept.add(row)
 
-    def is_at(self, slot: int, row: int, place: int) -> bool:
-        """Say whether a slot's living record lies there."""
-        return (
-            slot < len(self._rows)
-            and self._rows[slot] == row
-            and self._places[slot] == place
-        )
-
     def place(self, slot: int) -> tuple[int, int]:
         """Give the row of a slot's record and its place there."""
         return self._rows[slot], self._places[slot]

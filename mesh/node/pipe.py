@@ -109,9 +109,10 @@ class PipeDelivery:
                     except trio.Cancelled:
                         self._release([ref])
                         raise
-                    replies = [reply] * len(record.recipients)
-                    if self._qmgr.settle(ref, record, replies):
-                        self._qmgr.delivered(ref)
+                    with self._qmgr.guard():
+                        replies = [reply] * len(record.recipients)
+                        if self._qmgr.settle(ref, record, replies):
+                            self._qmgr.delivered(ref)
         finally:
             if not self._starting:  # else it hangs, and what it starts dies with it
                 await self._thread.stop()

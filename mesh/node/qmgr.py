@@ -239,7 +239,23 @@ class QueueManager:
         forgotten once these are on the disk.  Of `record` the head is enough: what
         else is needed is read.  `durable` is called when a record of which something
         was taken is forgotten for good: its receiver need not know it any more.
+
+        The caller has it in no list any more: after a bug in here it is deferred.
         """
+        try:
+            return self._settle(ref, record, replies, patience, durable)
+        except Exception:  # its connection ends by it, and would take it along
+            self.defer(ref, patience)
+            raise
+
+    def _settle(
+        self,
+        ref: Ref,
+        record: Record,
+        replies: Sequence[Reply],
+        patience: Patience,
+        durable: Callable[[], None] | None,
+    ) -> bool:
         if all(reply.positive for reply in replies):
             return True
         attempts = self._waiting.attempts.get(ref, 0) + 1

@@ -165,8 +165,9 @@ class Spool:
         """Work until cancelled; then commit what was accepted, and close.
 
         IoError when the disk failed: what it holds is in doubt, and the process must
-        end and recover at its next start.  LocalProtocolError when `recovered` was not
-        read: what nobody knows of would never be sent.
+        end and recover at its next start.  LocalProtocolError after a bug half way in a
+        change, which is no fault of the disk; and when `recovered` was not read: what
+        nobody knows of would never be sent.
         """
         if self._beside is None and any(True for _ in self.recovered()):
             raise LocalProtocolError("read recovered() before run()")
@@ -182,7 +183,7 @@ class Spool:
         finally:
             with trio.CancelScope(shield=True):
                 await self._close()
-        if isinstance(self._failure, SpoolCorruptError):
+        if isinstance(self._failure, SpoolCorruptError | LocalProtocolError):
             raise self._failure
         raise IoError(f"the spool's disk failed: {self._failure}") from self._failure
 
@@ -385,7 +386,8 @@ class Spool:
         try:
             yield
         except BaseException as bug:
-            what = f"a bug: {type(bug).__name__} at {place_of(bug)}"
+            kind, place = type(bug).__name__, place_of(bug)
+            what = f"a bug in the spool: {kind} at {place}: please report it"
             self._fail(LocalProtocolError(what))
             raise
 

@@ -146,14 +146,16 @@ class Visit:
                 continue
             ref = self._own[0]  # in its place until it has another
             record = await self._read(ref)
+            against = self._against(record) if record else None
+            self._own.popleft()
             if record is None:
                 self._qmgr.unreadable(ref)
-            elif self._may_go(ref, record):
-                if self.cargo.load(ref, _weight(record)):
-                    self._loaded.append((ref, record))
-                else:
-                    self._waiting.append(ref)
-            self._own.popleft()
+            elif against is not None:
+                self._turn_away(ref, record, against)
+            elif self.cargo.load(ref, _weight(record)):
+                self._loaded.append((ref, record))
+            else:
+                self._waiting.append(ref)
         return bool(self._loaded)
 
     async def take(self) -> tuple[Ref, Record] | None:
@@ -161,12 +163,13 @@ class Visit:
         while await self.has_more():
             ref, record = self._loaded[0]
             # It was read before the connection, which may have taken its time.
-            may_go = self._may_go(ref, record)
+            against = self._against(record)
             self._loaded.popleft()
-            if may_go:
+            if against is None:
                 self._flying[ref] = record
                 return ref, record
             self.cargo.unload(_weight(record))
+            self._turn_away(ref, record, against)
         return None
 
     async def _read(self, ref: Ref) -> Record | None:
@@ -176,16 +179,24 @@ class Visit:
                 [record] = await self._qmgr.spool.read([ref])
         return record
 
-    def _may_go(self, ref: Ref, record: Record) -> bool:
+    def _against(self, record: Record) -> Sequence[Reply] | None:
+        """Say what speaks against this way for a message; None: nothing.
+
+        It is replies, or none where somebody else serves its recipients by now.
+        """
         refused = [self._refuses(to) for to in record.recipients]
         if any(refused):
-            replies = [REFUSED if one else TRY_LATER for one in refused]
-            self._qmgr.settle(ref, record, replies, OUTSIDE)
-            return False
+            return [REFUSED if one else TRY_LATER for one in refused]
         if any(self._qmgr.router(to) != self.destination for to in record.recipients):
+            return ()
+        return None
+
+    def _turn_away(self, ref: Ref, record: Record, replies: Sequence[Reply]) -> None:
+        """Settle or route anew what is in no list of ours any more."""
+        if replies:
+            self._qmgr.settle(ref, record, replies, OUTSIDE)
+        else:
             self._qmgr.lead_back([ref])
-            return False
-        return True
 
     def finished(
         self, ref: Ref, replies: Sequence[Reply], *, answered: bool = True

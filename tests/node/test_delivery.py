@@ -154,6 +154,53 @@ async def test_a_delivery_repeated_after_a_crash_finds_its_file(
         nursery.cancel_scope.cancel()
 
 
+async def test_nothing_comes_twice_after_a_delivery_that_was_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a thread that writes: what it wrote is found by the next."""
+    maildir = tmp_path / "Maildir"
+    begun, goes_on, ended = (threading.Event() for _ in range(3))
+    sync = os.fsync
+
+    def slow(fd: int) -> None:
+        if threading.current_thread() in writer:
+            begun.set()
+            assert goes_on.wait(30)
+        sync(fd)
+
+    writer: list[threading.Thread] = []
+
+    def written(*args: object, **options: object) -> int:
+        writer.append(threading.current_thread())
+        try:
+            return deliver(*args, **options)  # type: ignore[arg-type]
+        finally:
+            ended.set()
+
+    async with alpha_half(tmp_path) as alpha:
+        with trio.fail_after(30):
+            alpha.submit(b"hello\r\n", TO)
+            while not alpha.spool.waiting:  # noqa: ASYNC110  # the spool has no event
+                await trio.sleep(0.01)
+            async with trio.open_nursery() as nursery:
+                with monkeypatch.context() as patch:
+                    nursery.start_soon(maildir_delivery(alpha, maildir).run)
+                    patch.setattr("mesh.node.delivery.deliver", written)
+                    patch.setattr(os, "fsync", slow)
+                    await trio.to_thread.run_sync(begun.wait, 20)
+                    nursery.cancel_scope.cancel()
+            goes_on.set()
+            await trio.to_thread.run_sync(ended.wait, 20)
+            (file,) = (maildir / "new").iterdir()
+            file.rename(maildir / "cur" / f"{file.name}:2,S")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(maildir_delivery(alpha, maildir).run)
+                while not alpha.quiet:  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+                nursery.cancel_scope.cancel()
+    assert found(maildir) == []
+
+
 async def test_what_does_not_open_stops_nothing(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:

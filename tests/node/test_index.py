@@ -24,7 +24,6 @@ def test_a_row_is_finished_with_its_last_record(
         index.add(row, [(slots + at, at) for at in range(size)])
         for at in range(size):
             assert index.place(slots + at) == (row, at)
-            assert index.is_at(slots + at, row, at)
             living[slots + at] = row
         slots += size
     assert index.waiting == slots
@@ -42,9 +41,7 @@ def test_a_row_with_damage_is_never_finished() -> None:
     index = Index()
     index.add(3, [(8, 1)])
     index.keep(3)
-    assert not index.is_at(9, 3, 1)
     assert index.drop(8) is None
-    assert not index.is_at(8, 3, 1)
     index.add(4, [])
 
 

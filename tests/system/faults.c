@@ -36,12 +36,14 @@ static volatile int64_t *told;
 static const char *root;
 static size_t root_len;
 
-__attribute__((constructor)) static void begin(void)
+/* Also called by a process that is another command from now on. */
+__attribute__((constructor)) void faults_begin(void)
 {
     const char *path = getenv("FAULTS_FILE");
     root = getenv("FAULTS_ROOT");
     if (!path || !root)
         return;
+    root = strdup(root);
     root_len = strlen(root);
     int (*open_)(const char *, int, ...) = dlsym(RTLD_NEXT, "open");
     int fd = open_(path, O_RDWR | O_CLOEXEC);

@@ -16,16 +16,22 @@ Then it is started on a good disk, and the remailer answers.
     twice       a Maildir has a message more than once
     foreign     a place has what nobody handed in, or other octets
     trouble     it ended with another code than 0, 73 and 74, with no line or more than
-                one, with a traceback, or not at all
+                one, with a traceback, or not at all; it was up and did not answer
 
 must all be none.  faults.c makes the failing disk: a library between the node and the C
 library, because a count by the kernel (strace) is each thread's own and has the calls of
 the interpreter in it, which reads hundreds of modules first.
+
+A case is short: its node is a fork of a process that has the imports behind it
+(forks.py), and several cases wait at the same time.  How many calls of a kind a node
+makes is counted first; numbers that are more than MARGIN beyond are passed over, and
+said to be.  Each case's result is a line of a journal, where the next run goes on.
 """
 
 import argparse
 import errno
 import hashlib
+import json
 import mmap
 import os
 import random
@@ -35,20 +41,25 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Final, NamedTuple
+from types import TracebackType
+from typing import Final, NamedTuple, Self
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from tests.system.client import Client
+from tests.system.forks import Forge, Process
 from tests.system.nodes import (
+    ABRT,
     MESH,
     NodeProcess,
     World,
@@ -75,6 +86,12 @@ DRAW_SECONDS: Final = 0.3
 """For a node to draw the consequence of a failure."""
 STILL_SECONDS: Final = 15.0
 STEP_SECONDS: Final = 0.02
+NEVER: Final = 1 << 60
+"""The number of a call that is not made: calls are only counted."""
+MEMORY: Final = 512 * 1_048_576
+"""Octets that the folders of all cases at once surely fit in."""
+MARGIN: Final = 5
+"""Calls more than counted: no two runs make quite as many."""
 CODES: Final = (73, 74, -signal.SIGTERM)
 """It cannot create or bind something; the disk failed; this, and our signal met a process
 that had said so and was about to end."""
@@ -148,11 +165,12 @@ class Case(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What became of all cases."""
+    """What became of one case, or of all."""
 
     cases: int = 0
     failed: int = 0
     unreached: int = 0
+    passed_over: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     accepted: int = 0
     refused: int = 0
@@ -166,6 +184,34 @@ class Outcome:
         """Nothing was promised falsely, and something failed."""
         bad = self.false or self.twice or self.foreign or self.trouble
         return bool(self.failed) and not bad
+
+    def add(self, other: "Outcome") -> None:
+        """Count another one's cases too."""
+        for each in fields(self):
+            sum_ = getattr(self, each.name) + getattr(other, each.name)
+            setattr(self, each.name, sum_)
+
+
+class Journal:
+    """The results of cases that are done, a line each; without a path: of this run."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self.done: dict[Case, Outcome] = {}
+        if path is not None and path.exists():
+            for line in path.read_text().splitlines():
+                case, found = json.loads(line)
+                ends = Counter(found.pop("ends"))
+                self.done[Case(*case)] = Outcome(ends=ends, **found)
+
+    def note(self, case: Case, outcome: Outcome) -> None:
+        """Remember one more."""
+        with self._lock:
+            self.done[case] = outcome
+            if self._path is not None:
+                with self._path.open("a") as file:
+                    file.write(json.dumps([case, vars(outcome)]) + "\n")
 
 
 @dataclass
@@ -198,18 +244,24 @@ class Mail:
         ident: str,
         env: dict[str, str],
         before: Sequence[str] = (),
+        forge: Forge | None = None,
     ) -> int:
         """Give it to mesh-sendmail; its exit code."""
-        octets = self.note(ident, (HERE,))
-        done = subprocess.run(
-            [*before, SENDMAIL, "-c", str(node.config), "-i", HERE],
-            input=octets.replace(b"\r\n", b"\n"),
-            env={**os.environ, **env}, check=False, capture_output=True, timeout=30,
-        )  # fmt: skip
-        assert b"Traceback" not in done.stderr, done.stderr
-        if not done.returncode:
+        octets = self.note(ident, (HERE,)).replace(b"\r\n", b"\n")
+        words = [*before, SENDMAIL, "-c", str(node.config), "-i", HERE]
+        env = {**os.environ, **env}
+        if forge is not None:
+            code, errors = forge.run(words, octets, env)
+        else:
+            done = subprocess.run(
+                words, input=octets, env=env, check=False, capture_output=True,
+                timeout=30,
+            )  # fmt: skip
+            code, errors = done.returncode, done.stderr
+        assert b"Traceback" not in errors, errors
+        if not code:
             self.accepted.add(ident)
-        return done.returncode
+        return code
 
 
 class Template:
@@ -250,57 +302,102 @@ class Template:
         return node, mail
 
 
-def run_case(
-    case: Case, template: Template, library: Path, folder: Path, outcome: Outcome
-) -> bool:
-    """Do one case in a folder that is made; False: so many calls are never made."""
-    name = " ".join(map(str, case))
-    node, mail = template.copy(folder)
-    disk = FailingDisk(library, folder.with_suffix(".faults"), folder)
-    disk.arm(*case)
-    node.env = disk.env
-    outcome.cases += 1
-    try:
-        code = _live(node, mail, disk, template.peer)
+class Bench:
+    """What the cases of one thread begin with."""
+
+    def __init__(self, template: Template, library: Path, forge: Forge) -> None:
+        self.template, self.library, self.forge = template, library, forge
+
+    def count(self, kind: str, folder: Path) -> int:
+        """Count the calls of a kind that a node makes on a good disk."""
+        with self._node(folder) as (node, mail, disk):
+            disk.arm(kind, "EIO", NEVER)
+            code = _live(node, mail, disk, self.template.peer, Outcome())
+            assert code == 0, (code, node.errors())
+            return disk.calls
+
+    def run(self, case: Case, folder: Path) -> Outcome:
+        """Do one case in a folder that is made and removed."""
+        name = " ".join(map(str, case))
+        outcome = Outcome(cases=1)
+        try:
+            with self._node(folder) as (node, mail, disk):
+                self._run(case, name, node, mail, disk, outcome)
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:
+            outcome.trouble.append(f"{name}: {error!r}")
+        return outcome
+
+    def _run(
+        self,
+        case: Case,
+        name: str,
+        node: NodeProcess,
+        mail: Mail,
+        disk: FailingDisk,
+        outcome: Outcome,
+    ) -> None:
+        disk.arm(*case)
+        code = _live(node, mail, disk, self.template.peer, outcome)
         failed = disk.failed
         outcome.ends[_judge(node, code, case, outcome)] += 1
         disk.arm(case.kind, case.error, 1 + case.first % 12, case.every)
-        mail.leave(node, "left-late", disk.env)
+        mail.leave(node, "left-late", disk.env, forge=self.forge)
         outcome.failed += failed + disk.failed
         outcome.unreached += not failed
         disk.rest()
         node.env = {}
         _judge_mail(node, mail, name, outcome)
-    finally:
-        if node.process is not None:
-            node.process.kill()
-            node.process.wait()
-            node.process = None
-    return bool(failed)
+
+    @contextmanager
+    def _node(self, folder: Path) -> Iterator[tuple[NodeProcess, Mail, FailingDisk]]:
+        """Give a node on a failing disk, that is ended and removed."""
+        node, mail = self.template.copy(folder)
+        file = folder.with_suffix(".faults")
+        disk = FailingDisk(self.library, file, folder)
+        node.env, node.launch = disk.env, self.forge.launch
+        try:
+            yield node, mail, disk
+        finally:
+            if node.process is not None:
+                node.process.kill()
+                node.process.wait()
+                node.process = None
+            shutil.rmtree(folder)
+            file.unlink()
 
 
-def _live(node: NodeProcess, mail: Mail, disk: FailingDisk, peer: Path) -> int | None:
+def _live(
+    node: NodeProcess, mail: Mail, disk: FailingDisk, peer: Path, outcome: Outcome
+) -> int | None:
     """Let it start, work and end; its exit code, None: it hangs."""
     node.start(wait=False)
     process = node.process
     assert process is not None
     if _wait(lambda: process.poll() is not None or b"ready" in _errors(node)):
         if process.poll() is None:
-            _work(node, mail, peer)
+            _work(node, mail, peer, outcome)
             _wait(lambda: process.poll() is not None or disk.failed > 0, FORGET_SECONDS)
             _wait(lambda: process.poll() is not None, DRAW_SECONDS)
-            if process.poll() is None:
-                process.terminate()
+            process.terminate()
         _wait(lambda: process.poll() is not None)
     code = process.poll()
     if code is None:
-        process.kill()
-        process.wait()
+        _abort(process)
     node.process = None
     return code
 
 
-def _work(node: NodeProcess, mail: Mail, peer: Path) -> None:
+def _abort(process: Process) -> None:
+    """End what hangs; it writes where on its standard error."""
+    process.send_signal(signal.SIGABRT)
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _work(node: NodeProcess, mail: Mail, peer: Path, outcome: Outcome) -> None:
     shutil.copy(peer, node.home / "peers.d")
     try:
         with Client(node.socket) as client:
@@ -308,6 +405,8 @@ def _work(node: NodeProcess, mail: Mail, peer: Path) -> None:
             mail.hand_in(client, "now-1", LENGTHS[1], LATER)
             mail.hand_in(client, "now-2", LENGTHS[2], HERE, LATER)
             mail.hand_in(client, "now-3", LENGTHS[3], HERE)
+    except TimeoutError:
+        outcome.trouble.append(f"{node.name}: no answer")
     except (OSError, AssertionError):
         pass  # it ended, maybe in the middle of a line
 
@@ -318,7 +417,7 @@ def _judge(node: NodeProcess, code: int | None, case: Case, outcome: Outcome) ->
     lines = _errors(node).decode().splitlines()
     said = [line for line in lines if line != "mesh: ready"]
     if code is None:
-        outcome.trouble.append(f"{name}: hangs")
+        outcome.trouble.append(f"{name}: hangs {said[:1]} {lines[-60:]}")
         return "hangs"
     is_well = code == 0 and not said
     # One call that failed is one mistake; of several calls each may be told.
@@ -392,31 +491,82 @@ def digest(octets: bytes) -> bytes:
     return hashlib.blake2b(octets.replace(b"\r\n", b"\n"), digest_size=16).digest()
 
 
+class Benches:
+    """A bench for each thread that asks for one; a context."""
+
+    def __init__(self, folder: Path) -> None:
+        self._library = build(folder)
+        self._template = Template(folder)
+        self._forges = ExitStack()
+        self._forging = threading.Lock()
+        self._own = threading.local()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._forges.close()
+
+    def own(self) -> Bench:
+        """Give this thread's."""
+        found: Bench | None = getattr(self._own, "bench", None)
+        if found is None:
+            forge = Forge({**ABRT, "LD_PRELOAD": str(self._library)})
+            with self._forging:
+                self._forges.enter_context(forge)
+            found = self._own.bench = Bench(self._template, self._library, forge)
+        return found
+
+
 def run(
     folder: Path,
     cases: list[Case],
     advance: Callable[[], None] = lambda: None,
     minutes: float = 60.0,
+    at_once: int = 2,
+    journal: Journal | None = None,
+    counted: dict[str, int] | None = None,
 ) -> Outcome:
-    """Do these cases in an empty folder, or as many as there is time for."""
-    outcome = Outcome()
+    """Do these cases in an empty folder, or as many as there is time for.
+
+    `counted`: gets how many calls a node makes; then no case goes far beyond them.
+    """
+    journal = journal or Journal(None)
     until = time.monotonic() + 60 * minutes
-    library = build(folder)
-    template = Template(folder)
-    ends: dict[str, int] = {}
-    for number, case in enumerate(cases):
-        if case.first < ends.get(case.kind, case.first + 1):
-            place = folder / f"case{number}"
-            try:
-                if not run_case(case, template, library, place, outcome):
-                    ends[case.kind] = case.first
-            except (AssertionError, OSError, subprocess.SubprocessError) as error:
-                outcome.trouble.append(f"{' '.join(map(str, case))}: {error!r}")
-            shutil.rmtree(place)
-            if time.monotonic() > until:
-                break
-        advance()
-    return outcome
+
+    def count(kind: str) -> int:
+        return benches.own().count(kind, folder / f"count-{kind}")
+
+    def do(number: int, case: Case) -> None:
+        if time.monotonic() < until:
+            outcome = benches.own().run(case, folder / f"case{number}")
+            journal.note(case, outcome)
+
+    with Benches(folder) as benches, ThreadPoolExecutor(at_once) as pool:
+        if counted is not None:
+            counted.update(zip(KINDS, pool.map(count, KINDS), strict=True))
+        ends = counted or dict.fromkeys(KINDS, NEVER)
+        jobs = []
+        for number, case in enumerate(cases):
+            if case in journal.done:
+                advance()
+            elif case.first > ends[case.kind] + MARGIN:
+                journal.done[case] = Outcome(passed_over=1)
+                advance()
+            else:
+                jobs.append(pool.submit(do, number, case))
+        for job in as_completed(jobs):
+            job.result()
+            advance()
+    total = Outcome()
+    for case in cases:
+        total.add(journal.done.get(case, Outcome()))
+    return total
 
 
 def all_cases(first: int, last: int, errors: list[str], seed: int) -> list[Case]:
@@ -429,6 +579,14 @@ def all_cases(first: int, last: int, errors: list[str], seed: int) -> list[Case]
     ]
     random.Random(seed).shuffle(cases)  # noqa: S311  # a plan
     return cases
+
+
+def _memory() -> str | None:
+    """A folder in memory, where a sync costs nothing: what fails is not the disk."""
+    shared = Path("/dev/shm")  # noqa: S108  # below it a folder with a drawn name
+    if shared.is_dir() and shutil.disk_usage(shared).free > MEMORY:
+        return str(shared)
+    return None
 
 
 @contextmanager
@@ -449,18 +607,27 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the order")
     parser.add_argument("--cases", type=int, help="at most so many")
     parser.add_argument("--minutes", type=float, default=240.0, help="at most so long")
+    parser.add_argument("--at-once", type=int, default=4, help="cases at a time")
+    parser.add_argument("--journal", type=Path, help="a file: go on where it ends")
     args = parser.parse_args()
     cases = all_cases(args.first, args.last, args.errors, args.seed)[: args.cases]
+    counted: dict[str, int] = {}
     started = time.monotonic()
     with (
-        tempfile.TemporaryDirectory(prefix="mesh-faults-") as folder,
+        tempfile.TemporaryDirectory(prefix="mesh-faults-", dir=_memory()) as folder,
         _bar(len(cases)) as advance,
     ):
-        outcome = run(Path(folder), cases, advance, args.minutes)
+        outcome = run(
+            Path(folder), cases, advance, args.minutes, args.at_once,
+            Journal(args.journal), counted,
+        )  # fmt: skip
     table = Table("what", "figure", title=f"calls {args.first} to {args.last}")
     for what, figure in {
+        **{f"{kind} calls of a node": count for kind, count in counted.items()},
         "cases": outcome.cases,
         "of these beyond the last call": outcome.unreached,
+        "passed over: never made": outcome.passed_over,
+        "not done": len(cases) - outcome.cases - outcome.passed_over,
         "calls that failed": outcome.failed,
         **outcome.ends,
         "messages that got 250 or exit 0": outcome.accepted,

@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Self
 
 from mesh.cli.main import main
+from tests.system.forks import Process
 
 MESH = str(Path(sys.executable).with_name("mesh"))
 READY_SECONDS = 60.0
@@ -86,12 +87,13 @@ class NodeProcess:
         self.port = port
         self.config = home / "node.toml"
         self.socket = home / "local.sock"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
         self.serves = [f"mix@{self.name}.test"]
         self.before: list[str] = []
         """What stands before our own command: a program that runs it."""
         self.env: dict[str, str] = {}
         """What its environment has beside our own."""
+        self.launch: Callable[..., Process] = subprocess.Popen
         self._pids: list[int] = []
 
     def set(self, **values: str) -> None:
@@ -111,7 +113,7 @@ class NodeProcess:
             notices.bind("")
             name = notices.getsockname().decode().replace("\0", "@", 1)
             with (self.home / "stderr").open("ab") as errors:
-                self.process = subprocess.Popen(
+                self.process = self.launch(
                     [*self.before, MESH, "run", "-c", str(self.config)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

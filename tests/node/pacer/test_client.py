@@ -19,10 +19,12 @@ import trio.testing
 
 from mesh.core.cell import BODY_LEN, CELL_LEN, CLOSE_BODY, PADDING
 from mesh.core.clock import Clock
+from mesh.core.memory import KEY_LEN
 from mesh.errors import PacerError, RemoteProtocolError
 from mesh.node.pacer import client
 from mesh.node.pacer.client import GONE, MANY, Pacer
 from mesh.node.pacer.lane import BROKEN, CLOSED, DEAD_SECONDS
+from mesh.node.pacer.ring import KEYS_AT
 from mesh.node.port import Ending
 from mesh.node.wire import SocketWire
 from tests.harness import sessions
@@ -290,8 +292,22 @@ async def test_ends_that_do_not_fit_at_once_are_said_later() -> None:
             assert ends.reasons == [CLOSED, CLOSED]
 
 
-async def test_links_that_wait_to_be_given_end_with_the_pacer() -> None:
+async def test_links_that_wait_to_be_given_end_with_the_pacer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memories: list[int] = []
+    create = os.memfd_create
+
+    def kept(name: str, flags: int) -> int:
+        memory = create(name, flags)
+        memories.append(os.dup(memory))
+        return memory
+
+    def keys() -> list[bytes]:
+        return [os.pread(memory, 2 * KEY_LEN, KEYS_AT) for memory in memories]
+
     async with running() as (pacer, nursery):
+        monkeypatch.setattr(os, "memfd_create", kept)
         (pid,) = children()
         os.kill(pid, signal.SIGSTOP)
         assert pacer._control is not None
@@ -300,12 +316,17 @@ async def test_links_that_wait_to_be_given_end_with_the_pacer() -> None:
         await trio.testing.wait_all_tasks_blocked()
         held = len(pacer._feeds)
         assert 0 < held < 40
+        # One more has its keys there and waits to be given; nobody has taken any.
+        assert [any(each) for each in keys()] == [True] * (held + 1)
         os.kill(pid, signal.SIGKILL)
         # Those that were still with us too: a clone would have the same keys.
         for ends in many:
             for ended in ends.ended:
                 await ended.wait()
         assert {reason for ends in many for reason in ends.reasons} == {GONE}
+        assert not any(map(any, keys()))
+    for memory in memories:
+        os.close(memory)
 
 
 @pytest.mark.parametrize("whose", ["pacer", "ours"])
@@ -411,6 +432,7 @@ async def test_failures_count_in_a_row_only(monkeypatch: pytest.MonkeyPatch) -> 
 PARENT = """
 import signal, socket, sys, trio
 from mesh.core.clock import Clock
+from mesh.core.memory import KEY_LEN
 from mesh.node.pacer.client import Pacer
 async def main():
     async with trio.open_nursery() as nursery:
