@@ -174,7 +174,7 @@ def test_names_without_end_are_not_remembered_without_end(
     """Whoever invents domains has them known no longer than there is room for that."""
     monkeypatch.setattr("mesh.core.turns.KNOWN_MAX", 500)
     turns = Turns(FixedEntropy())
-    count = 0
+    count, names = 0, [""]
     while count < 1500:
         names = [f"{n}.invalid" for n in range(count, count + VISITS_MAX)]
         count += VISITS_MAX

@@ -9,9 +9,10 @@
 Some sessions hand messages of unlike sizes to both nodes, without an end: each to the
 other node, some also to one of the other places.  At drawn instants the main process, or
 the pacer, or both, of one node or of both, get SIGKILL; a main process is started again
-at once, a pacer by its node.  Meanwhile `queued` messages wait in alpha's spool for a
-third node that is down until the end, so that each start of alpha recovers them.  In the
-end the load stops, all nodes are started once more, and when nothing moves any longer:
+at once, a pacer by its node; some are killed again while they start.  Meanwhile `queued`
+messages wait in alpha's spool for a third node that is down until the end, so that each
+start of alpha recovers them.  In the end the load stops, all nodes are started once more,
+and when nothing moves any longer:
 
     lost      a 250 was given, and a place that was named has it not
     twice     a Maildir has it more than once, whether 250 was given or not
@@ -65,6 +66,8 @@ BLIND: Final = 0.4
 """Share of kills that do not wait until mail flows: in recovery and handshakes too."""
 LATEST_SECONDS: Final = 0.6
 """From the moment at which mail flows to the latest kill."""
+AGAIN: Final = 0.4
+"""Share of starts that are killed, too, within the time that the last one took."""
 READY_SECONDS: Final = 2.0
 """The contract's, for a machine that does little else."""
 IN_FLIGHT_SECONDS: Final = 5.0
@@ -151,6 +154,9 @@ class Loop:
     outcome: Outcome
     died: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """When each main process was killed (monotonic)."""
+
+    last_start: float = 1.0
+    """Seconds until it was ready."""
 
     @property
     def nodes(self) -> dict[str, NodeProcess]:
@@ -354,19 +360,28 @@ def _kill_once(loop: Loop) -> int:
             if part:
                 outcome.kills[victim] += node.kill_pacer()
             else:
-                loop.died[name].append(time.monotonic())
-                outcome.kills[victim] += 1
-                node.kill()
+                _kill(loop, node, victim)
                 dead.append(node)
     for node in dead:
+        while rng.random() < AGAIN:
+            with outcome.spending("start"):
+                node.start(wait=False)
+                time.sleep(rng.random() * loop.last_start)
+                _kill(loop, node, f"{node.name} starting")
         try:
             with outcome.spending("start"):
-                wall = node.start()
+                wall = loop.last_start = node.start()
         except AssertionError as error:
             raise AssertionError(f"after {outcome.kills}: {error}") from error
         queued = bool(outcome.queued) and node.name == "alpha"
         outcome.starts.append(Start(queued, wall, node.cpu_seconds()))
     return outcome.kills.total() - before
+
+
+def _kill(loop: Loop, node: NodeProcess, what: str) -> None:
+    loop.died[node.name].append(time.monotonic())
+    loop.outcome.kills[what] += 1
+    node.kill()
 
 
 def _wait_for_flow(node: NodeProcess) -> None:
