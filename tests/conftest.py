@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Hypothesis without chance and without deadlines, fake time that waits for threads."""
 
+import os
+
 import pytest
 import trio.testing
 from hypothesis import settings
@@ -9,6 +11,9 @@ from tests.harness import Patience, patient_clock
 
 settings.register_profile("mesh", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("mesh")
+
+# Nodes of tests start from compiled modules, as installed ones do (scripts/setup).
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture

@@ -122,9 +122,9 @@ class Groups:
 
     def __init__(self, path: Path) -> None:
         """Open, recover and, when it is new, create; SpoolCorruptError if it is none."""
-        wal = path.with_name(f"{path.name}-wal")
-        check_regular(wal)
-        _sync(wal)
+        self._wal = path.with_name(f"{path.name}-wal")
+        check_regular(self._wal)
+        _sync(self._wal)
         # Closing any descriptor of the file ends SQLite's locks: so this one is last.
         self._file = open_private(path)
         self._room = 0  # octets set aside that no group has used
@@ -203,6 +203,10 @@ class Groups:
         unused = os.fstat(self._file).st_size - self._pragma("page_count") * PAGE_LEN
         free = self._pragma("freelist_count") * PAGE_LEN
         return found.f_bavail * found.f_frsize + free + max(0, unused)
+
+    def wal_octets(self) -> int:
+        """Tell the length of the WAL's file: what it holds, or held."""
+        return self._wal.stat().st_size if self._wal.exists() else 0
 
     def _set_aside(self, octets: int) -> int:
         pages, free = self._pragma("page_count"), self._pragma("freelist_count")

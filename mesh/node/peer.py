@@ -12,7 +12,8 @@ An id (128 bits, new for every hop) is stored once: while its first copy is bein
 committed later copies wait for that commit; afterwards they get its reply.  Ids are
 kept until DONE or 8 days of running time, at most PER_PEER_MAX a peer (ids.py), then 452.
 While a start still reads the spool nobody knows all of them: what comes with an id waits
-for that, unless its link ends, and its answer is late.
+for that, unless its link ends, and its answer is late; behind HELD_MAX octets of such it is
+452 at once.
 """
 
 import math
@@ -43,7 +44,10 @@ from mesh.node.rivals import best_of
 from mesh.node.spool import Ref
 
 FLYING_MAX: Final = 8_388_608
-"""Octets of messages on their way to one peer; one larger message goes alone."""
+"""Octets of messages on their way to one peer from which on no more is sent."""
+HELD_MAX: Final = FLYING_MAX
+"""Octets of messages of one peer from which on no more wait until the ids are known.  No
+honest peer sends more when so much is on its way: only one that is not is refused."""
 FETCH_MAX: Final = 8
 """Records read from the disk at once for one peer."""
 BEAT: Final = object()
@@ -327,7 +331,8 @@ class Peer:
             self._store(message, answer)
             return
         if not spool.is_indexed:
-            self._hold(inside, received)
+            if not self._hold(inside, received):
+                answer(NO_ROOM)
             return
         waiting = self._pending.get(ident)
         if waiting is not None:
@@ -355,11 +360,14 @@ class Peer:
             self._pending.pop(ident, None)
             raise
 
-    def _hold(self, inside: Inside, received: Received) -> None:
-        """Keep a message until it is known which ids are."""
+    def _hold(self, inside: Inside, received: Received) -> bool:
+        """Keep a message until it is known which ids are; False: that is too much."""
+        if sum(len(each.message.content) for _, each in self._held) >= HELD_MAX:
+            return False
         if not self._held:
             self._qmgr.spool.when_indexed(self._take_held)
         self._held.append((inside, received))
+        return True
 
     def _take_held(self) -> None:
         held, self._held = self._held, []

@@ -77,8 +77,8 @@ __all__ = ["Accepted", "Ref", "Spool"]
 
 FLUSH_SECONDS: Final = 1.0
 """Time for which a delivered record's key may outlive it."""
-AT_ONCE_SLOTS: Final = 32_768
-"""Slots whose records are read before a start goes on: half a second."""
+AT_ONCE_SLOTS: Final = 8192
+"""Slots whose records are read before a start goes on: a quarter of a second at most."""
 
 
 class Spool:
