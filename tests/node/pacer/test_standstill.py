@@ -39,7 +39,7 @@ class Host:
 
     def _machine(self) -> Machine:
         self.made += 1
-        return Machine(self.boot, lambda: self.slept)
+        return Machine(self.boot, lambda: self.now + self.slept)
 
 
 @pytest.fixture
@@ -55,6 +55,7 @@ def test_each_sign_counts_once(host: Host) -> None:
     looks += [host.standstill.moves(), host.standstill.moves()]
     host.slept += 1.1
     looks += [host.standstill.moves(), host.standstill.moves()]
+    host.now += 1
     host.boot.write_text("two\n")
     looks += [host.standstill.moves(), host.standstill.moves()]
     assert looks == [0, 0, 1, 1, 2, 2, 3, 3]
