@@ -58,6 +58,8 @@ ON_THE_WAY_SECONDS: Final = 2.0
 """Two commits on busy disks."""
 HOLD_SECONDS: Final = 6 * 3600.0
 """For which a tick may hold: mail waits for hours elsewhere, too, and nobody notices."""
+IN_VAIN_MAX: Final = 2 * LOST_MAX
+"""Beats through links that are up, none of which came back, before it is said so."""
 _HEADER: Final = b"Subject: mesh heartbeat\r\n\r\n"
 _END: Final = b"\r\n"
 _CODE_LEN: Final = 16
@@ -84,6 +86,7 @@ class Alarm:
         self._round: list[str] = []
         self._fresh_until = 0.0
         self._holding_since: float | None = None
+        self._in_vain = 0
         self.interval = tick / BEATS_A_TICK
         """Seconds to the next beat."""
         self.window = 0.0
@@ -111,6 +114,7 @@ class Alarm:
         self._forget_old(now)
         nonce = self._entropy.octets(_CODE_LEN)
         name = self._round.pop()
+        self._in_vain += links[name] != DOWN
         self._sent[nonce] = now, name
         code = nonce.hex() + self._mac(nonce).hex()
         return name, _HEADER + code.encode() + _END
@@ -178,6 +182,8 @@ class Alarm:
 
     def notices(self, now: float) -> list[str]:
         """Say what the operator should know of it."""
+        if not self.is_armed and self._in_vain > IN_VAIN_MAX:
+            return ["no heartbeat has come back yet: do the peers list our address?"]
         if not self.is_armed or now <= self._fresh_until:
             return []
         seconds = now - self._fresh_until

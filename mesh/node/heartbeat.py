@@ -51,6 +51,8 @@ class Heartbeats:
     ) -> "Heartbeats":
         """Make them as node.toml says."""
         address = next(iter(config.own_addresses()), "")
+        if address.startswith("@"):  # a whole domain
+            address = "heartbeat" + address
         pool = config.pool
         wanted = config.delivery.exit and pool.heartbeats and pool.kind != "none"
         alarm = None

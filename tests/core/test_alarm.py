@@ -14,6 +14,7 @@ from mesh.core.alarm import (
     CELLS_A_BEAT,
     DOWN,
     HOLD_SECONDS,
+    IN_VAIN_MAX,
     LOST_MAX,
     ON_THE_WAY_CELLS,
     ON_THE_WAY_SECONDS,
@@ -48,7 +49,20 @@ def test_nothing_is_held_before_the_first_beat_came_back() -> None:
         one.beat(now, LINKS)
         assert not one.holds(now)
     assert not one.is_armed
-    assert one.notices(10**6) == []
+
+
+def test_it_is_said_when_no_beat_ever_comes_back() -> None:
+    one = alarm()
+    for now in range(100):
+        one.beat(now, {"bravo": DOWN})
+    for now in range(IN_VAIN_MAX):
+        one.beat(now, LINKS)
+    assert one.notices(100) == []
+    one.beat(101, LINKS)
+    [said] = one.notices(101)
+    assert "do the peers list our address?" in said
+    round_trip(one, 102)
+    assert one.notices(103) == []
 
 
 def test_it_holds_when_the_last_beat_is_no_longer_fresh() -> None:

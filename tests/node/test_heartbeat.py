@@ -10,7 +10,7 @@ from trio.testing import MockClock
 from mesh.core.alarm import HOLD_SECONDS
 from mesh.node.heartbeat import Heartbeats
 from tests.harness import Patience, until
-from tests.node.homes import Home, running
+from tests.node.homes import Home, mesh, running
 
 TICK = 10
 RATE = "8"
@@ -104,6 +104,22 @@ async def test_a_peer_who_was_removed_holds_up_nobody(
         for _ in range(12):
             await trio.sleep(TICK)
             assert not beats_of(bravo).holds()
+
+
+async def test_a_whole_domain_has_an_address_for_them(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    del autojump_clock, patience
+    bravo, alpha = exit_and_peer(tmp_path)
+    text = bravo.toml.read_text()
+    bravo.toml.write_text(text.replace('"mix@bravo.test"', '"@bravo.test"'))
+    alpha.remove(bravo)
+    file = tmp_path / "bravo.asc"
+    file.write_text(mesh("export", "-c", str(bravo.toml)))
+    mesh("peers", "add", "-c", str(alpha.toml), "--serves", "@bravo.test", str(file))
+    async with running(bravo, alpha):
+        await armed(bravo)
+        assert not bravo.found()
 
 
 @pytest.mark.parametrize("off", [{"heartbeats": "false"}, {"kind": '"none"'}])
