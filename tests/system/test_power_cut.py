@@ -19,7 +19,7 @@ def strace(tool: Callable[[str, str], str]) -> str:
 
 @pytest.mark.usefixtures("strace")
 def test_a_power_cut_loses_nothing(tmp_path: Path) -> None:
-    outcome = cut.run(tmp_path, accepts=20, states=300, events=4)
+    outcome = cut.run(tmp_path, accepts=16, states=450, events=4)
     assert outcome.good, outcome.wrong
 
 

@@ -164,9 +164,10 @@ class Cutter:
     ) -> None:
         """Read it all, or until it is enough; before this part of it nothing is drawn."""
         recorded = [each for each in calls.read(trace) if self._concerns(each)]
+        left = sum(map(calls.may_change, recorded))
         for number, call in enumerate(recorded):
-            left = len(recorded) - number
-            share = max(0, self._wanted - self.outcome.states) / left
+            share = max(0, self._wanted - self.outcome.states) / max(1, left)
+            left -= calls.may_change(call)
             self._take(call, share if number >= late * len(recorded) else 0.0)
             advance(number / len(recorded))
             if enough(self.outcome):
@@ -500,7 +501,7 @@ def main() -> None:
         prog="power-cut", description="cut two nodes' power at every instant"
     )
     parser.add_argument("--states", type=int, default=20_000)
-    parser.add_argument("--accepts", type=int, default=500)
+    parser.add_argument("--accepts", type=int, help="500; 60 with a planted bug")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--planted", choices=("", "all", *PLANTED), default="")
     parser.add_argument("--again", type=Path, help="a folder that was kept")
@@ -517,7 +518,7 @@ def _run_and_show(args: argparse.Namespace, planted: str) -> bool:
     try:
         with _bar() as bar:
             outcome = run(
-                folder, args.accepts, args.states, args.seed, planted,
+                folder, args.accepts or (60 if planted else 500), args.states, args.seed, planted,
                 advance=bar, again=bool(args.again),
             )  # fmt: skip
         show(outcome, f"seed {args.seed}{planted and f', planted: {planted}'}")
