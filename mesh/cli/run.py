@@ -43,10 +43,25 @@ def command() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
 
     async def run() -> None:
+        early = _catch_signals()
         with trio.open_signal_receiver(*SIGNALS) as signals:
+            for number in early:
+                signal.raise_signal(number)
             await node.run(signals, _ready)
 
     trio.run(run)
+
+
+def _catch_signals() -> list[int]:
+    """Let no signal end the process by itself; gives those that come.
+
+    A node that ends, because it was asked to or because its disk failed, has its own code
+    and its own line: a signal that comes then, or a second one, is to take neither.
+    """
+    came: list[int] = []
+    for number in SIGNALS:
+        signal.signal(number, lambda number, _: came.append(number))
+    return came
 
 
 def _allow_files() -> None:

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from mesh.cli import run
 from mesh.cli.main import main
 from mesh.node.pacer import client
 from mesh.node.service import lock_state
+from mesh.node.spool import Spool
 from tests.node.homes import Home
 
 Capture = pytest.CaptureFixture[str]
@@ -25,7 +27,10 @@ Capture = pytest.CaptureFixture[str]
 def as_before() -> Iterator[None]:
     """What a process changes of itself, changed back."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    handlers = {number: signal.getsignal(number) for number in run.SIGNALS}
     yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     gc.unfreeze()
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
@@ -57,6 +62,41 @@ def test_a_signal_as_soon_as_it_is_ready(
     monkeypatch.setattr(run, "_ready", lambda: os.kill(os.getpid(), signal.SIGTERM))
     for _ in range(8):  # which task runs first is trio's dice
         assert main(["run", "-c", str(alpha.toml)]) == 0
+
+
+@pytest.mark.parametrize("number", run.SIGNALS)
+def test_a_signal_at_its_end_takes_no_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Also one that trio had taken in and nobody has read."""
+    alpha = Home(tmp_path, "alpha")
+    killed: list[int] = []
+    signal.signal(number, lambda *_: killed.append(1))  # as the system would have it
+    close = Spool.close
+
+    def closing(spool: Spool) -> None:
+        os.kill(os.getpid(), number)
+        close(spool)
+
+    monkeypatch.setattr(run, "_ready", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(Spool, "close", closing)
+    assert main(["run", "-c", str(alpha.toml)]) == 0
+    os.kill(os.getpid(), number)
+    assert not killed
+
+
+def test_a_signal_before_anybody_listens_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alpha = Home(tmp_path, "alpha")
+    listen = trio.open_signal_receiver
+
+    def late(*numbers: int) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return listen(*numbers)
+
+    monkeypatch.setattr(trio, "open_signal_receiver", late)
+    assert main(["run", "-c", str(alpha.toml)]) == 0
 
 
 def test_mistakes_have_their_codes(tmp_path: Path, capsys: Capture) -> None:

@@ -9,10 +9,11 @@ as if it had been started alone.
 
     driver                          forge                       command
     words, env, 3 descriptors  ---> fork  --------------------> dup2, main(words)
-                               <--- [pid]
-                               <--- [pid, code]  <------------- ends
+                               <--- [number, pid]
+                               <--- [number, code]  <---------- ends
 
-Packets on one socket pair; one driver's thread to a forge.  When the driver is gone, the
+Packets on one socket pair; one driver's thread to a forge.  Commands are numbered from 1,
+for the system gives pids again.  When the driver is gone, the
 forge ends its commands and itself.  faults.so, when loaded, begins anew in each command.
 """
 
@@ -65,8 +66,9 @@ class Forge:
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, **env},
             )
+        self._launched = 0
+        self._pids: dict[int, int] = {}
         self._codes: dict[int, int] = {}
-        self._made: list[int] = []
 
     def __enter__(self) -> Self:
         return self
@@ -98,9 +100,10 @@ class Forge:
                 files.append(file if isinstance(file, int) else file.fileno())
             packet = json.dumps([list(words), dict(env)]).encode()
             socket.send_fds(self._socket, [packet], files)
-        while not self._made:
+        self._launched += 1
+        while self._launched not in self._pids:
             self._hear(None)
-        return Forked(self, self._made.pop())
+        return Forked(self, self._launched, self._pids[self._launched])
 
     def run(
         self, words: Sequence[str], octets: bytes, env: Mapping[str, str]
@@ -114,14 +117,14 @@ class Forge:
             errors.seek(0)
             return code, errors.read()
 
-    def code(self, pid: int, timeout: float | None = 0) -> int | None:
+    def code(self, number: int, timeout: float | None = 0) -> int | None:
         """The exit code of a command; None: it runs, after so many seconds."""
         until = None if timeout is None else time.monotonic() + timeout
-        while pid not in self._codes:
+        while number not in self._codes:
             left = None if until is None else max(0.0, until - time.monotonic())
             if not self._hear(left) and left is not None:
                 return None
-        return self._codes[pid]
+        return self._codes[number]
 
     def _hear(self, timeout: float | None) -> bool:
         """Take in one packet; False: none came."""
@@ -130,28 +133,26 @@ class Forge:
         packet = self._socket.recv(PACKET_MAX)
         if not packet:
             raise RuntimeError("the forge has ended")
-        pid, *code = json.loads(packet)
-        if code:
-            self._codes[pid] = code[0]
-        else:
-            self._made.append(pid)
+        number, figure = json.loads(packet)
+        known = self._codes if number in self._pids else self._pids
+        known[number] = figure
         return True
 
 
 class Forked:
     """One command."""
 
-    def __init__(self, forge: Forge, pid: int) -> None:
-        self._forge = forge
+    def __init__(self, forge: Forge, number: int, pid: int) -> None:
+        self._forge, self._number = forge, number
         self.pid = pid
 
     def poll(self) -> int | None:
         """Give the exit code; None: it runs."""
-        return self._forge.code(self.pid)
+        return self._forge.code(self._number)
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end."""
-        code = self._forge.code(self.pid, timeout)
+        code = self._forge.code(self._number, timeout)
         if code is None:
             raise subprocess.TimeoutExpired("a command", timeout or 0)
         return code
@@ -194,14 +195,15 @@ def _serve(sock: socket.socket) -> None:
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake)
-    children: set[int] = set()
+    children: dict[int, int] = {}
+    number = 0
     while True:
         ready = select.select([sock.fileno(), heard], [], [])[0]
         if heard in ready:
             os.read(heard, 4_096)
-            for pid, code in _ended(children):
+            for ended, code in _ended(children):
                 with suppress(OSError):  # the driver has gone
-                    sock.send(json.dumps([pid, code]).encode())
+                    sock.send(json.dumps([ended, code]).encode())
         if sock.fileno() in ready:
             packet, files, _, _ = socket.recv_fds(sock, PACKET_MAX, 3)
             if not packet:
@@ -214,22 +216,23 @@ def _serve(sock: socket.socket) -> None:
                 sock.close()
                 words, env = json.loads(packet)
                 _become(words, env, files)
-            for number in files:
-                os.close(number)
-            children.add(pid)
-            sock.send(json.dumps([pid]).encode())
+            for file in files:
+                os.close(file)
+            number += 1
+            children[pid] = number
+            sock.send(json.dumps([number, pid]).encode())
     for pid in children:
         os.kill(pid, signal.SIGKILL)
 
 
-def _ended(children: set[int]) -> list[tuple[int, int]]:
+def _ended(children: dict[int, int]) -> list[tuple[int, int]]:
     """Take leave of the commands that have ended."""
     found = []
     for pid in tuple(children):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            children.remove(pid)
-            found.append((pid, os.waitstatus_to_exitcode(status)))
+            number = children.pop(pid)
+            found.append((number, os.waitstatus_to_exitcode(status)))
     return found
 
 
