@@ -17,8 +17,13 @@ refuse: 452, to that one alone, who keeps the message and tries again.
     the drop folder's    all that is dropped, whoever dropped it
     zeros                nobody: a record whose head does not open
 
-A record is charged to its origin from its commit until it is forgotten, with its head
-and its sealed body.  What is made of it goes on in its name, and is never refused: parts
+A record is charged to its origin from its commit until it is forgotten, with the pages of
+the database that its head and its sealed body take when it comes alone:
+
+    up to a page    an equal share of the page that holds several such: of 17 KiB a whole one
+    more            whole pages, and what of it may lie in a page with others
+
+Those that are committed together take less, down to half.  What is made of a record goes on in its name, and is never refused: parts
 when its recipients part, a rest, a bounce, each of which takes its place.  So what was
 accepted is brought to an end however full the spool is.  A peer's ids that must be
 remembered count as records (ids.py).
@@ -38,11 +43,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from mesh.core.record import HEAD_LEN, ID_LEN, NO_ID, Record, sealed_len
+from mesh.node.groups import PAGE_LEN
 
 NOBODY: Final = 0xFFFFFFFF
 """The user whom the kernel names where it knows none."""
+SPILLED_LEN: Final = 4096
+"""Octets of a longer row that lie in a page with others' (SQLite's file format, 1.6)."""
 _BLOCK: Final = 1024
-"""Octets in which lengths are counted: both a head and a body are whole multiples."""
+"""Octets in which charges are counted."""
 
 
 def user_mark(uid: int) -> bytes:
@@ -81,8 +89,18 @@ def _name_of(uid: int) -> str:
 
 
 def charge_of(content_len: int) -> int:
-    """Count the octets that a record with so much content takes."""
-    return HEAD_LEN + sealed_len(content_len)
+    """Count the octets that a record with so much content takes, if it comes alone."""
+    return sealed_charge(sealed_len(content_len))
+
+
+def sealed_charge(body_len: int) -> int:
+    """The same by the length of its sealed body."""
+    octets = HEAD_LEN + body_len
+    if octets <= PAGE_LEN:
+        octets = PAGE_LEN // (PAGE_LEN // octets)
+    else:
+        octets = SPILLED_LEN - (SPILLED_LEN - octets) // PAGE_LEN * PAGE_LEN
+    return -(-octets // _BLOCK) * _BLOCK
 
 
 @dataclass(slots=True)
