@@ -68,6 +68,11 @@ _Partly = tuple[
 ]
 
 
+def everywhere(_: str) -> bool:
+    """Say of every place that its mail may be for another one now."""
+    return True
+
+
 class QueueManager:
     """Owns every record between its commit and its end."""
 
@@ -323,22 +328,30 @@ class QueueManager:
 
     # routes and time
 
-    def reroute(self, known: Callable[[str], bool], *, changed: bool) -> None:
+    def reroute(
+        self,
+        known: Callable[[str], bool],
+        *,
+        changed: bool,
+        moved: Callable[[str], bool] = everywhere,
+    ) -> None:
         """Route anew what waits where nobody is.
 
-        With `changed` everything that is not for a remailer here: an address may have
-        moved from one peer to another, and a listed peer is never reached in clear.
-        `known` says whether a place is one of ours or of a listed peer.
+        With `changed` what is not for a remailer here, from the places of which `moved`
+        says that their mail may be for others now: an address may have moved from one
+        peer to another, and a listed peer is never reached in clear.  `known` says
+        whether a place is one of ours or of a listed peer.
         """
         self._changes += changed
         for destination, queue in self.queues.items():
             is_ours = destination.startswith(LOCAL)
             is_nobodys = destination == UNROUTED or destination.startswith(EXIT)
-            if (changed and not is_ours) or not (is_nobodys or known(destination)):
+            is_moved = changed and not is_ours and moved(destination)
+            if is_moved or not (is_nobodys or known(destination)):
                 for refs in (queue.ready, queue.newer):
                     self.lead_back(refs)
                     refs.clear()
-        if changed:
+        if changed and moved(EXIT):
             self.lead_back(self._waiting.take_pool())
 
     async def run(self) -> None:
