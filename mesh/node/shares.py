@@ -43,7 +43,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mesh.core.record import HEAD_LEN, ID_LEN, NO_ID, Record, sealed_len
-from mesh.node.groups import PAGE_LEN
+from mesh.node.groups import PAGE_LEN, Groups
 
 NOBODY: Final = 0xFFFFFFFF
 """The user whom the kernel names where it knows none."""
@@ -189,3 +189,28 @@ class Shares:
         """Give who was refused since this was asked last."""
         refused, self._refused = self._refused, set()
         return refused
+
+
+class Door:
+    """Asks the rule for messages; the disk is looked at when somebody has asked."""
+
+    def __init__(self, shares: Shares, groups: Groups) -> None:
+        """Blocks for a moment."""
+        self._shares = shares
+        self._is_asked = False
+        self.free_octets = groups.room()
+        """Of the disk, as they were found last."""
+
+    def has_room(
+        self, origin: bytes, contents: Sequence[int], free_slots: int, ids: int
+    ) -> bool:
+        """Say whether an origin's share has room for records of so many octets each."""
+        self._is_asked = True
+        more = Holding(len(contents), sum(map(charge_of, contents)))
+        free = Holding(free_slots, self.free_octets)
+        return self._shares.has_room(origin, more, free, ids)
+
+    def take_asked(self) -> bool:
+        """Say whether somebody has asked since: then it matters how much is free."""
+        asked, self._is_asked = self._is_asked, False
+        return asked
