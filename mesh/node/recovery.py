@@ -40,7 +40,7 @@ from mesh.node.groups import Groups, Row
 from mesh.node.ids import Ids
 from mesh.node.index import Index, Ref, ref_of, slot_of
 from mesh.node.parking import Parking
-from mesh.node.shares import Shares
+from mesh.node.shares import Shares, sealed_charge
 from mesh.node.writer import Writer
 
 STEP_RECORDS: Final = 64
@@ -175,7 +175,7 @@ class Recovery:
                 ref = ref_of(slot, generation)
                 head = _open(row, place, key, length)
                 origin = NO_ID if head is None else head.origin
-                self._shares.hold(slot, origin, HEAD_LEN + length)
+                self._shares.hold(slot, origin, sealed_charge(length))
                 if head is None:
                     self._corrupt.add(ref)
                 else:
