@@ -139,6 +139,8 @@ class Peer:
     def admit(self, port: Port) -> None:
         """Take a connection on; of too many, the oldest that never came up is closed."""
         self.ports.append(port)
+        if len(self.ports) == 1:  # whatever comes, there is nothing to go on from
+            port.strand.offer(None)
         open_ = [each for each in self.ports if not each.scope.cancel_called]
         if len(open_) > PORTS_MAX:
             next(each for each in open_ if not each.strand.up).scope.cancel()
@@ -172,12 +174,12 @@ class Peer:
             klass=port.session.klass,
             now=trio.current_time(),
         )
-        silent = trio.current_time() - SILENT_SECONDS
-        silent -= SILENT_PERIODS * period_of(port.session.klass)
-        living = (other for other in rivals if other.inside and other.heard > silent)
-        old = next(living, None)
-        offered = old if old is not None and best is port else None
-        port.strand.offer(offered.strand if offered else None)
+        if not port.strand.has_said:
+            silent = trio.current_time() - SILENT_SECONDS
+            silent -= SILENT_PERIODS * period_of(port.session.klass)
+            living = (r for r in rivals if r.inside and r.heard > silent)
+            old = next(living, None) if best is port else None
+            port.strand.offer(old.strand if old else None)
         for other in rivals:
             if other is not best:
                 other.retire()

@@ -6,8 +6,9 @@
     2  read    what has come, one call, at most READ_CELLS and as far as the ring has
                room (a peer that sends without end must not keep the other links'
                cells from leaving), and open it, into the ring
-    3  seal    the next body of the ring, or zeros, always copied: one cell ahead; it
-               is copied to where the cell will be and sealed there, so none is left
+    3  seal    the next body of the ring, or zeros, always copied: one cell ahead, the
+               first one before the first instant; it is copied to where the cell will
+               be and sealed there, so none is left
     4  draw    the next instant
 
 A link that ends sends a given number of cells more, the sealed one among them, then a
@@ -113,6 +114,7 @@ class Lane:
         """The next instant."""
         self._cell = memoryview(bytearray(CELL_LEN))
         self._cell_at = address_of(self._cell)
+        ring.take(self._cell_at)
         sealer.seal_over(self._cell_at)
         self._sealed = True  # the cell is one to be sent
         self._rest = b""
