@@ -23,7 +23,7 @@ syncs again in the hope of success.  Nothing here logs.
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
@@ -129,9 +129,15 @@ class Node:
             pacer=self._pacer,
             gossip=Gossiping(self._registry, signing_public(identity), self._now),
         )
-        parts = config, spool_key, entropy, self._exchange
-        self._heartbeats = Heartbeats.of(*parts, lambda: self._peers.snapshot.by_name)
+        self._heartbeats = Heartbeats.of(
+            config, spool_key, entropy, self._exchange, self._listed
+        )
         self._open_links(identity, own, counters)
+        self._open_doors(spool_key)
+
+    def _open_doors(self, spool_key: Key) -> None:
+        """Make what gives mail to remailers, and takes it from them."""
+        config, entropy = self._config, self._entropy
         self._remailers = Remailers(
             config,
             self._qmgr,
@@ -147,7 +153,7 @@ class Node:
         )
         self._drop = Drop.open(
             config.local.drop,
-            state / "drop.keys",
+            config.state_dir / "drop.keys",
             derive_key(spool_key, b"mesh/1 drop keys"),
             entropy,
             self._qmgr,
@@ -207,6 +213,9 @@ class Node:
             has_left=self._renewal.has_left,
             unix_time=self._now,
         )
+
+    def _listed(self) -> Collection[str]:
+        return self._peers.snapshot.by_name
 
     def _tell_registry(self) -> None:
         if self._renewal.said is not None:

@@ -53,9 +53,8 @@ FETCH_MAX: Final = 8
 BEAT: Final = object()
 """Stands for a heartbeat, of which nothing is on any list."""
 PORTS_MAX: Final = 8
-"""Connections of one peer at once.  An honest one has four: that which is up, its
-replacement, one of a crossing dial, one about to end; in twice as many a peer that
-opens them without end has a megabyte of kernel memory each."""
+"""Connections of one peer at once.  An honest one has four: one up, its replacement, one
+of a crossing dial, one about to end; each may hold a megabyte of kernel memory."""
 
 
 class Peer:
@@ -78,10 +77,9 @@ class Peer:
 
         `is_ours` takes a heartbeat that comes back (heartbeat.py).
         """
-        self._is_ours = is_ours
+        self._is_ours, self._gossip = is_ours, gossip
         self._beat: Outgoing | None = None
         self._our_name, self._max_message = our_name, max_message
-        self._gossip = gossip
         self.name = name
         self.identity = identity
         self._our_identity = our_identity
