@@ -151,7 +151,7 @@ class Cutter:
         self._carol: bool | None = False
         self._versions = (0, 0)
         self._begun = False
-        self._stamps: dict[str, tuple[int, ...]] = {}
+        self._stamps: dict[str, int] = {}
 
     # the recording
 
@@ -260,7 +260,7 @@ class Cutter:
         self._stamps[name] = medium.stamp
         self.outcome.cuts += 1
         losses = ["nothing"]
-        if not medium.is_durable and self._rng.random() * AT_ONCE < share:
+        if self._rng.random() * AT_ONCE < share and not medium.is_durable:
             losses += self._rng.sample(self._losses, AT_ONCE)
         self._seen[name] = []
         for loss in losses:
