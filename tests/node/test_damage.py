@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A sample of the damage that a node survives (scripts/damage: all), and each mending."""
 
-import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mesh.cli import dropoff
 from mesh.core.crypto import Key
 from mesh.errors import ConfigError, SpoolCorruptError
-from mesh.node import drop, groups, onetime, recovery, restore, upkeep
+from mesh.node import groups, recovery
 from mesh.node.archive import Archive
 from mesh.node.copies import Copies
 from mesh.node.counters import OwnCounter, PeerCounters
@@ -25,23 +23,7 @@ from tests.node import damaging
 from tests.node.damaging import KINDS, Outcome, check_home, plant, within
 from tests.node.spooling import message, reopen, running, stored, waiting
 
-
-@pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:
-    """What was there before is no garbage: many collections follow."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restore, "SLOTS_MIN", 64)
-    monkeypatch.setattr(upkeep, "FREE_MIN", 1)
-    monkeypatch.setattr(groups, "ROOM_AHEAD", 262_144)
-    for module in (drop, dropoff, onetime):
-        monkeypatch.setattr(module, "SLOTS", 4)
+pytestmark = pytest.mark.usefixtures("small", "quick")
 
 
 def test_a_damaged_spool_gives_back_the_rest(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from tests.node.planting import SITES, plant_at
 
 EACH = 7
 """Fifteen places: more than a hundred."""
+pytestmark = pytest.mark.usefixtures("small", "quick")
 
 
 @pytest.mark.parametrize("name", SITES)
