@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Hypothesis without chance and without deadlines, fake time that waits for threads."""
 
+import gc
 import os
+from collections.abc import Iterator
 
 import pytest
 import trio.testing
@@ -26,3 +28,25 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> Patience:
 def autojump_clock(patience: Patience) -> trio.testing.MockClock:
     """In the place of pytest-trio's, which would not wait for threads."""
     return patient_clock(patience)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spools and drop folders of a few slots: what is made in hundreds costs nothing."""
+    from mesh.cli import dropoff
+    from mesh.node import drop, groups, onetime, restore, upkeep
+
+    monkeypatch.setattr(restore, "SLOTS_MIN", 64)
+    monkeypatch.setattr(upkeep, "FREE_MIN", 1)
+    monkeypatch.setattr(groups, "ROOM_AHEAD", 262_144)
+    for module in (drop, dropoff, onetime):
+        monkeypatch.setattr(module, "SLOTS", 4)
+
+
+@pytest.fixture
+def quick() -> Iterator[None]:
+    """What was there before is no garbage: many collections follow."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Disks that refuse: one with room for ten octets, and one that is not ours."""
+"""Disks that refuse: one with room for ten octets, and one that is not ours; and memory."""
 
 import os
 import resource
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,18 @@ def full_disk() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+MEMORY = 512 * 1_048_576
+"""Octets that the files of a long run surely fit in."""
+
+
+def memory_folder() -> str | None:
+    """Where a sync costs nothing, for what does not try the disk; None: nowhere."""
+    shared = Path("/dev/shm")  # noqa: S108  # below it a folder with a drawn name
+    if shared.is_dir() and shutil.disk_usage(shared).free > MEMORY:
+        return str(shared)
+    return None
 
 
 NOBODY = 65534

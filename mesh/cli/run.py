@@ -49,7 +49,12 @@ def command() -> None:
                 signal.raise_signal(number)
             await node.run(signals, _ready)
 
-    trio.run(run)
+    try:
+        trio.run(run)
+    finally:
+        # Python's own end would give them back to the system before the process ends.
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _catch_signals() -> list[int]:

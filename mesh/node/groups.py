@@ -72,9 +72,9 @@ _PASSIVE: Final = apsw.SQLITE_CHECKPOINT_PASSIVE
 _INSERT: Final = "insert into groups values (?, ?, ?, ?, ?)"
 _DELETE: Final = "delete from groups where id in (select value from json_each(?))"
 _SCAN: Final = (
-    "select id, salt, slots, heads, length(bodies) from groups "
-    "where id > ? and id <= ? order by id"
+    "select id, salt, slots, heads, length(bodies) from groups where id > ? order by id"
 )
+_NEWEST: Final = "select id from groups order by id desc limit 2"
 _ONE: Final = "select salt, slots, heads, length(bodies) from groups where id = ?"
 
 PAGE_LEN: Final = 32_768
@@ -83,6 +83,8 @@ ROOM_AHEAD: Final = 4_194_304
 """Octets set aside at once: some seconds' worth of a relay."""
 NUMBER_MAX: Final = (1 << 63) - 1
 """SQLite's greatest."""
+BEFORE_ALL: Final = -NUMBER_MAX
+"""A search for this ends at the first row, whatever numbers are damaged."""
 ROW_PAGES: Final = 4
 """Pages of a row beside its octets: its own, its parents', the list of free ones."""
 
@@ -152,13 +154,22 @@ class Groups:
         os.close(self._file)
 
     def next_id(self) -> int:
-        """Give a number greater than that of any row; SpoolCorruptError."""
+        """Give a number greater than that of any row; SpoolCorruptError.
+
+        SQLite takes the last row's for the greatest and asks nobody: of a page with
+        zeros at its end that is 0, and all mail would be younger than the start.
+        """
         try:
             with _failing():
-                found = self._db.execute("select max(id) from groups").fetchone()
+                found = self._db.execute(_NEWEST).fetchall()
         except apsw.CorruptError as error:
             raise SpoolCorruptError(DAMAGED) from error
-        return (cast(tuple[int | None], found)[0] or 0) + 1
+        newest, before = [cast(int, number) for (number,) in found] + [0, 0][
+            len(found) :
+        ]
+        if newest <= before and found:
+            raise SpoolCorruptError(DAMAGED)
+        return newest + 1
 
     def insert(
         self, number: int, salt: bytes, slots: bytes, heads: bytes, bodies: bytes
@@ -246,18 +257,17 @@ class Groups:
         except apsw.FullError as error:
             raise SpoolFullError("the disk is full") from error
 
-    def scan(
-        self, after: int = 0, last: int = NUMBER_MAX, records: int = NUMBER_MAX
-    ) -> list[Row]:
-        """Read groups in the order of their numbers, until they hold so many records.
+    def scan(self, after: int = BEFORE_ALL, records: int = NUMBER_MAX) -> list[Row]:
+        """Read groups in the order in which they lie, until they hold so many records.
 
+        That is the order of their numbers; a number that is damaged stands out of it.
         SpoolCorruptError: the database is damaged.
         """
         rows: list[Row] = []
         try:
             with (
                 _failing(),
-                closing(self._db.execute(_SCAN, (after, last))) as cursor,
+                closing(self._db.execute(_SCAN, (after,))) as cursor,
             ):
                 for values in cursor:
                     row = _row(*cast(tuple[Any, ...], values))

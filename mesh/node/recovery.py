@@ -7,6 +7,7 @@ First every row that was there at the start, oldest first, a head a record:
     opens, same generation           waits, if its head opens; the slot is HELD
     opens, greater generation        is delivered; a row of such alone is rubbish
     anything else                    is damaged, and its row is kept for the operator
+    its row's number is damaged      is damaged when it is asked for; counted once more
 
 then every slot that no row has claimed: it is free, or a tombstone, or damaged.  Only
 then is it known which slots of the old arena are free, and which ids are known.
@@ -28,6 +29,7 @@ the crash before it left.  A row is deleted only when each of its records moved 
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Final
 
 import trio
@@ -36,7 +38,7 @@ from mesh.core.crypto import Key
 from mesh.core.record import HEAD_LEN, NO_ID, Record, open_head_untrusted, sealed_len
 from mesh.errors import RemoteProtocolError
 from mesh.node.arena import Arena, State
-from mesh.node.groups import Groups, Row
+from mesh.node.groups import BEFORE_ALL, Groups, Row
 from mesh.node.ids import Ids
 from mesh.node.index import Index, Ref, ref_of, slot_of
 from mesh.node.parking import Parking
@@ -47,7 +49,7 @@ STEP_RECORDS: Final = 64
 """Records, or slots, at a stretch: 1 ms of the Trio thread."""
 READ_RECORDS: Final = 1024
 """Records whose rows are read at once, by about: a megabyte of heads, some ms of the
-writer's time between two commits."""
+writer's time between two commits; and many rows, to be seen in their order."""
 EARLY_MAX: Final = 65_536
 """DONEs kept for ids that may still be found; more cost 8 days of memory each.  One
 peer alone has half of them at most, so that there is room for others'."""
@@ -77,7 +79,7 @@ class Recovery:
         self._shares = shares
         self._corrupt = corrupt
         self._rubbish = rubbish
-        self._row = 0
+        self._row = BEFORE_ALL
         self.last_row = groups.next_id() - 1
         """The newest row that was there at the start."""
         self._early: dict[bytes, list[bytes]] = {}
@@ -88,6 +90,7 @@ class Recovery:
         self._coming: tuple[Sequence[Row] | None, BaseException | None] | None = None
         self.damaged = 0
         """Records that no slot stands for."""
+        self._disordered = 0
         self.is_complete = False
         """Everything was read."""
 
@@ -157,11 +160,24 @@ class Recovery:
         return rows
 
     def _read(self) -> Sequence[Row]:
-        """Read the next rows, on whichever thread has the database."""
-        rows = self._groups.scan(self._row, self.last_row, READ_RECORDS)
-        if rows:
-            self._row = rows[-1].id
-        return rows
+        """Read the next rows, on whichever thread has the database.
+
+        A row whose number is damaged is out of order: then as much is counted, for what
+        else cannot be found by its number nobody knows.  The last row of a stretch is
+        read again with the next one, for it to be seen in its order.
+        """
+        rows = self._groups.scan(self._row, READ_RECORDS)
+        if len(rows) > 1 and rows[-1].id < self.last_row:
+            del rows[-1]
+        self._disordered += sum(b.id <= a.id for a, b in pairwise(rows))
+        old = [row for row in rows if row.id <= self.last_row]
+        if not old:
+            return old
+        if old[-1].id <= self._row:  # no way on from here
+            self._disordered += 1
+            return []
+        self._row = old[-1].id
+        return old
 
     def _take(self, row: Row) -> Iterable[tuple[Ref, Record]]:
         """Claim a row's slots; give its records that wait."""
@@ -209,6 +225,7 @@ class Recovery:
             return
         self._ids.sort()  # with those of what was forgotten meanwhile
         self.is_complete = True
+        self.damaged += self._disordered
         for origin, ids in self._early.items():
             for origin_id in ids:
                 forget_id(self._ids, arena, origin, origin_id)

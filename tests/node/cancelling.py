@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -53,6 +53,8 @@ class Cut(trio.abc.Instrument):
 
     def __init__(self, step: int, when: When) -> None:
         self._left, self._when = step, when
+        self.steps = 0
+        """Taken until now."""
         self._root: trio.lowlevel.Task | None = None
         self.scope = trio.CancelScope()
         self.came = False
@@ -82,7 +84,10 @@ class Cut(trio.abc.Instrument):
             self._step(task)
 
     def _step(self, task: trio.lowlevel.Task) -> None:
-        if self._left and self._is_ours(task):
+        if not self._is_ours(task):
+            return
+        self.steps += 1
+        if self._left:
             self._left -= 1
             if not self._left:
                 self.came = True
@@ -197,17 +202,41 @@ async def _round(trial: Trial, cut: Cut, left: Left | None) -> None:
         left.compare()
 
 
+Plan = Callable[[int], Iterable[tuple[When, Iterable[int]]]]
+"""Of so many steps: where to cut; a list of steps ends when one was not reached."""
+
+
+def each(stride: int = 1) -> Plan:
+    """Cut at every step, or at every so many."""
+    return lambda _: ((when, count(1, stride)) for when in When)
+
+
+@dataclass(frozen=True)
+class Some:
+    """Cut at so many steps in the middle of equal stretches, AT and AFTER by turns."""
+
+    cuts: int
+    turn: int = 0
+
+    def __call__(self, steps: int) -> Iterator[tuple[When, Iterable[int]]]:
+        """Give one step at a time."""
+        for number in range(self.cuts):
+            step = 1 + (2 * number + 1) * steps // (2 * self.cuts)
+            yield list(When)[(number + self.turn) % len(When)], [step]
+
+
 async def cancel_each(
-    operation: Operation, folder: Path, stride: int = 1, offset: int = 0
+    operation: Operation, folder: Path, plan: Plan
 ) -> AsyncIterator[int]:
     """Cut an operation at its steps, each or some; gives the count after each."""
     done = 0
     async with operation.make(folder) as trial:
-        for _ in range(2):  # what is made once for all is made
-            await _round(trial, Cut(0, When.AT), None)
+        await _round(trial, Cut(0, When.AT), None)  # what is made once for all is made
+        whole = Cut(0, When.AT)
+        await _round(trial, whole, None)
         left = Left.now()
-        for when in When:
-            for step in count(1 + offset, stride):
+        for when, steps in plan(whole.steps):
+            for step in steps:
                 assert step < STEPS_MAX
                 cut = Cut(step, when)
                 try:
@@ -225,8 +254,7 @@ async def cancel_each(
 
 def run_one(
     operation: Operation,
-    stride: int = 1,
-    offset: int = 0,
+    plan: Plan | None = None,
     told: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Cut one operation at its steps in a world of its own; how many cuts that were."""
@@ -234,7 +262,7 @@ def run_one(
 
     async def run() -> int:
         done = 0
-        async for done in cancel_each(operation, Path(folder), stride, offset):
+        async for done in cancel_each(operation, Path(folder), plan or each()):
             told(done)
         return done
 
@@ -282,7 +310,7 @@ def _try(name: str, stride: int, progress: Progress, bar: TaskID) -> tuple[int, 
 
     told(0)
     try:
-        run_one(OPERATIONS[name], stride, told=told)
+        run_one(OPERATIONS[name], each(stride), told=told)
     except Exception as error:
         return done, repr(error)
     return done, NOTHING

@@ -14,16 +14,17 @@ import pytest
 import trio
 
 from mesh.core.crypto import Key
-from tests.node.cancelling import Operation, Trial, run_one
+from tests.node.cancelling import Operation, Some, Trial, run_one
 from tests.node.operations import OPERATIONS
 
-STRIDE = 60
-"""Of an operation's steps; those of a whole node and the like are some hundred."""
+CUTS = 2
+"""Of an operation, spread evenly over its steps."""
+pytestmark = pytest.mark.usefixtures("small", "quick")
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_cancelled_it_leaves_nothing(name: str) -> None:
-    assert run_one(OPERATIONS[name], STRIDE, 1)
+    assert run_one(OPERATIONS[name], Some(CUTS, list(OPERATIONS).index(name)))
 
 
 Kept = list[object]

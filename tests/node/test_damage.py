@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: MIT
 """A sample of the damage that a node survives (scripts/damage: all), and each mending."""
 
-import gc
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mesh.cli import dropoff
 from mesh.core.crypto import Key
 from mesh.errors import ConfigError, SpoolCorruptError
-from mesh.node import drop, groups, onetime, restore, upkeep
+from mesh.node import groups, recovery
 from mesh.node.archive import Archive
 from mesh.node.copies import Copies
 from mesh.node.counters import OwnCounter, PeerCounters
@@ -24,23 +23,7 @@ from tests.node import damaging
 from tests.node.damaging import KINDS, Outcome, check_home, plant, within
 from tests.node.spooling import message, reopen, running, stored, waiting
 
-
-@pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:
-    """What was there before is no garbage: many collections follow."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restore, "SLOTS_MIN", 64)
-    monkeypatch.setattr(upkeep, "FREE_MIN", 1)
-    monkeypatch.setattr(groups, "ROOM_AHEAD", 262_144)
-    for module in (drop, dropoff, onetime):
-        monkeypatch.setattr(module, "SLOTS", 4)
+pytestmark = pytest.mark.usefixtures("small", "quick")
 
 
 def test_a_damaged_spool_gives_back_the_rest(tmp_path: Path) -> None:
@@ -93,6 +76,48 @@ async def test_a_database_that_is_gone_is_not_begun_anew(
             (folder / "spool.db").write_bytes(bytes(length))
         with pytest.raises(SpoolCorruptError, match=r"spool\.db is gone"):
             reopen(folder)
+
+
+@pytest.mark.parametrize("at_once", [1024, 7], ids=["read at once", "a little"])
+def test_rows_out_of_their_order_hide_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """A row's number is damaged, or its page ends in zeros: SQLite finds fault with none.
+
+    The greatest number it takes from the last row, and a search goes astray.
+    """
+    monkeypatch.setattr(recovery, "READ_RECORDS", at_once)
+    sample = damaging.sampled(tmp_path, stopped=True)
+    database = (sample.folder / "spool.db").read_bytes()
+    length, page = len(database), groups.PAGE_LEN
+    cases = {f"cut {at}": database[:at] for at in range(length - page, length, 4_096)}
+    for place, number in row_numbers(database, page):
+        for other in {0, 1, number ^ 1, number ^ 2, 9, 100} - {number}:
+            octets = database[:place] + bytes([other]) + database[place + 1 :]
+            cases[f"{number} is {other}"] = octets
+    assert len(cases) > 20
+    outcome = Outcome()
+    for name, octets in cases.items():
+        shutil.copytree(sample.folder, tmp_path / "damaged")
+        (tmp_path / "damaged" / "spool.db").write_bytes(octets)
+        damaging.check(sample, f"spool.db {name}", tmp_path / "damaged", outcome)
+        shutil.rmtree(tmp_path / "damaged")
+    assert not outcome.wrong
+    assert outcome.ends["all is there"]
+    assert outcome.ends["SpoolCorruptError 74"]
+
+
+def row_numbers(database: bytes, page: int) -> Iterator[tuple[int, int]]:
+    """Give places and values of the rows' numbers: fileformat2.html, 1.6."""
+    for start in range(page, len(database), page):
+        if database[start] == 13:  # a leaf of a table
+            count = int.from_bytes(database[start + 3 : start + 5])
+            for cell in range(count):
+                pointer = start + 8 + 2 * cell
+                place = start + int.from_bytes(database[pointer : pointer + 2])
+                while database[place] & 0x80:  # the row's length
+                    place += 1
+                yield place + 1, database[place + 1]
 
 
 def test_another_keys_arena_is_not_begun_anew(tmp_path: Path) -> None:

@@ -6,10 +6,18 @@ More of them: scripts/cancel.  What must end the node all the same is in test_gu
 
 import pytest
 
+from mesh.node import spool
 from tests.node.planting import SITES, plant_at
 
 EACH = 7
 """Fifteen places: more than a hundred."""
+pytestmark = pytest.mark.usefixtures("small", "quick", "seldom")
+
+
+@pytest.fixture
+def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The spools' turns: minutes pass until whoever is silent has ended."""
+    monkeypatch.setattr(spool, "FLUSH_SECONDS", 10.0)
 
 
 @pytest.mark.parametrize("name", SITES)

@@ -56,6 +56,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from tests.disk import memory_folder
 from tests.system.client import Client
 from tests.system.forks import Forge, Process
 from tests.system.nodes import (
@@ -88,8 +89,6 @@ STILL_SECONDS: Final = 15.0
 STEP_SECONDS: Final = 0.02
 NEVER: Final = 1 << 60
 """The number of a call that is not made: calls are only counted."""
-MEMORY: Final = 512 * 1_048_576
-"""Octets that the folders of all cases at once surely fit in."""
 MARGIN: Final = 5
 """Calls more than counted: no two runs make quite as many."""
 CODES: Final = (73, 74)
@@ -580,14 +579,6 @@ def all_cases(first: int, last: int, errors: list[str], seed: int) -> list[Case]
     return cases
 
 
-def _memory() -> str | None:
-    """A folder in memory, where a sync costs nothing: what fails is not the disk."""
-    shared = Path("/dev/shm")  # noqa: S108  # below it a folder with a drawn name
-    if shared.is_dir() and shutil.disk_usage(shared).free > MEMORY:
-        return str(shared)
-    return None
-
-
 @contextmanager
 def _bar(count: int) -> Iterator[Callable[[], None]]:
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -613,7 +604,9 @@ def main() -> None:
     counted: dict[str, int] = {}
     started = time.monotonic()
     with (
-        tempfile.TemporaryDirectory(prefix="mesh-faults-", dir=_memory()) as folder,
+        tempfile.TemporaryDirectory(
+            prefix="mesh-faults-", dir=memory_folder()
+        ) as folder,
         _bar(len(cases)) as advance,
     ):
         outcome = run(
