@@ -9,10 +9,10 @@
 Some sessions hand messages of unlike sizes to both nodes, without an end: each to the
 other node, some also to one of the other places.  At drawn instants the main process, or
 the pacer, or both, of one node or of both, get SIGKILL; a main process is started again
-at once, a pacer by its node; some are killed again while they start.  Meanwhile `queued`
-messages wait in alpha's spool for a third node that is down until the end, so that each
-start of alpha recovers them.  In the end the load stops, all nodes are started once more,
-and when nothing moves any longer:
+at once, a pacer by its node; some are killed again while they start, and the other node
+does not wait for that.  Meanwhile `queued` messages wait in alpha's spool for a third
+node that is down until the end, so that each start of alpha recovers them.  In the end
+the load stops, all nodes are started once more, and when nothing moves any longer:
 
     lost      a 250 was given, and a place that was named has it not
     twice     a Maildir has it more than once, whether 250 was given or not
@@ -39,6 +39,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -152,11 +153,20 @@ class Loop:
     world: World
     rng: random.Random
     outcome: Outcome
+    pool: Executor
     died: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """When each main process was killed (monotonic)."""
 
+    starting: dict[str, Future[None]] = field(default_factory=dict)
     last_start: float = 1.0
     """Seconds until it was ready."""
+
+    def wait_for(self, name: str) -> None:
+        """Return when it is ready, if it was started."""
+        start = self.starting.pop(name, None)
+        if start is not None:
+            with self.outcome.spending("start"):
+                start.result()
 
     @property
     def nodes(self) -> dict[str, NodeProcess]:
@@ -290,7 +300,7 @@ def run(
     rng = random.Random(seed)  # noqa: S311  # a plan, to be repeated
     started = time.monotonic()
     outcome = Outcome()
-    with World(folder) as world, Sink() as sink:
+    with World(folder) as world, Sink() as sink, ThreadPoolExecutor(2) as pool:
         for name in ("alpha", "bravo", *(["charlie"] if queued else [])):
             world.node(
                 name, clock=f'"{clock}"', cells_per_second=cells,
@@ -300,7 +310,7 @@ def run(
         alpha, bravo, *others = world.nodes
         bravo.also_serves(LMTP, f"lmtp:127.0.0.1:{sink.port}")
         world.introduce()
-        loop = Loop(world, rng, outcome)
+        loop = Loop(world, rng, outcome, pool)
         load = Load(loop.pair, rng)
         outcome.queued = queued
         with outcome.spending("begin"):
@@ -311,6 +321,8 @@ def run(
             until = started + 60 * minutes
             while outcome.kills.total() < kills and time.monotonic() < until:
                 advance(_kill_once(loop))
+            for node in loop.pair:
+                loop.wait_for(node.name)
             with outcome.spending("end"):
                 for node in loop.pair:
                     _wait_for_flow(node)
@@ -356,6 +368,7 @@ def _kill_once(loop: Loop) -> int:
     for victim in rng.choice(PLANS):
         name, _, part = victim.partition(" ")
         node = loop.nodes[name]
+        loop.wait_for(name)
         with outcome.spending("kill"):
             if part:
                 outcome.kills[victim] += node.kill_pacer()
@@ -363,19 +376,26 @@ def _kill_once(loop: Loop) -> int:
                 _kill(loop, node, victim)
                 dead.append(node)
     for node in dead:
+        again: list[float] = []
         while rng.random() < AGAIN:
-            with outcome.spending("start"):
-                node.start(wait=False)
-                time.sleep(rng.random() * loop.last_start)
-                _kill(loop, node, f"{node.name} starting")
-        try:
-            with outcome.spending("start"):
-                wall = loop.last_start = node.start()
-        except AssertionError as error:
-            raise AssertionError(f"after {outcome.kills}: {error}") from error
-        queued = bool(outcome.queued) and node.name == "alpha"
-        outcome.starts.append(Start(queued, wall, node.cpu_seconds()))
+            again.append(rng.random())
+        loop.starting[node.name] = loop.pool.submit(_start, loop, node, again)
     return outcome.kills.total() - before
+
+
+def _start(loop: Loop, node: NodeProcess, again: list[float]) -> None:
+    """Start it, beside all else; before it is ready, so many times, kill it once more."""
+    outcome = loop.outcome
+    for share in again:
+        node.start(wait=False)
+        time.sleep(share * loop.last_start)
+        _kill(loop, node, f"{node.name} starting")
+    try:
+        wall = loop.last_start = node.start()
+    except AssertionError as error:
+        raise AssertionError(f"after {outcome.kills}: {error}") from error
+    queued = bool(outcome.queued) and node.name == "alpha"
+    outcome.starts.append(Start(queued, wall, node.cpu_seconds()))
 
 
 def _kill(loop: Loop, node: NodeProcess, what: str) -> None:

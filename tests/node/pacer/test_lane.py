@@ -476,6 +476,23 @@ def test_after_the_other_side_s_end_cells_of_half_a_second_leave(klass: int) -> 
     assert link.kernel.calls.count("receive") <= 2  # the end is not read twice
 
 
+@pytest.mark.parametrize("gaps", [1, 2])
+def test_at_low_rates_the_gap_before_the_end_is_the_main_process_s_time(
+    gaps: int,
+) -> None:
+    """It hears in a cell that the other side ends; FIN comes an instant later or two."""
+    link = Driven(3)
+    link.say(CLOSE_BODY)
+    assert link.step() == 0  # what was said has been heard
+    link.lane.end_after(2, linger=False)
+    for turn in itertools.count(1):
+        link.kernel.ended = turn >= gaps
+        if link.step():
+            break
+    assert turn == 3
+    assert link.left()[-1] == CLOSE_BODY
+
+
 @pytest.mark.parametrize("said", [*range(1, 8), 20, 31])
 def test_when_the_main_process_says_that_it_ends_too_makes_no_difference(
     said: int,
