@@ -44,7 +44,7 @@ from mesh.node.pacer.word import DESCRIPTORS_MAX, NUMBER, REFUSED, Kind, Word, h
 GAP_SECONDS: Final = 10.0
 """A sleep that ends so late was no sleep of a loaded host: the machine stood still."""
 SUSPENDED_SECONDS: Final = 1.0
-FRESH_SECONDS: Final = 0.005
+FRESH_SECONDS: Final = 0.01
 """So long, by the clock that counts suspended time, what was seen holds: nothing is
 frozen, written out, read in and going on elsewhere in less."""
 TRIAL_SECONDS: Final = 0.001
