@@ -42,8 +42,8 @@ RAISED_COSINE_BITS: Final = 40
 DRAW_SHIFT: Final = 11
 """Bits of 64 that are left out of a draw: a double has 53."""
 _DRAW_UNIT: Final = math.ldexp(1.0, DRAW_SHIFT - 64)
-_BLOCK: Final = struct.Struct(">32Q")
-"""Draws that are made at once: eight gaps of `renewal`.  The code that makes them, and
+_BLOCK: Final = struct.Struct(">128Q")
+"""Draws that are made at once: 32 gaps of `renewal`.  The code that makes them, and
 what it needs, is seldom in the processor's caches; one alone costs half a cell's send."""
 _ZEROS: Final = bytes(_BLOCK.size)
 
@@ -94,7 +94,7 @@ class Draws:
         return self._left.pop()
 
     def block(self) -> list[float]:
-        """All draws of a part of the stream: 32, and none of them again by `unit`."""
+        """All draws of a part of the stream: 128, and none of them again by `unit`."""
         stream = seal(self._key, self._counter.to_bytes(NONCE_LEN, "big"), _ZEROS)
         self._counter += 1
         words = _BLOCK.unpack_from(stream)

@@ -504,4 +504,5 @@ async def test_a_bug_in_what_is_filled_ends_that_link_only(
         await until(lambda: first and second)
         assert [reply.code for reply in first + second] == [250, 250]
         assert cords[0].near.port.scope.cancel_called
+        assert not cords[0].near.port.can_offer  # else the second one meets it, too
         assert alpha.qmgr.guard.bugs == 1

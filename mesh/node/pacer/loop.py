@@ -11,9 +11,13 @@ and no more, so that words are heard under any load.
 The process ends, with all its links, when this machine may not be the one that it was
 (a clone that goes on with the same keys would use a nonce twice): the sleep ended
 GAP_SECONDS late, the clock that counts suspended time moved against the one that does
-not, or the boot's id changed (looked at when the last look is 5 ms old).  Keys that wait in its control socket go with it, and the
-main process starts another one.  So does a word that it does not understand, and an
-error of its own: whatever ends the loop, each link says FIN and its keys are zeroed.
+not, the boot's id changed, or the kernel says that the machine was begun from a
+snapshot (generation.py).  What was seen holds for FRESH_SECONDS.  Keys that wait in its
+control socket go with it, and the main process starts another one.  So does a word that
+it does not understand, and an error of its own: whatever ends the loop, each link says
+FIN and its keys are zeroed.
+
+The clock of the day is no sign: it may be set at any time, and no link ends by that.
 """
 
 import heapq
@@ -31,6 +35,7 @@ from mesh.core.cellstream import CellOpener, CellSealer
 from mesh.core.clock import Clock, law_of
 from mesh.core.crypto import SystemEntropy
 from mesh.node.bare import BareWire
+from mesh.node.pacer.generation import Generation, listen
 from mesh.node.pacer.histogram import LENGTH, TRIAL, Histogram
 from mesh.node.pacer.lane import CLOSED, STOPPED, Lane
 from mesh.node.pacer.ring import Ring
@@ -39,7 +44,7 @@ from mesh.node.pacer.word import DESCRIPTORS_MAX, NUMBER, REFUSED, Kind, Word, h
 GAP_SECONDS: Final = 10.0
 """A sleep that ends so late was no sleep of a loaded host: the machine stood still."""
 SUSPENDED_SECONDS: Final = 1.0
-FRESH_SECONDS: Final = 0.005
+FRESH_SECONDS: Final = 0.01
 """So long, by the clock that counts suspended time, what was seen holds: nothing is
 frozen, written out, read in and going on elsewhere in less."""
 TRIAL_SECONDS: Final = 0.001
@@ -69,9 +74,13 @@ class Machine:
     """Whether this is still the machine that it was."""
 
     def __init__(
-        self, boot_id: Path = BOOT_ID, boottime: Callable[[], float] = boottime
+        self,
+        boot_id: Path = BOOT_ID,
+        boottime: Callable[[], float] = boottime,
+        listen: Callable[[], socket.socket | None] = listen,
     ) -> None:
         self._boottime = boottime
+        self._generation = Generation(listen())
         self._file: int | None = None
         with suppress(OSError):  # /proc may not be there
             self._file = os.open(boot_id, os.O_RDONLY | os.O_CLOEXEC)
@@ -92,11 +101,13 @@ class Machine:
             now - due > GAP_SECONDS
             or now - looked > GAP_SECONDS + LOOK_SECONDS
             or slept - self._slept > SUSPENDED_SECONDS
+            or self._generation.changed()
             or self._read() != self._boot
         )
 
     def close(self) -> None:
         """Look no more."""
+        self._generation.close()
         if self._file is not None:
             os.close(self._file)
             self._file = None

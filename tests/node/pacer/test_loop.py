@@ -521,7 +521,7 @@ def test_what_was_seen_just_now_is_not_looked_at_again(host: Host) -> None:
     for turn in range(1000):  # a second of 1,000 links
         now = 1.0 + turn / 1000
         assert not host.moved(now, now)
-    assert 160 < looks <= 200
+    assert 80 < looks <= 100
 
 
 def test_a_sleep_that_ended_too_late_is_seen_however_short_ago_it_looked(
