@@ -500,7 +500,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="power-cut", description="cut two nodes' power at every instant"
     )
-    parser.add_argument("--states", type=int, default=20_000)
+    parser.add_argument("--states", type=int, help="20,000; 3,000 with a planted bug")
     parser.add_argument("--accepts", type=int, help="500; 60 with a planted bug")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--planted", choices=("", "all", *PLANTED), default="")
@@ -518,7 +518,8 @@ def _run_and_show(args: argparse.Namespace, planted: str) -> bool:
     try:
         with _bar() as bar:
             outcome = run(
-                folder, args.accepts or (60 if planted else 500), args.states, args.seed, planted,
+                folder, args.accepts or (60 if planted else 500),
+                args.states or (3_000 if planted else 20_000), args.seed, planted,
                 advance=bar, again=bool(args.again),
             )  # fmt: skip
         show(outcome, f"seed {args.seed}{planted and f', planted: {planted}'}")
