@@ -72,6 +72,12 @@ _DELETE: Final = "delete from groups where id in (select value from json_each(?)
 _SCAN: Final = (
     "select id, salt, slots, heads, length(bodies) from groups where id > ? order by id"
 )
+_TABLE: Final = "select name, lower(type), pk from pragma_table_info('groups')"
+_COLUMNS: Final = [
+    ("id", "integer", 1),
+    *((name, "blob", 0) for name in ("salt", "slots", "heads", "bodies")),
+]
+"""What is damaged there would pass for a table without any numbers."""
 _NEWEST: Final = "select id from groups order by id desc limit 2"
 _ONE: Final = "select salt, slots, heads, length(bodies) from groups where id = ?"
 
@@ -135,6 +141,8 @@ class Groups:
         try:
             with _failing():
                 self._db.execute(_SETUP).fetchall()
+                if self._db.execute(_TABLE).fetchall() != _COLUMNS:
+                    raise apsw.CorruptError("another table")
         except (apsw.CorruptError, apsw.NotADBError) as error:
             self.close()
             raise SpoolCorruptError(f"{path}: not a spool, or damaged") from error
