@@ -141,8 +141,7 @@ class Groups:
         try:
             with _failing():
                 self._db.execute(_SETUP).fetchall()
-                if self._db.execute(_TABLE).fetchall() != _COLUMNS:
-                    raise apsw.CorruptError("another table")
+                self._check_table()
         except (apsw.CorruptError, apsw.NotADBError) as error:
             self.close()
             raise SpoolCorruptError(f"{path}: not a spool, or damaged") from error
@@ -151,6 +150,10 @@ class Groups:
             raise
         self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         sync_folder(path.parent)
+
+    def _check_table(self) -> None:
+        if self._db.execute(_TABLE).fetchall() != _COLUMNS:
+            raise apsw.CorruptError("another table")
 
     def close(self) -> None:
         """Close the database; nothing is written."""

@@ -275,7 +275,6 @@ def run_one(
 def main(words: Iterable[str] | None = None) -> int:
     """Run the command."""
     from tests.node.operations import OPERATIONS
-    from tests.node.spooling import few_slots
 
     parser = argparse.ArgumentParser(description=__doc__, prog="scripts/cancel")
     parser.add_argument("--all", action="store_true", help="every step, not each fifth")
@@ -284,8 +283,7 @@ def main(words: Iterable[str] | None = None) -> int:
     names = chosen.only or list(OPERATIONS)
     gc.freeze()
     total = failed = 0
-    with Progress() as progress, pytest.MonkeyPatch.context() as patch:
-        few_slots(patch)
+    with Progress() as progress:
         bar = progress.add_task("", total=len(names))
         for name in names:
             done, found = _try(name, 1 if chosen.all else 5, progress, bar)
