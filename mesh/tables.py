@@ -41,6 +41,7 @@ from mesh.core.names import (
 from mesh.core.pool import Manner
 from mesh.values import (
     Target,
+    check_after_hold,
     check_clock,
     check_loopback,
     check_pool,
@@ -168,6 +169,8 @@ class Pool(Table):
     delay_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     min_entropy: Annotated[float, Field(ge=0, le=16)] = 0.0
     max_delay_seconds: Annotated[float, Field(gt=0, le=86_400)] = 3600.0
+    heartbeats: bool = True
+    after_hold: Annotated[str, BeforeValidator(check_after_hold)] = "release"
 
     @property
     def manner(self) -> Manner:

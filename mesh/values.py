@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from mesh.core.alarm import AFTER_HOLD
 from mesh.core.clock import Clock, class_of
 from mesh.core.names import normalize_address, normalize_endpoint, parse_endpoint
 from mesh.core.pool import KINDS
@@ -82,6 +83,11 @@ def check_clock(value: object) -> object:
 def check_pool(value: object) -> object:
     """Let pass the kinds of pool."""
     return _choice(value, "pool", KINDS)
+
+
+def check_after_hold(value: object) -> object:
+    """Let pass what may follow the longest hold."""
+    return _choice(value, "after_hold", AFTER_HOLD)
 
 
 def check_rate(value: float) -> float:

@@ -2,6 +2,7 @@
 """Hypothesis without chance and without deadlines, fake time that waits for threads."""
 
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,9 @@ from tests.harness import Patience, patient_clock
 
 settings.register_profile("mesh", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("mesh")
+
+# Nodes of tests start from compiled modules, as installed ones do (scripts/setup).
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture

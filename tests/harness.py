@@ -395,9 +395,10 @@ async def connect(
     clock: Clock = Clock.GREEDY,
     klass: int = 3,
     counter: int = 1,
+    cable: Cable | None = None,
 ) -> Cable:
     """Make a link that `near` dialled."""
-    cable = Cable(*wire_pair())
+    cable = cable or Cable(*wire_pair())
     ours, theirs = sessions(
         near.name, far.name, clock=clock, klass=klass, counter=counter
     )

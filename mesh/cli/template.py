@@ -60,6 +60,8 @@ share = 0.5  # each message's chance on a tick, whoever else is there
 delay_seconds = 60  # "poisson" alone: the mean of a message's delay
 min_entropy = 0  # bits; with less, the largest source set aside, a tick is held
 max_delay_seconds = 3600  # nobody is held or drawn for longer
+heartbeats = true  # what stops them stops others' mail too: then nothing leaves
+after_hold = "release"  # after 6 h without one; "keep": mail waits on
 """)
 
 _EXAMPLE: Final = """\

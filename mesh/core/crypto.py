@@ -50,7 +50,7 @@ HASH_BLOCK_LEN: Final = 128
 SCRATCH_LEN: Final = 4096
 
 _new_raw: Final[Any] = ffi.new_allocator(should_clear_after_alloc=False)
-_NULL: Final[Any] = ffi.NULL
+NULL: Final[Any] = ffi.NULL
 _ZEROS: Final = bytes(SLOT_LEN)
 _scratch: Final[Any] = new_locked(SCRATCH_LEN)
 memmove: Final[Callable[[Place, Place | Octets, int], None]] = ffi.memmove
@@ -282,8 +282,9 @@ def _open(function: Any, key: Key, nonce: bytes, box: Octets, ad: Octets) -> byt
     return bytes(ffi.buffer(out, length))
 
 
-_CHACHA_SEAL: Final[Any] = lib.crypto_aead_chacha20poly1305_ietf_encrypt
-_CHACHA_OPEN: Final[Any] = lib.crypto_aead_chacha20poly1305_ietf_decrypt
+chacha_seal: Final[Any] = lib.crypto_aead_chacha20poly1305_ietf_encrypt
+"""libsodium's own, which checks nothing: for the cell streams alone (cipherstate.py)."""
+chacha_open: Final[Any] = lib.crypto_aead_chacha20poly1305_ietf_decrypt
 _XCHACHA_SEAL: Final[Any] = lib.crypto_aead_xchacha20poly1305_ietf_encrypt
 _XCHACHA_OPEN: Final[Any] = lib.crypto_aead_xchacha20poly1305_ietf_decrypt
 
@@ -296,31 +297,13 @@ def _check(key: Key, nonce: bytes, length: int) -> None:
 def seal(key: Key, nonce: bytes, plaintext: Octets, ad: Octets = b"") -> bytes:
     """ChaCha20-Poly1305: len(plaintext) + 16 octets; a nonce serves a key once."""
     _check(key, nonce, NONCE_LEN)
-    return _seal(_CHACHA_SEAL, key, nonce, plaintext, ad)
+    return _seal(chacha_seal, key, nonce, plaintext, ad)
 
 
 def open_untrusted(key: Key, nonce: bytes, box: Octets, ad: Octets = b"") -> bytes:
     """Open what `seal` made; CryptoError for anything else."""
     _check(key, nonce, NONCE_LEN)
-    return _open(_CHACHA_OPEN, key, nonce, box, ad)
-
-
-def seal_over(key: Key, nonce: bytes, place: Place, length: int) -> None:
-    """Seal as `seal` does, where the plaintext lies; 16 octets of room are behind it.
-
-    For whoever seals for ever: nothing is made or copied, and no plaintext is left.
-    """
-    _check(key, nonce, NONCE_LEN)
-    _CHACHA_SEAL(place, _NULL, place, length, _NULL, 0, _NULL, nonce, key.address)
-
-
-def open_into_untrusted(
-    key: Key, nonce: bytes, box: Place, length: int, place: Place
-) -> None:
-    """Open `length` octets as `open_untrusted` does, into another place."""
-    _check(key, nonce, NONCE_LEN)
-    if _CHACHA_OPEN(place, _NULL, _NULL, box, length, _NULL, 0, nonce, key.address):
-        raise CryptoError("a box does not open")
+    return _open(chacha_open, key, nonce, box, ad)
 
 
 def xseal(key: Key, nonce: bytes, plaintext: Octets, ad: Octets = b"") -> bytes:

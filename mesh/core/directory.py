@@ -180,6 +180,34 @@ class Directory:
         return frozenset().union(*inside)
 
     @property
+    def places(
+        self,
+    ) -> tuple[Mapping[str, Route], Mapping[str, int], Mapping[str, int]]:
+        """All that says where mail goes: routes, what is withheld, what is awaited."""
+        return self._routes, self._withheld, self._awaited
+
+    def lost_to(self, newer: "Directory") -> frozenset[str] | None:
+        """Give the peers whose mail may be for somebody else by a newer directory.
+
+        None: no address goes anywhere else than it did.
+        """
+        if self.places == newer.places:
+            return None
+        routes, _, _ = newer.places
+        moved = {
+            address
+            for address in self._routes.keys() | routes.keys()
+            if self._routes.get(address) != routes.get(address)
+        }
+        lost = [self._overlapping(address) for address in moved]
+        lost += [
+            frozenset(names)
+            for address, names in self._claims.items()
+            if "@" + domain_of(address) in moved
+        ]
+        return frozenset().union(*lost)
+
+    @property
     def conflicts(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """Each address with two owners, and their names sorted; "" is us."""
         found = {a: tuple(sorted(self._overlapping(a))) for a in self._claims}

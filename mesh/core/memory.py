@@ -95,36 +95,37 @@ class Key:
     Using a wiped Key is a bug and raises LocalProtocolError.
     """
 
-    __slots__ = ("_slot", "length")
+    __slots__ = ("length", "slot")
     # Not the module's global: that goes before the last keys when the process ends.
     _home: ClassVar[_Slab] = _slab
 
     def __init__(self, length: int = KEY_LEN) -> None:
         """Make an all-zero key, to be filled by this module."""
-        self._slot: Any = None
+        self.slot: Any = None
+        """The address, for who uses it in each cell; None when the key was wiped."""
         if length not in (KEY_LEN, LONG_KEY_LEN):
             raise LocalProtocolError("a key has 32 or 64 octets")
         self.length = length
-        self._slot = _slab.take()
+        self.slot = _slab.take()
 
     @classmethod
     def from_bytes(cls, secret: Octets) -> "Key":
         """Copy a secret in; the caller's copy is the caller's to forget."""
         key = cls(len(secret))
-        ffi.memmove(key._slot, secret, len(secret))
+        ffi.memmove(key.slot, secret, len(secret))
         return key
 
     @property
     def address(self) -> Any:
         """Where the octets are, for libsodium."""
-        if self._slot is None:
+        if self.slot is None:
             raise LocalProtocolError("this key was wiped")
-        return self._slot
+        return self.slot
 
     def copy(self) -> "Key":
         """Give a second Key of the same octets, with a life of its own."""
         key = Key(self.length)
-        ffi.memmove(key._slot, self.address, self.length)
+        ffi.memmove(key.slot, self.address, self.length)
         return key
 
     def copy_into(self, place: memoryview) -> None:
@@ -139,9 +140,9 @@ class Key:
 
     def wipe(self) -> None:
         """Zero the octets and give the slot back; again is no error."""
-        if self._slot is not None:
-            self._home.give_back(self._slot)
-            self._slot = None
+        if self.slot is not None:
+            self._home.give_back(self.slot)
+            self.slot = None
 
     def __del__(self) -> None:
         self.wipe()

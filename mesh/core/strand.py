@@ -5,9 +5,16 @@ A link's connections are replaced now and then (fresh keys, another route for th
 watch), and its streams do not notice: a message that takes three quarters of an hour
 goes on where it was, on the next connection.
 
-When a connection is up at an end, that end says in its first body which connection it
-could go on from, by who dialled that one and its counter, or none.  When both have
-said the same, the link that was on the old one moves; else a new link begins.
+Each end says once, before all else, which connection it could go on from, by who
+dialled that one and its counter, or none.  When both have said the same, the link that
+was on the old one moves; else a new link begins.
+
+An end that has no other connection to the peer says so in its very first cell, which
+is sealed before anything was heard: "none" binds nothing.  An end that has one waits
+until the new connection is up (a cell of the other side has opened).  Earlier it does
+not know which of its connections the other side will count as alive, and it would stake
+the old one, which works, on one that may never come up: who is offered falls with it.
+So a link begins two cells earlier, and one that moves goes on meanwhile where it was.
 
     end A, old    ... data   moved: octets said so far   padding ...  the last cell
     end A, new    hello: old    (hears the same)   data goes on ...
@@ -95,13 +102,18 @@ class Strand:
         self._held: deque[bytes] = deque()
 
     def offer(self, old: "Strand | None") -> None:
-        """Say, once this is up, that the link of `old` could move here; None: of none."""
+        """Say that the link of `old` could move here, once this is up; None: of none."""
         self._said = NO_IDENT
         if old is not None and old.movable:
             self.offered = old
             self._said = old.ident
             old.awaited = True
         self._hello = hello_body(self._said)
+
+    @property
+    def has_said(self) -> bool:
+        """Its hello is said, or to be said in the next body."""
+        return self._said is not None
 
     @property
     def movable(self) -> bool:

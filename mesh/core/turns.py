@@ -5,7 +5,8 @@
     in line    wanted, not resting      at a tick, behind those that are there
     visited    first in line, room      at a tick
     resting    its visit failed         core/retry.py, OUTSIDE
-    forgotten  not wanted, not visited  after the longest rest, twice
+    forgotten  not wanted, not visited  after the longest rest, twice; sooner when more
+                                        than KNOWN_MAX are known
 
     room       VISITS_MAX visits, NETWORK_MAX of them in one network
 
@@ -46,6 +47,9 @@ CUT_SECONDS: Final = 300.0
 message of 20 MiB takes as long at 70 kB/s."""
 FORGET_SECONDS: Final = 2 * OUTSIDE.longest
 """A domain that was quiet for so long begins anew."""
+KNOWN_MAX: Final = 16_384
+"""Domains known without mail for them, some 4 MB: names cost whoever invents them
+nothing.  Those that wait are as many as have mail in the spool, which has its own end."""
 
 _LONG_AGO: Final = float("-inf")
 
@@ -99,9 +103,7 @@ class Turns:
         self._forget(now, names)
         for name in names:
             if name not in self._line and name not in self._visited:
-                domain = self._domains.get(name)
-                if domain is None:
-                    domain = self._domains[name] = _Domain()
+                domain = self._domains.setdefault(name, _Domain())
                 if now >= domain.rests_until:
                     self._line[name] = None
         return self._begin(now)
@@ -141,13 +143,16 @@ class Turns:
                 tick.hurried.add(name)
 
     def _forget(self, now: float, wanted: Container[str]) -> None:
-        if now < self._looked + FORGET_SECONDS / 8:
+        """Forget who was quiet for long; of too many, who was visited longest ago."""
+        too_many = len(self._domains) - KNOWN_MAX
+        if now < self._looked + FORGET_SECONDS / 8 and too_many <= 0:
             return
         self._looked = now
         for name, domain in list(self._domains.items()):
-            is_old = now >= domain.rests_until + FORGET_SECONDS
+            is_old = now >= domain.rests_until + FORGET_SECONDS or too_many > 0
             if is_old and name not in wanted and name not in self._visited:
                 del self._domains[name]
+                too_many -= 1
 
     def enter(self, name: str, network: str) -> bool:
         """Say whether this visit may connect there; if not, it ends, untried."""
@@ -161,7 +166,7 @@ class Turns:
     def end(self, name: str, now: float, *, tried: bool, failed: bool) -> None:
         """Hear that a visit has ended; if it was tried and failed, the domain rests."""
         del self._visited[name]
-        domain = self._domains[name]
+        domain = self._domains[name] = self._domains.pop(name)  # behind all others
         if failed:
             domain.failures += 1
             rest = retry_delay(domain.failures, self._entropy, OUTSIDE)

@@ -69,8 +69,9 @@ from mesh.node.qmgr import QueueManager
 
 LOOK_SECONDS: Final = 1.0
 """Between two looks at the folder's time: what is dropped is taken within 2 s."""
-RETRY_SECONDS: Final = 10.0
-"""After a look that left something lying: no room, or a lock that somebody holds."""
+RETRY_SECONDS: Final = 5.0
+"""After a look that left something lying: no room, or a lock that somebody holds.  Keys
+lie ready again within 10 s of the room's return."""
 LOCK_SECONDS: Final = 60.0
 """For which a lock keeps a key whose message is stored; sealing 20 MB takes one."""
 GROUP_MAX: Final = 64

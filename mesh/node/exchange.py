@@ -61,6 +61,8 @@ class Exchange:
         self.moves = pacer.standstill.moves if pacer else _none
         """How often this machine may have become another one."""
         self._refuses = refuses
+        self.is_ours: Callable[[bytes], bool] = lambda _: False
+        """Takes a heartbeat that a peer brings back; set by heartbeat.py."""
         self._gossip = gossip
         if gossip:
             gossip.guard = qmgr.guard
@@ -121,6 +123,7 @@ class Exchange:
                 our_name=self.name,
                 max_message=self._max_message,
                 gossip=self._gossip,
+                is_ours=lambda content: self.is_ours(content),
             )
             if not self._ended:  # the dialer may begin while all ends
                 self._nursery.start_soon(peer.fetch_forever)

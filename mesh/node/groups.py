@@ -11,7 +11,9 @@ Nothing else in the program knows that this is SQLite.  What a seized disk shows
 slot numbers, lengths in steps of 4,096, and boxes whose keys are in the arena.
 
 WAL with synchronous=FULL: a commit that returned is on the disk; one that did not is
-wholly there or not at all.  Exclusive locking: nobody else has the file open, so the
+wholly there or not at all.  What a killed process had written and not synced is found
+whole all the same: the WAL is synced before it is read, or a peer that offers the same
+message again would hear that it is stored, and a power cut then take it.  Exclusive locking: nobody else has the file open, so the
 WAL's index needs no shared memory.  Deleted rows are not overwritten: their keys are.
 
 psow=0: SQLite takes it that a write harms nothing beside it, and begins a commit in the
@@ -128,7 +130,9 @@ class Groups:
 
     def __init__(self, path: Path) -> None:
         """Open, recover and, when it is new, create; SpoolCorruptError if it is none."""
-        check_regular(path.with_name(f"{path.name}-wal"))
+        self._wal = path.with_name(f"{path.name}-wal")
+        check_regular(self._wal)
+        _sync(self._wal)
         # Closing any descriptor of the file ends SQLite's locks: so this one is last.
         self._file = open_private(path)
         self._room = 0  # octets set aside that no group has used
@@ -221,6 +225,10 @@ class Groups:
         unused = os.fstat(self._file).st_size - self._pragma("page_count") * PAGE_LEN
         free = self._pragma("freelist_count") * PAGE_LEN
         return found.f_bavail * found.f_frsize + free + max(0, unused)
+
+    def wal_octets(self) -> int:
+        """Tell the length of the WAL's file: what it holds, or held."""
+        return self._wal.stat().st_size if self._wal.exists() else 0
 
     def _set_aside(self, octets: int) -> int:
         pages, free = self._pragma("page_count"), self._pragma("freelist_count")
@@ -326,6 +334,18 @@ class Groups:
                 return b""
             blob.seek(offset)
             return blob.read(length)
+
+
+def _sync(wal: Path) -> None:
+    """Bring it to the disk if it is there; OSError."""
+    try:
+        fd = os.open(wal, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 @contextmanager

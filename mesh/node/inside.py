@@ -181,7 +181,7 @@ class Port:
     @property
     def can_offer(self) -> bool:
         """Mail may be given to this connection's link."""
-        if self.inside is None or self.retired:
+        if self.inside is None or self.retired or self.scope.cancel_called:
             return False
         return self.inside.link.can_offer
 

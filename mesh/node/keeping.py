@@ -15,13 +15,15 @@ mail waits and comes back after its days, rather than leave in clear.
 directory.  Whoever was removed is looked for first, and nobody gets in meanwhile, for the
 table that is asked has changed by then.  Reading is a thread's work, and what then
 is done for thousands of peers is done some at a time, so that no cell waits for it.
-Stray mail is routed anew too: links give theirs back a moment after they end; so what
-waits for a place that is gone is looked for each time.
+Mail whose address goes elsewhere now is routed anew, and no other: a descriptor that was
+renewed moves none.  Stray mail is, too: links give theirs back a moment after they end;
+so what waits for a place that is gone is looked for each time.
 """
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import trio
@@ -33,8 +35,8 @@ from mesh.node.calm import calm_for
 from mesh.node.dialer import Dialer
 from mesh.node.exchange import Exchange
 from mesh.node.peers import Peers
-from mesh.node.qmgr import QueueManager
-from mesh.node.routing import LOCAL
+from mesh.node.qmgr import QueueManager, everywhere
+from mesh.node.routing import EXIT, LOCAL, UNROUTED
 
 LOOK_SECONDS: Final = 1.0
 """Between two looks at peers.d: a change counts within 2 s."""
@@ -79,6 +81,8 @@ class Keeping:
         self._unix_time = unix_time
         self._adopted = False
         self._half_done = False
+        self._routed = peers.snapshot.directory
+        """By which what waits was routed last."""
         self._kept: dict[str, _Kept] = {}
         self._news = trio.Event()
         self._turn = trio.Lock()
@@ -101,7 +105,9 @@ class Keeping:
             await self._adopt(nursery)
 
     async def _adopt(self, nursery: trio.Nursery) -> None:
-        changed = await trio.to_thread.run_sync(self._peers.poll) or self._half_done
+        half_done = self._half_done
+        news, lost = await trio.to_thread.run_sync(self._look)
+        changed = news or half_done
         by_name = self._peers.snapshot.by_name
         self._half_done = changed  # nobody tells it twice
         if changed or not self._adopted:
@@ -113,8 +119,17 @@ class Keeping:
         self._qmgr.reroute(
             lambda place: place.startswith(LOCAL) or place in by_name,
             changed=changed,
+            # Half done: what came meanwhile went by a directory that is not compared.
+            moved=everywhere if half_done else partial(may_move, lost),
         )
         self._half_done = False
+
+    def _look(self) -> tuple[bool, frozenset[str] | None]:
+        """Look whether there is something new, and who lost addresses by it."""
+        if not self._peers.poll():
+            return False, None
+        before, self._routed = self._routed, self._peers.snapshot.directory
+        return True, before.lost_to(self._routed)
 
     async def _adopt_peers(
         self, nursery: trio.Nursery, by_name: Mapping[str, Listed]
@@ -178,6 +193,16 @@ class Keeping:
         """Give what a peer may be dialled at now; nothing when it may not."""
         listed = self._peers.snapshot.by_name.get(name)
         return listed.descriptor.addresses if listed and self._may_link(name) else ()
+
+
+def may_move(lost: frozenset[str] | None, place: str) -> bool:
+    """Say whether mail that waits there may be for another place now.
+
+    Of an address that nobody has, days decide, too: it is looked at each time.
+    """
+    if place == UNROUTED:
+        return True
+    return lost is not None and (place in lost or place.startswith(EXIT))
 
 
 def is_here(listed: Listed, now: float) -> bool:

@@ -23,7 +23,7 @@ syncs again in the hope of success.  Nothing here logs.
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
@@ -38,7 +38,6 @@ from mesh.core.crypto import (
     MlKem768,
     SystemEntropy,
     derive_key,
-    keyed_hash,
     signing_public,
 )
 from mesh.core.directory import Us
@@ -47,19 +46,19 @@ from mesh.errors import ConfigError
 from mesh.node import keys as key_files
 from mesh.node.control import Control
 from mesh.node.counters import OwnCounter, PeerCounters
-from mesh.node.delivery import LmtpDelivery, MaildirDelivery
 from mesh.node.dialer import Dialer
 from mesh.node.drop import Drop
 from mesh.node.exchange import Exchange
 from mesh.node.gossip import Gossiping
+from mesh.node.heartbeat import Heartbeats
 from mesh.node.keeping import Keeping
 from mesh.node.listener import Listener, bind
 from mesh.node.outbound import Outbound
 from mesh.node.pacing import Pacer
 from mesh.node.peers import Peers
-from mesh.node.pipe import PipeDelivery
 from mesh.node.qmgr import QueueManager
 from mesh.node.registry import Registry
+from mesh.node.remailers import Remailers
 from mesh.node.renewal import Renewal
 from mesh.node.routing import Routing, host_of
 from mesh.node.service import lock_state, notify
@@ -67,7 +66,6 @@ from mesh.node.spool import Spool
 from mesh.node.starting import Starting
 from mesh.node.submission import Submission, allowed_uids, bind_unix
 from mesh.node.walltime import WallTime
-from mesh.values import LmtpSocket, Maildir, Pipe, Target
 
 STOP_SECONDS: Final = 6.0
 """For the last cells; with ANSWER_SECONDS 8 of the 10 that the contract gives."""
@@ -86,7 +84,6 @@ class Node:
         self._pacer = pacer
         self._entropy = entropy or SystemEntropy()
         self._now = WallTime()
-        self._deliveries: list[MaildirDelivery | LmtpDelivery | PipeDelivery] = []
         with ExitStack() as undo:
             self._lock = lock_state(config.state_dir)
             undo.callback(os.close, self._lock)
@@ -102,7 +99,6 @@ class Node:
         identity = key_files.load_identity(state)
         self._renewal = Renewal(config, lambda: self._spool.running_seconds, self._now)
         spool_key = key_files.load_spool_key(state)
-        self._names = derive_key(spool_key, b"mesh/1 maildir names")
         self._uids = allowed_uids([remailer.user for remailer in config.remailer])
         own = OwnCounter(state / "counter", int(self._now() * 1e9))
         counters = PeerCounters(state / "counters")
@@ -133,7 +129,21 @@ class Node:
             pacer=self._pacer,
             gossip=Gossiping(self._registry, signing_public(identity), self._now),
         )
+        self._heartbeats = Heartbeats.of(
+            config, spool_key, entropy, self._exchange, self._listed
+        )
         self._open_links(identity, own, counters)
+        self._open_doors(spool_key)
+
+    def _open_doors(self, spool_key: Key) -> None:
+        """Make what gives mail to remailers, and takes it from them."""
+        config, entropy = self._config, self._entropy
+        self._remailers = Remailers(
+            config,
+            self._qmgr,
+            derive_key(spool_key, b"mesh/1 maildir names"),
+            entropy,
+        )
         self._submission = Submission(
             name=config.node.name,
             qmgr=self._qmgr,
@@ -143,7 +153,7 @@ class Node:
         )
         self._drop = Drop.open(
             config.local.drop,
-            state / "drop.keys",
+            config.state_dir / "drop.keys",
             derive_key(spool_key, b"mesh/1 drop keys"),
             entropy,
             self._qmgr,
@@ -204,6 +214,9 @@ class Node:
             unix_time=self._now,
         )
 
+    def _listed(self) -> Collection[str]:
+        return self._peers.snapshot.by_name
+
     def _tell_registry(self) -> None:
         if self._renewal.said is not None:
             self._registry.tell_own(self._renewal.said)
@@ -212,7 +225,8 @@ class Node:
         """Give what the operator should know, a line each."""
         pacer = self._pacer.notices if self._pacer else []
         trusted = self._registry.notices(self._now())
-        return [*pacer, *self._now.notices, *self._renewal.notices, *trusted]
+        own = [*self._heartbeats.notices(), *self._now.notices, *self._renewal.notices]
+        return [*pacer, *own, *trusted]
 
     # life
 
@@ -255,13 +269,11 @@ class Node:
         nursery.start_soon(self._qmgr.run)
         for sock in sockets:
             nursery.start_soon(self._listener.run, sock)
-        for index, remailer in enumerate(self._config.remailer):
-            delivery = self._delivery(f"local:{index}", remailer.deliver)
-            self._deliveries.append(delivery)
-            nursery.start_soon(delivery.run)
+        self._remailers.start(nursery)
         if self._config.delivery.exit:
             parts = self._config, self._qmgr, self._routing, self._entropy
-            nursery.start_soon(Outbound.of(*parts).run)
+            nursery.start_soon(Outbound.of(*parts, self._heartbeats.holds).run)
+            nursery.start_soon(self._heartbeats.run)
         await self._keeping.adopt(nursery)
         nursery.start_soon(self._drop.run)
         nursery.start_soon(self._watch, nursery)
@@ -340,8 +352,7 @@ class Node:
         self._submission.end()
         submitting.cancel()
         self._exchange.close()
-        for delivery in self._deliveries:
-            delivery.end()
+        self._remailers.end()
         with trio.move_on_after(STOP_SECONDS):
             while self._is_ending:  # noqa: ASYNC110  # once in a life
                 await trio.sleep(0.01)
@@ -349,36 +360,8 @@ class Node:
     @property
     def _is_ending(self) -> bool:
         """A link has not said so yet, or a remailer has not got what is on its way."""
-        return any(peer.ports for peer in self._exchange.peers.values()) or any(
-            delivery.busy for delivery in self._deliveries
-        )
-
-    def _delivery(
-        self, destination: str, target: Target
-    ) -> MaildirDelivery | LmtpDelivery | PipeDelivery:
-        if isinstance(target, Pipe):
-            return PipeDelivery(
-                argv=target.argv, destination=destination, qmgr=self._qmgr
-            )
-        if isinstance(target, Maildir):
-            return MaildirDelivery(
-                maildir=target.path,
-                destination=destination,
-                qmgr=self._qmgr,
-                name_of=self._letter_name,
-            )
-        return LmtpDelivery(
-            address=target.path
-            if isinstance(target, LmtpSocket)
-            else (target.host, target.port),
-            destination=destination,
-            name=self._config.node.name,
-            qmgr=self._qmgr,
-            entropy=self._entropy,
-        )
-
-    def _letter_name(self, ident: bytes) -> str:
-        return keyed_hash(self._names, ident, 16).hex()
+        links = any(peer.ports for peer in self._exchange.peers.values())
+        return links or self._remailers.busy
 
 
 def _check_readable(peers: Path) -> None:

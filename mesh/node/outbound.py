@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Port 25: mail for addresses that no node serves, to their mail servers.
 
-    tick     what the pool lets go may leave                           core/pool.py
+    tick     what the pool lets go may leave, nothing in an alarm      core/pool.py
              the domains with mail whose turn it is: a visit each      core/turns.py
     visit    the mail that was ready at the tick                       visit.py
              the places of the domain (mx.py; a fixed route; the smarthost), in order,
@@ -68,8 +68,13 @@ class Outbound:
         routes: Mapping[str, str] | None = None,
         refuses: Callable[[str], bool] = lambda _: False,
         min_entropy: float = 0.0,
+        is_alarmed: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Nobody leaves with less than `min_entropy` bits, robust: core/pool.py."""
+        """Nobody leaves with less than `min_entropy` bits, robust: core/pool.py.
+
+        While `is_alarmed` nobody leaves at all: core/alarm.py.
+        """
+        self._is_alarmed = is_alarmed
         self._min_entropy = min_entropy
         self._qmgr = qmgr
         self._helo = helo
@@ -86,7 +91,12 @@ class Outbound:
 
     @classmethod
     def of(
-        cls, config: Config, qmgr: QueueManager, routing: Routing, entropy: Entropy
+        cls,
+        config: Config,
+        qmgr: QueueManager,
+        routing: Routing,
+        entropy: Entropy,
+        is_alarmed: Callable[[], bool],
     ) -> "Outbound":
         """Make it as node.toml says."""
         host = host_of(config)
@@ -101,6 +111,7 @@ class Outbound:
             routes=config.delivery.routes,
             refuses=routing.refuses,
             min_entropy=config.pool.min_entropy,
+            is_alarmed=is_alarmed,
         )
 
     async def run(self) -> None:
@@ -117,8 +128,9 @@ class Outbound:
         return self._qmgr.pool.crowd.robust(SET_ASIDE) < self._min_entropy
 
     async def _tick(self, nursery: trio.Nursery) -> None:
-        for _ in self._qmgr.depart(hold=self._holds()):
-            await trio.lowlevel.checkpoint()
+        if not self._is_alarmed():
+            for _ in self._qmgr.depart(hold=self._holds()):
+                await trio.lowlevel.checkpoint()
         now = trio.current_time()
         self._make_room(now)
         tick = self._turns.tick(now, self._qmgr.exits())

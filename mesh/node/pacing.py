@@ -29,7 +29,7 @@ from mesh.core.crypto import Entropy
 from mesh.core.handshake import Session
 from mesh.errors import RemoteProtocolError
 from mesh.node.pacer import lane as lanes
-from mesh.node.pacer.client import GONE, Feed
+from mesh.node.pacer.client import GONE, Feed, put
 from mesh.node.pacer.client import Pacer as Pacer
 from mesh.node.pacer.lane import DEAD_PERIODS as DEAD_PERIODS
 from mesh.node.pacer.lane import DEAD_SECONDS as DEAD_SECONDS
@@ -117,6 +117,7 @@ async def _carry_here(
     """Run the link's lane on Trio's clock, and feed it at each instant."""
     now = trio.current_time()
     ring = Ring(bytearray(length_of(session.klass)), session.klass)
+    put(ring, port)
     lane = Lane(
         wire=wire,
         sealer=CellSealer(session.sealer.surrender()),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One peer: its links' insides, what is on its way to it, what it hands over.
 
-    their message  -> its id known? the old reply : stored, then 250, then its queue
+    their message  -> a heartbeat of ours? 250 : its id known? the old reply : stored, then 250, then its queue
     our queue      -> a free stream of the peer's best link -> their replies
                       250: forgotten here, and when that is durable: DONE=<id>,
                            on the next link again if this one ends before it is heard
@@ -12,7 +12,8 @@ An id (128 bits, new for every hop) is stored once: while its first copy is bein
 committed later copies wait for that commit; afterwards they get its reply.  Ids are
 kept until DONE or 8 days of running time, at most PER_PEER_MAX a peer (ids.py), then 452.
 While a start still reads the spool nobody knows all of them: what comes with an id waits
-for that, unless its link ends, and its answer is late.
+for that, unless its link ends, and its answer is late; behind HELD_MAX octets of such it is
+452 at once.
 """
 
 import math
@@ -43,13 +44,17 @@ from mesh.node.rivals import best_of
 from mesh.node.spool import Ref
 
 FLYING_MAX: Final = 8_388_608
-"""Octets of messages on their way to one peer; one larger message goes alone."""
+"""Octets of messages on their way to one peer from which on no more is sent."""
+HELD_MAX: Final = FLYING_MAX
+"""Octets of messages of one peer from which on no more wait until the ids are known.  No
+honest peer sends more when so much is on its way: only one that is not is refused."""
 FETCH_MAX: Final = 8
 """Records read from the disk at once for one peer."""
+BEAT: Final = object()
+"""Stands for a heartbeat, of which nothing is on any list."""
 PORTS_MAX: Final = 8
-"""Connections of one peer at once.  An honest one has four: that which is up, its
-replacement, one of a crossing dial, one about to end; in twice as many a peer that
-opens them without end has a megabyte of kernel memory each."""
+"""Connections of one peer at once.  An honest one has four: one up, its replacement, one
+of a crossing dial, one about to end; each may hold a megabyte of kernel memory."""
 
 
 class Peer:
@@ -66,10 +71,15 @@ class Peer:
         our_name: str,
         max_message: int,
         gossip: Gossiping | None,
+        is_ours: Callable[[bytes], bool],
     ) -> None:
-        """`refusal` says why this peer (by name) may not hand over for a path."""
+        """`refusal` says why this peer (by name) may not hand over for a path.
+
+        `is_ours` takes a heartbeat that comes back (heartbeat.py).
+        """
+        self._is_ours, self._gossip = is_ours, gossip
+        self._beat: Outgoing | None = None
         self._our_name, self._max_message = our_name, max_message
-        self._gossip = gossip
         self.name = name
         self.identity = identity
         self._our_identity = our_identity
@@ -127,6 +137,8 @@ class Peer:
     def admit(self, port: Port) -> None:
         """Take a connection on; of too many, the oldest that never came up is closed."""
         self.ports.append(port)
+        if len(self.ports) == 1:  # whatever comes, there is nothing to go on from
+            port.strand.offer(None)
         open_ = [each for each in self.ports if not each.scope.cancel_called]
         if len(open_) > PORTS_MAX:
             next(each for each in open_ if not each.strand.up).scope.cancel()
@@ -160,12 +172,12 @@ class Peer:
             klass=port.session.klass,
             now=trio.current_time(),
         )
-        silent = trio.current_time() - SILENT_SECONDS
-        silent -= SILENT_PERIODS * period_of(port.session.klass)
-        living = (other for other in rivals if other.inside and other.heard > silent)
-        old = next(living, None)
-        offered = old if old is not None and best is port else None
-        port.strand.offer(offered.strand if offered else None)
+        if not port.strand.has_said:
+            silent = trio.current_time() - SILENT_SECONDS
+            silent -= SILENT_PERIODS * period_of(port.session.klass)
+            living = (r for r in rivals if r.inside and r.heard > silent)
+            old = next(living, None) if best is port else None
+            port.strand.offer(old.strand if old else None)
         for other in rivals:
             if other is not best:
                 other.retire()
@@ -227,10 +239,18 @@ class Peer:
             with self.guard(inside.cut):
                 self._fill(inside)
 
+    def beat(self, path: str, content: bytes) -> None:
+        """Send a heartbeat as soon as a stream is free, and only the newest."""
+        self._beat = Outgoing(BEAT, "", (path,), content)
+        self.fill()
+
     def _fill(self, inside: Inside) -> None:
         if self._done:
             inside.link.done(self._done)
             self._done = []
+        if self._beat is not None and inside.link.can_offer:
+            beat, self._beat = self._beat, None
+            inside.link.offer(beat)
         while inside.link.can_offer and self._flying_octets < FLYING_MAX:
             if self._fetched:
                 ref, record = self._fetched.popleft()
@@ -280,6 +300,8 @@ class Peer:
     def finished(self, inside: Inside, event: Finished) -> None:
         """Draw the consequence of the peer's replies to one of our messages."""
         ref = event.token
+        if ref is BEAT:
+            return
         record = inside.flying.pop(ref)  # type: ignore[call-overload]
         self._flying_octets -= len(record.content)
         ident = record.id  # and not the record: its octets may go
@@ -302,11 +324,15 @@ class Peer:
                 inside.answer(stream, reply)
 
         ident = message.id
+        if self._is_ours(message.content):
+            answer(OK)
+            return
         if ident is None:
             self._store(message, answer)
             return
         if not spool.is_indexed:
-            self._hold(inside, received)
+            if not self._hold(inside, received):
+                answer(NO_ROOM)
             return
         waiting = self._pending.get(ident)
         if waiting is not None:
@@ -334,11 +360,14 @@ class Peer:
             self._pending.pop(ident, None)
             raise
 
-    def _hold(self, inside: Inside, received: Received) -> None:
-        """Keep a message until it is known which ids are."""
+    def _hold(self, inside: Inside, received: Received) -> bool:
+        """Keep a message until it is known which ids are; False: that is too much."""
+        if sum(len(each.message.content) for _, each in self._held) >= HELD_MAX:
+            return False
         if not self._held:
             self._qmgr.spool.when_indexed(self._take_held)
         self._held.append((inside, received))
+        return True
 
     def _take_held(self) -> None:
         held, self._held = self._held, []

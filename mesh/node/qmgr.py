@@ -5,8 +5,7 @@
     queues   a destination -> the records that may go now, oldest first; outside: those
              that the pool let go on its ticks (core/pool.py)
     outcome  delivered -> forgotten     link gone -> released
-             refused for now -> deferred; after 5 days and 20 attempts as for ever
-             refused for ever -> a bounce to a reverse-path of this node, or a count
+             refused -> deferred, a bounce, a count (settling.py)
 
 States of a record as everybody else sees them (what lies on the disk: spool.py):
 
@@ -18,25 +17,19 @@ States of a record as everybody else sees them (what lies on the disk: spool.py)
 
 Destinations are routing.py's.  Mail waits where nobody takes it.  Whatever comes back is
 routed anew, each recipient for itself (leading.py): what a start finds, what was
-deferred, what a link or a connection gave back; and, at each change of the peers, all
-that waits but for remailers here.  A record whose recipients have parted is divided
+deferred, what a link or a connection gave back; and, when addresses move between peers,
+what waits for those who lost some, or for nobody.  A record whose recipients have parted is divided
 (parting.py).  Hourly what has waited for 5 days is counted as tried.
-
-A bounce goes to addresses of this node's remailers only: anywhere else it would be
-mail from us that a forged reverse-path addressed.  It and what remains of its message
-are committed together, before the message is forgotten: nothing accepted is lost
-without one of them, or a count in `dropped`.
 
 All of this runs on the Trio thread.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import trio
 
-from mesh.core.bounce import Failure, judge
+from mesh.core.bounce import Failure
 from mesh.core.crypto import Entropy, Key
 from mesh.core.pool import Manner, Pool
 from mesh.core.record import NO_ID, Record, split_recipients
@@ -48,6 +41,7 @@ from mesh.node.parking import Parking
 from mesh.node.parting import COPIES_MAX, Parting, Router
 from mesh.node.reporter import Reporter
 from mesh.node.routing import EXIT, LOCAL, UNROUTED
+from mesh.node.settling import Settling
 from mesh.node.spool import Ref, Spool
 from mesh.node.waiting import Queue, Waiting
 
@@ -63,9 +57,9 @@ MANY: Final = Reply(452, "too many places for so large a message")
 NOBODY: Final = Reply(451, "4.4.7 its node took nothing for so long")
 
 
-_Partly = tuple[
-    Ref, Sequence[str], Sequence[Failure], Patience, Callable[[], None] | None
-]
+def everywhere(_: str) -> bool:
+    """Say of every place that its mail may be for another one now."""
+    return True
 
 
 class QueueManager:
@@ -89,21 +83,19 @@ class QueueManager:
         """
         self.alias = alias
         self.spool = spool
-        self.bounced = 0
-        """Recipients whose failure was reported, since the start."""
-        self.dropped = 0
-        """Recipients whose failure nobody could be told of."""
         self.guard = Guard()
         """Of all who are called back when a record may go, or was stored."""
-        self._reporter = Reporter(host, entropy)
         self.router = router
         self._entropy = entropy
         self._parking = Parking()
         self._parting = Parting(router, key or entropy.key(), spool.knows)
         self._waiting = Waiting(entropy, spool.is_of_before, manner)
         self._leading = Leading(spool, self._parting, self._waiting, self._parking)
+        self._settling = Settling(
+            spool, router, self._parting, Reporter(host, entropy),
+            self._waiting, self._parking,
+        )  # fmt: skip
         self._changes = 0
-        self._partly: deque[_Partly] = deque()
         self._deferred = self._waiting.deferred
 
     def queue(self, destination: str) -> Queue:
@@ -208,8 +200,7 @@ class QueueManager:
 
     def delivered(self, ref: Ref, durable: Callable[[], None] | None = None) -> None:
         """Forget a record for good; `durable` is called when no disk has its key."""
-        self._waiting.forget(ref)
-        self.spool.forget(ref, done=durable)
+        self._settling.delivered(ref, durable)
 
     def release(self, destination: str, refs: Iterable[Ref]) -> None:
         """Put back, in their order, records whose link or connection ended."""
@@ -221,8 +212,7 @@ class QueueManager:
 
     def defer(self, ref: Ref, patience: Patience = INSIDE) -> None:
         """Try this record again after a while, routed anew."""
-        self._waiting.defer(ref, patience)
-        self._parking.wake()
+        self._settling.defer(ref, patience)
 
     def settle(
         self,
@@ -232,90 +222,11 @@ class QueueManager:
         patience: Patience = INSIDE,
         durable: Callable[[], None] | None = None,
     ) -> bool:
-        """Draw the consequence of a receiver's replies, one a recipient.
+        """Draw the consequence of a receiver's replies, one a recipient (settling.py).
 
-        True: all were taken and the caller says `delivered`.  Otherwise what is left
-        to try becomes a record of its own, what failed a bounce, and the old record is
-        forgotten once these are on the disk.  Of `record` the head is enough: what
-        else is needed is read.  `durable` is called when a record of which something
-        was taken is forgotten for good: its receiver need not know it any more.
-
-        The caller has it in no list any more: after a bug in here it is deferred.
+        True: all were taken and the caller says `delivered`.
         """
-        try:
-            return self._settle(ref, record, replies, patience, durable)
-        except Exception:  # its connection ends by it, and would take it along
-            self.defer(ref, patience)
-            raise
-
-    def _settle(
-        self,
-        ref: Ref,
-        record: Record,
-        replies: Sequence[Reply],
-        patience: Patience,
-        durable: Callable[[], None] | None,
-    ) -> bool:
-        if all(reply.positive for reply in replies):
-            return True
-        attempts = self._waiting.attempts.get(ref, 0) + 1
-        too_old = is_given_up(attempts, self.spool.running_seconds - record.accepted)
-        failures, left = judge(record.recipients, replies, too_old=too_old)
-        if not any(reply.positive for reply in replies):
-            durable = None
-        if len(left) == len(record.recipients):
-            self.defer(ref, patience)
-        elif left and not record.content:
-            self._partly.append((ref, left, failures, patience, durable))
-            self._parking.wake()
-        else:
-            self._replace(ref, record, left, failures, patience, durable)
-        return False
-
-    async def _read_and_replace(self, partly: _Partly) -> None:
-        ref, left, failures, patience, durable = partly
-        [record] = await self.spool.read([ref])
-        if record is None:
-            self.unreadable(ref)
-        else:
-            self._replace(ref, record, left, failures, patience, durable)
-
-    def _replace(
-        self,
-        ref: Ref,
-        record: Record,
-        left: Sequence[str],
-        failures: Sequence[Failure],
-        patience: Patience,
-        durable: Callable[[], None] | None = None,
-    ) -> None:
-        """Put in a record's place what is still to be tried and what is to be told."""
-        rest = [self._parting.rest(record, left, record.destination) for _ in left[:1]]
-        place = self.router(record.reverse_path) or UNROUTED
-        reports = [
-            self._reporter.report(record, failures, place, self.spool.running_seconds)
-            for _ in failures[:1]
-            if place.startswith(LOCAL)
-        ]
-
-        def committed(refs: Sequence[Ref] | None) -> None:
-            if refs is None:
-                self.defer(ref, patience)
-                return
-            if reports:
-                self.bounced += len(failures)
-                self.enqueue(refs[-1], reports[0].destination)
-            else:
-                self.dropped += len(failures)
-            for again in refs[: len(rest)]:
-                self._waiting.inherit(again, ref)
-                self.defer(again, patience)
-            self.delivered(ref, durable)
-
-        if rest or reports:
-            self.spool.accept([*rest, *reports], committed)
-        else:
-            committed(())
+        return self._settling.settle(ref, record, replies, patience, durable)
 
     def unreadable(self, ref: Ref) -> None:
         """Drop a record that the spool set aside as corrupt from every list."""
@@ -329,6 +240,16 @@ class QueueManager:
         return self._waiting.queues
 
     @property
+    def bounced(self) -> int:
+        """Recipients whose failure was reported, since the start."""
+        return self._settling.bounced
+
+    @property
+    def dropped(self) -> int:
+        """Recipients whose failure nobody could be told of."""
+        return self._settling.dropped
+
+    @property
     def deferred(self) -> int:
         """Records that wait for their next try."""
         return len(self._deferred)
@@ -339,22 +260,30 @@ class QueueManager:
 
     # routes and time
 
-    def reroute(self, known: Callable[[str], bool], *, changed: bool) -> None:
+    def reroute(
+        self,
+        known: Callable[[str], bool],
+        *,
+        changed: bool,
+        moved: Callable[[str], bool] = everywhere,
+    ) -> None:
         """Route anew what waits where nobody is.
 
-        With `changed` everything that is not for a remailer here: an address may have
-        moved from one peer to another, and a listed peer is never reached in clear.
-        `known` says whether a place is one of ours or of a listed peer.
+        With `changed` what is not for a remailer here, from the places of which `moved`
+        says that their mail may be for others now: an address may have moved from one
+        peer to another, and a listed peer is never reached in clear.  `known` says
+        whether a place is one of ours or of a listed peer.
         """
         self._changes += changed
         for destination, queue in self.queues.items():
             is_ours = destination.startswith(LOCAL)
             is_nobodys = destination == UNROUTED or destination.startswith(EXIT)
-            if (changed and not is_ours) or not (is_nobodys or known(destination)):
+            is_moved = changed and not is_ours and moved(destination)
+            if is_moved or not (is_nobodys or known(destination)):
                 for refs in (queue.ready, queue.newer):
                     self.lead_back(refs)
                     refs.clear()
-        if changed:
+        if changed and moved(EXIT):
             self.lead_back(self._waiting.take_pool())
 
     async def run(self) -> None:
@@ -366,8 +295,8 @@ class QueueManager:
                 sweep = now + SWEEP_SECONDS
                 await self._sweep()
             self.lead_back(self._waiting.take_due(now))
-            if self._partly:
-                await self._read_and_replace(self._partly.popleft())
+            if self._settling.has_work:
+                await self._settling.turn()
                 continue
             if self._leading.has_work:
                 await self._leading.turn()
@@ -408,7 +337,7 @@ class QueueManager:
             attempts = self._waiting.attempts.get(ref, 0) + 1
             if is_given_up(attempts, age):
                 failures = [Failure(to, NOBODY) for to in head.recipients]
-                self._replace(ref, head, (), failures, INSIDE)
+                self._settling.replace(ref, head, (), failures, INSIDE)
                 continue
             if is_old:
                 self._waiting.attempts[ref] = attempts

@@ -19,7 +19,8 @@ Until that is complete:
     new records      take slots behind the old end of the arena, which grows (upkeep.py)
     a peer's ID=     nobody can say whether it is known: its message is not stored yet
                      and answered late (peer.py); so is the drop folder's (drop.py)
-    a peer's DONE    is kept, EARLY_MAX of them, and obeyed again in the end
+    a peer's DONE    is kept, and obeyed again in the end; no peer may have more of
+                     them kept than could still be, of EARLY_MAX
     a re-wrap        waits: it would open slots that nobody has looked at
 
 Nothing is written by this but the deletion of rubbish: a crash in its middle leaves what
@@ -41,7 +42,7 @@ from mesh.node.groups import BEFORE_ALL, Groups, Row
 from mesh.node.ids import Ids
 from mesh.node.index import Index, Ref, ref_of, slot_of
 from mesh.node.parking import Parking
-from mesh.node.shares import Shares
+from mesh.node.shares import Shares, sealed_charge
 from mesh.node.writer import Writer
 
 STEP_RECORDS: Final = 64
@@ -50,7 +51,8 @@ READ_RECORDS: Final = 1024
 """Records whose rows are read at once, by about: a megabyte of heads, some ms of the
 writer's time between two commits; and many rows, to be seen in their order."""
 EARLY_MAX: Final = 65_536
-"""DONEs kept for ids that may still be found; more cost 8 days of memory each."""
+"""DONEs kept for ids that may still be found; more cost 8 days of memory each.  One
+peer alone has half of them at most, so that there is room for others'."""
 
 Found = Callable[[Ref, Record], None]
 """Hears who waits, without contents."""
@@ -80,7 +82,9 @@ class Recovery:
         self._row = BEFORE_ALL
         self.last_row = groups.next_id() - 1
         """The newest row that was there at the start."""
-        self._early: list[tuple[bytes, bytes]] = []
+        self._early: dict[bytes, list[bytes]] = {}
+        self.early = 0
+        """DONEs that are kept."""
         self._calls: list[Callable[[], None]] = []
         self._parking = Parking()
         self._coming: tuple[Sequence[Row] | None, BaseException | None] | None = None
@@ -105,8 +109,10 @@ class Recovery:
 
     def done_early(self, origin: bytes, origin_id: bytes) -> None:
         """Note that an id is not needed any more, which may be found later."""
-        if len(self._early) < EARLY_MAX:
-            self._early.append((origin, origin_id))
+        theirs = self._early.setdefault(origin, [])
+        if len(theirs) < EARLY_MAX - self.early:
+            theirs.append(origin_id)
+            self.early += 1
 
     def heads(self) -> Iterator[tuple[Ref, Record]]:
         """Give who waits, oldest first; blocks.  It must be read to its end."""
@@ -185,7 +191,7 @@ class Recovery:
                 ref = ref_of(slot, generation)
                 head = _open(row, place, key, length)
                 origin = NO_ID if head is None else head.origin
-                self._shares.hold(slot, origin, HEAD_LEN + length)
+                self._shares.hold(slot, origin, sealed_charge(length))
                 if head is None:
                     self._corrupt.add(ref)
                 else:
@@ -220,9 +226,11 @@ class Recovery:
         self._ids.sort()  # with those of what was forgotten meanwhile
         self.is_complete = True
         self.damaged += self._disordered
-        for origin, origin_id in self._early:
-            forget_id(self._ids, arena, origin, origin_id)
+        for origin, ids in self._early.items():
+            for origin_id in ids:
+                forget_id(self._ids, arena, origin, origin_id)
         self._early.clear()
+        self.early = 0
         calls, self._calls = self._calls, []
         for call in calls:
             call()

@@ -17,8 +17,13 @@ refuse: 452, to that one alone, who keeps the message and tries again.
     the drop folder's    all that is dropped, whoever dropped it
     zeros                nobody: a record whose head does not open
 
-A record is charged to its origin from its commit until it is forgotten, with its head
-and its sealed body.  What is made of it goes on in its name, and is never refused: parts
+A record is charged to its origin from its commit until it is forgotten, with the pages of
+the database that its head and its sealed body take when it comes alone:
+
+    up to a page    an equal share of the page that holds several such: of 17 KiB a whole one
+    more            whole pages, and what of it may lie in a page with others
+
+Those that are committed together take less, down to half.  What is made of a record goes on in its name, and is never refused: parts
 when its recipients part, a rest, a bounce, each of which takes its place.  So what was
 accepted is brought to an end however full the spool is.  A peer's ids that must be
 remembered count as records (ids.py).
@@ -38,11 +43,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from mesh.core.record import HEAD_LEN, ID_LEN, NO_ID, Record, sealed_len
+from mesh.node.groups import PAGE_LEN, Groups
 
 NOBODY: Final = 0xFFFFFFFF
 """The user whom the kernel names where it knows none."""
+SPILLED_LEN: Final = 4096
+"""Octets of a longer row that lie in a page with others' (SQLite's file format, 1.6)."""
 _BLOCK: Final = 1024
-"""Octets in which lengths are counted: both a head and a body are whole multiples."""
+"""Octets in which charges are counted."""
 
 
 def user_mark(uid: int) -> bytes:
@@ -81,8 +89,18 @@ def _name_of(uid: int) -> str:
 
 
 def charge_of(content_len: int) -> int:
-    """Count the octets that a record with so much content takes."""
-    return HEAD_LEN + sealed_len(content_len)
+    """Count the octets that a record with so much content takes, if it comes alone."""
+    return sealed_charge(sealed_len(content_len))
+
+
+def sealed_charge(body_len: int) -> int:
+    """The same by the length of its sealed body."""
+    octets = HEAD_LEN + body_len
+    if octets <= PAGE_LEN:
+        octets = PAGE_LEN // (PAGE_LEN // octets)
+    else:
+        octets = SPILLED_LEN - (SPILLED_LEN - octets) // PAGE_LEN * PAGE_LEN
+    return -(-octets // _BLOCK) * _BLOCK
 
 
 @dataclass(slots=True)
@@ -171,3 +189,28 @@ class Shares:
         """Give who was refused since this was asked last."""
         refused, self._refused = self._refused, set()
         return refused
+
+
+class Door:
+    """Asks the rule for messages; the disk is looked at when somebody has asked."""
+
+    def __init__(self, shares: Shares, groups: Groups) -> None:
+        """Blocks for a moment."""
+        self._shares = shares
+        self._is_asked = False
+        self.free_octets = groups.room()
+        """Of the disk, as they were found last."""
+
+    def has_room(
+        self, origin: bytes, contents: Sequence[int], free_slots: int, ids: int
+    ) -> bool:
+        """Say whether an origin's share has room for records of so many octets each."""
+        self._is_asked = True
+        more = Holding(len(contents), sum(map(charge_of, contents)))
+        free = Holding(free_slots, self.free_octets)
+        return self._shares.has_room(origin, more, free, ids)
+
+    def take_asked(self) -> bool:
+        """Say whether somebody has asked since: then it matters how much is free."""
+        asked, self._is_asked = self._is_asked, False
+        return asked

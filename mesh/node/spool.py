@@ -68,7 +68,7 @@ from mesh.node.parking import Parking
 from mesh.node.reading import Reading
 from mesh.node.recovery import Found, Recovery, forget_id
 from mesh.node.restore import open_files
-from mesh.node.shares import Holding, Shares, charge_of
+from mesh.node.shares import Door, Shares, charge_of
 from mesh.node.tidying import Tidying
 from mesh.node.upkeep import STEP_SECONDS, Upkeep
 from mesh.node.writer import Writer
@@ -77,8 +77,8 @@ __all__ = ["Accepted", "Ref", "Spool"]
 
 FLUSH_SECONDS: Final = 1.0
 """Time for which a delivered record's key may outlive it."""
-AT_ONCE_SLOTS: Final = 32_768
-"""Slots whose records are read before a start goes on: half a second."""
+AT_ONCE_SLOTS: Final = 8192
+"""Slots whose records are read before a start goes on: a quarter of a second at most."""
 
 
 class Spool:
@@ -110,8 +110,7 @@ class Spool:
         self._tidying = Tidying(groups, self._writer, self._fail)
         self._corrupt: set[Ref] = set()
         self._shares = Shares()
-        self._free_octets = groups.room()
-        self._is_asked_for = False
+        self._door = Door(self._shares, groups)
         known = self._index, self._ids, self._shares, self._corrupt
         self._recovery = Recovery(arena, groups, *known, self._tidying.dead)
         self._reading = Reading(
@@ -259,11 +258,8 @@ class Spool:
 
     def has_room(self, origin: bytes, contents: Sequence[int]) -> bool:
         """Say whether an origin's share has room for records of so many octets each."""
-        self._is_asked_for = True
-        used = self._index.waiting + self._ids.buried
-        more = Holding(len(contents), sum(map(charge_of, contents)))
-        free = Holding(SLOTS_MAX - used, self._free_octets)
-        return self._shares.has_room(origin, more, free, self._ids.count(origin))
+        free = SLOTS_MAX - self._index.waiting - self._ids.buried
+        return self._door.has_room(origin, contents, free, self._ids.count(origin))
 
     def take_refused(self) -> set[bytes]:
         """Give the origins whose share had no room since this was asked last."""
@@ -355,9 +351,8 @@ class Spool:
         try:
             await self._flush()
             await self._upkeep.turn(self._intake.need)
-            if self._is_asked_for:
-                self._is_asked_for = False
-                self._free_octets = await self._writer.call(self._groups.room)
+            if self._door.take_asked():
+                self._door.free_octets = await self._writer.call(self._groups.room)
         except IoError as error:
             self._fail(error)
             return
@@ -371,10 +366,11 @@ class Spool:
         if not (self._arena.dirty or self._forgotten or self._tidying.dead):
             return
         calls, self._forgotten = self._forgotten, []
+        empty = len(self._tidying.dead)
         await self._upkeep.flush()
         for call in calls:
             call()
-        await self._tidying.delete()
+        await self._tidying.delete(empty)
 
     @contextmanager
     def _whole(self) -> Iterator[None]:

@@ -55,7 +55,29 @@ def test_boxes_made_where_they_lie_count_with_the_others() -> None:
         assert opened == b"text"
         with pytest.raises(CryptoError):
             opener.open_into_untrusted(place, 20, address_of(opened))
+        assert opened == bytes(4)  # nothing of a box that does not open
         assert opener.count == count + 1
+
+
+def test_nothing_is_made_where_it_lies_past_the_limit_or_without_a_key() -> None:
+    room = bytearray(20)
+    place, other = address_of(room), address_of(bytearray(4))
+    spent = make()
+    for _ in range(REJECT_AFTER):
+        spent.encrypt_with_ad(b"", b"")
+    wiped = make()
+    wiped.wipe()
+    for state in (spent, wiped):
+        with pytest.raises(LocalProtocolError):
+            state.seal_over(place, 4)
+        with pytest.raises(LocalProtocolError):
+            state.open_into_untrusted(place, 20, other)
+    assert not any(room)
+
+
+def test_a_key_of_another_length_is_no_cipher_s() -> None:
+    with pytest.raises(LocalProtocolError):
+        CipherState(Key(64))
 
 
 def test_rekey_is_the_keyed_hash_and_starts_the_count_again() -> None:

@@ -152,27 +152,6 @@ def _refuses_all_else(opener: Any, secret: Key, nonce: bytes, box: bytes) -> Non
         opener(Key(64), nonce, box, AEAD_AD)
 
 
-def test_a_box_made_where_it_lies_is_the_same_box() -> None:
-    key, nonce, text = Key.from_bytes(bytes(range(32))), bytes(range(12)), b"x" * 100
-    box = crypto.seal(key, nonce, text)
-    room = bytearray(text + bytes(16))
-    place = crypto.address_of(room)
-    crypto.seal_over(key, nonce, place, 100)
-    assert room == box
-    opened = bytearray(b"?" * 101)
-    crypto.open_into_untrusted(key, nonce, place, 116, crypto.address_of(opened))
-    assert opened == text + b"?"
-    room[50] ^= 1
-    with pytest.raises(CryptoError):
-        crypto.open_into_untrusted(key, nonce, place, 116, crypto.address_of(opened))
-    assert opened == bytes(100) + b"?"  # nothing of a box that does not open
-    for wrong, short in ((Key(64), nonce), (key, nonce[1:])):
-        with pytest.raises(LocalProtocolError):
-            crypto.seal_over(wrong, short, place, 100)
-        with pytest.raises(LocalProtocolError):
-            crypto.open_into_untrusted(wrong, short, place, 116, place)
-
-
 def test_an_empty_box_opens_to_nothing() -> None:
     secret = FixedEntropy().key()
     box = crypto.seal(secret, bytes(12), b"")

@@ -2,6 +2,8 @@
 """Who serves an address: a table of claims that count, and of what two claims do."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mesh.core.directory import (
     Conflict,
@@ -162,3 +164,45 @@ def test_what_is_listed_is_canonical() -> None:
     assert directory.lists("mix@alpha.test")
     assert not directory.lists("MIX@alpha.test")
     assert not directory.lists("other@alpha.test")
+
+
+ADDRESSES = ("a@one.test", "b@one.test", "a@two.test", "c@three.test")
+claims = st.dictionaries(
+    st.sampled_from(["bravo", "carol", "delta"]),
+    st.sets(st.sampled_from([*ADDRESSES, "@one.test", "@two.test"])),
+)
+
+
+def directory_of(claims: dict[str, set[str]]) -> Directory:
+    peers = [listed(n, *s, confirmed=tuple(s)) for n, s in claims.items() if s]
+    return Directory({"c@three.test": 0}, peers)
+
+
+@given(claims, claims)
+def test_who_lost_an_address_is_known(
+    before: dict[str, set[str]], after: dict[str, set[str]]
+) -> None:
+    old, new = directory_of(before), directory_of(after)
+    lost = old.lost_to(new)
+    for address in ADDRESSES:
+        was, goes = old.route(address), new.route(address)
+        if was != goes:
+            assert lost is not None
+            assert not isinstance(was, ToPeer) or was.name in lost
+
+
+def test_what_changes_no_address_moves_no_mail() -> None:
+    bravo, carol = listed("bravo", "mix@bravo.test"), listed("carol", "@carol.test")
+    old = Directory({}, [bravo, carol], {"x@y.test": 9})
+    renewed = Listed(draft("carol", serves=("@carol.test",), serial=8))
+    assert old.lost_to(Directory({}, [bravo, renewed], {"x@y.test": 9})) is None
+    # Days may decide where nobody's mail goes, and who is new may have it.
+    nothing: frozenset[str] = frozenset()
+    both = [bravo, carol]
+    assert old.lost_to(Directory({}, both)) == nothing
+    assert old.lost_to(Directory({}, both, {"x@y.test": 9}, {"@z": 1})) == nothing
+    delta = listed("delta", "mix@delta.test")
+    assert old.lost_to(Directory({}, [*both, delta])) == nothing
+    assert old.lost_to(Directory({}, [bravo])) == frozenset({"carol"})
+    claims = listed("delta", "@bravo.test", confirmed=("@bravo.test",))
+    assert old.lost_to(Directory({}, [*both, claims])) == frozenset({"bravo"})

@@ -202,6 +202,23 @@ def test_what_has_no_link_has_ended_or_has_moved_is_not_gone_on_from() -> None:
         assert fresh.next_body() == hello_body()
 
 
+def test_none_may_be_said_before_anything_was_heard() -> None:
+    """And what the other side could go on from does not count then."""
+    world = World()
+    first = world.connect()
+    world.settle()
+    new = Connection(9, world.begun)
+    said = [new.ends[0].has_said]
+    new.ends[0].offer(None)
+    said.append(new.ends[0].has_said)
+    assert said == [False, True]
+    assert new.ends[0].next_body() == hello_body()
+    new.ends[1].offer(first.ends[1])
+    new.ends[1].receive_body(hello_body())
+    assert new.ends[1].link is world.begun[-1] is not first.ends[1].link
+    assert first.ends[1].movable
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_a_connection_is_offered_to_one_other_at_a_time(order: tuple[int, int]) -> None:
     """Two at once could be agreed on in another order at each end: a link torn apart."""

@@ -168,6 +168,23 @@ def test_who_failed_rests_longer_each_time_and_begins_anew_in_the_end() -> None:
     assert turns.known == 0
 
 
+def test_names_without_end_are_not_remembered_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever invents domains has them known no longer than there is room for that."""
+    monkeypatch.setattr("mesh.core.turns.KNOWN_MAX", 500)
+    turns = Turns(FixedEntropy())
+    count, names = 0, [""]
+    while count < 1500:
+        names = [f"{n}.invalid" for n in range(count, count + VISITS_MAX)]
+        count += VISITS_MAX
+        for name in turns.tick(0.0, ["kept", *names]).begun:
+            turns.end(name, 0.0, tried=True, failed=True)
+        assert turns.known <= 500 + 2 * VISITS_MAX
+    # Those that are forgotten are others than those that wait, or came last.
+    assert turns.tick(0.0, ["kept", names[0], "0.invalid"]).begun == ["0.invalid"]
+
+
 def test_a_success_ends_the_failures() -> None:
     turns = Turns(FixedEntropy())
     now = 0.0

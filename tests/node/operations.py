@@ -103,7 +103,7 @@ def _all_in_place(alpha: Half) -> None:
     """Each record that waits is in one list of the queue manager, or its work."""
     qmgr, leading = alpha.qmgr, alpha.qmgr._leading
     refs = [ref for queue in qmgr.queues.values() for ref in queue.ready]
-    refs += [ref for _, ref in qmgr._deferred] + [ref for ref, *_ in qmgr._partly]
+    refs += [ref for _, ref in qmgr._deferred] + qmgr._settling.unread
     refs += [ref for _, some in leading._returned for ref in some]
     refs += [*leading._astray, *leading._parted]
     assert max(Counter(refs).values(), default=1) == 1, "a record in two places"

@@ -205,6 +205,24 @@ async def test_only_so_many_early_dones_are_kept(
         assert [spool.knows(PEER, ident(n)) for n in (1, 2)] == [False, True]
 
 
+async def test_no_peer_takes_up_the_room_for_others_early_dones(
+    tmp_path: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mesh.node.recovery.EARLY_MAX", 100)
+    path = tmp_path / "spool"
+    async with running(path) as spool:
+        await stored(spool, message(1, origin_id=ident(1)))
+    async with beside(path) as (spool, _):
+        for n in range(2, 302):
+            spool.forget_id(bytes(16 * [n % 3 + 1]), ident(n))  # three others
+        assert spool._recovery.early == 75
+        spool.forget_id(PEER, ident(1))
+        reader.go_on()
+        await indexed(spool)
+        assert not spool.knows(PEER, ident(1))
+        assert spool._recovery.early == 0
+
+
 async def test_tombstones_are_found_and_expire(tmp_path: Path, reader: Reader) -> None:
     path = tmp_path / "spool"
     now = [0.0]

@@ -10,6 +10,7 @@ Each copy is then opened as after a crash.  What must hold:
     told accepted before the copy, not told to forget       is found, exactly as it was
     told that a forgetting is on the disk before the copy   is not found
     anything else that was handed in                        is found or not
+    a peer's id, from its commit to its DONE                is known
 """
 
 import os
@@ -24,7 +25,7 @@ import pytest
 from mesh.node import restore
 from mesh.node.groups import Groups
 from mesh.node.spool import Ref, Spool
-from tests.node.spooling import flushed, message, reopen, running, stored
+from tests.node.spooling import PEER, flushed, message, reopen, running, stored
 
 SECTOR = 512
 
@@ -208,6 +209,53 @@ async def test_nothing_accepted_is_lost_at_any_instant(
         )
     }
     check(camera)
+
+
+IDS = [bytes([number]) * 16 for number in range(1, 4)]
+
+
+async def test_an_id_is_known_at_each_instant_until_it_is_done(
+    camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when its record is forgotten while the one before is being so on the disk."""
+    async with running(camera.folder) as spool:
+        groups = [await stored(spool, message(1, origin_id=ident)) for ident in IDS]
+        first, second, third = (ref for [ref] in groups)
+        with monkeypatch.context() as patch:
+            camera.install(patch)
+            spool.forget(first, done=lambda: spool.forget(second))
+            await flushed(spool)
+            spool.forget(third)
+            await flushed(spool)
+    assert camera.moments
+    for moment in camera.moments:
+        after = reopen(moment.folder)
+        list(after.recovered())
+        assert all(after.knows(PEER, ident) for ident in IDS), moment.name
+        after.close()
+
+
+async def test_what_a_killed_process_left_unsynced_is_synced_before_it_counts(
+    camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a peer would hear that its message is stored, and the next cut take it."""
+    async with running(camera.folder) as spool:
+        await stored(spool, message(1, origin_id=IDS[0]))
+        killed = camera.copy("killed")
+    fsync, synced = os.fsync, []
+
+    def noted(fd: int) -> None:
+        fsync(fd)
+        synced.append(file_of(fd).name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", noted)
+        after = reopen(killed)
+    list(after.recovered())
+    assert after.knows(PEER, IDS[0])
+    after.close()
+    assert {"arena.a", "arena.b", "arena.key", "spool.db-wal"} <= {*synced}
+    assert synced[-1] == killed.name  # all their names
 
 
 async def test_no_key_is_lost_in_a_rewrap(

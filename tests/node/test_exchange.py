@@ -157,7 +157,7 @@ async def test_what_is_on_its_way_to_one_peer_is_bounded_link_after_link(
         await until(lambda: alpha.spool.waiting == 10)
         peer = alpha.exchange.peer("bravo", bravo.identity)
         agreed = peer.agreed
-        cable: Cable
+        cable = Cable(*wire_pair())
 
         def then_hold(port: Any, link: Any) -> None:
             cable.near.held = True
@@ -165,7 +165,8 @@ async def test_what_is_on_its_way_to_one_peer_is_bounded_link_after_link(
 
         monkeypatch.setattr(peer, "agreed", then_hold)
         for counter in range(1, 5):
-            cable = await connect(nursery, alpha, bravo, counter=counter)
+            cable = Cable(*wire_pair())
+            await connect(nursery, alpha, bravo, counter=counter, cable=cable)
             await until(lambda: peer.up and inside(peer.ports[0]).flying)
             flying = [len(r.content) for r in inside(peer.ports[0]).flying.values()]
             assert flying == [3000] * 4  # the last one passes the bound

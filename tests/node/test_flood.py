@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from mesh.core.reply import OK, Reply
+from mesh.core.reply import NO_ROOM, OK, Reply
 from mesh.node.qmgr import FULL, STORED
 from mesh.node.shares import NOBODY, user_mark, user_of
 from mesh.node.submission import Submission, bind_unix
@@ -184,6 +184,31 @@ async def test_a_message_with_an_id_waits_until_all_ids_are_known(
         await until(lambda: bravo.spool.is_indexed)
         await until(lambda: peer.heard().endswith(OK.encode()))
         assert bravo.spool.waiting == 2  # it was known
+        nursery.cancel_scope.cancel()
+
+
+async def test_no_more_is_held_of_a_peer_than_an_honest_one_has_on_its_way(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del autojump_clock, patience
+    monkeypatch.setattr("mesh.node.peer.HELD_MAX", 100)
+    reader = Reader(monkeypatch)
+    async with node(tmp_path, "bravo") as bravo, trio.open_nursery() as nursery:
+        peer = Stranger(nursery, bravo)
+        for stream, length in enumerate((120, 1)):  # the first, however large
+            content = b"x" * length + b"\r\n"
+            ident = f"{stream + 1:02}" * 16
+            said = b"HELO alpha\r\n" + transaction(HERE, content, ident)
+            peer.say(said, stream=stream)
+        await until(lambda: peer.heard().endswith(NO_ROOM.encode()))
+        reader.go_on()
+        await until(lambda: peer.heard().endswith(STORED.encode()))
+        assert bravo.spool.waiting == 1
+        peer.say(transaction(HERE, b"x\r\n", "02" * 16), stream=1)
+        await until(lambda: bravo.spool.waiting == 2)
         nursery.cancel_scope.cancel()
 
 

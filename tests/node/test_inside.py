@@ -92,6 +92,49 @@ async def goes_on(alpha: Half, bravo: Half, cords: list[Cord], counter: int) -> 
 # honest
 
 
+async def test_who_has_no_other_connection_says_so_in_its_first_cell(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with two(tmp_path) as (alpha, bravo, (old,)):
+        link = inside(old.near.port).link
+        new = Cord(alpha, bravo, 2)  # beside another one: when it is up
+        new.turn()
+        assert not any(tip.port.up for tip in new.tips)
+        new.turn()
+        assert inside(new.near.port).link is link
+        for cord in (old, new):
+            cord.cut()
+            cord.turn()
+        assert not alpha.exchange.peers["bravo"].ports
+        alpha.submit(b"hello\r\n", HERE)
+        await until(lambda: alpha.qmgr.queue("bravo").ready)
+        lone = Cord(alpha, bravo, 3)
+        for tip in lone.tips:
+            tip.send()
+            assert list(tip.way) == [hello_body()]
+        for tip in lone.tips:
+            tip.receive()
+        assert all(tip.port.up for tip in lone.tips)
+        lone.near.send()
+        assert heard(lone.near, Kind.COMMANDS)  # and mail leaves in the second
+
+
+async def test_who_lost_the_other_connection_hears_none_where_we_have_one(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A peer that began again: its "none" comes before our hello has left."""
+    async with two(tmp_path) as (alpha, bravo, (old,)):
+        link = inside(old.near.port).link
+        old.far.die()
+        assert not bravo.exchange.peers["alpha"].ports
+        new = Cord(alpha, bravo, 2)
+        for _ in range(3):
+            new.turn()
+        assert all(tip.port.up for tip in new.tips)
+        assert inside(new.near.port).link is not link
+        await goes_on(alpha, bravo, [old, new], 3)
+
+
 async def test_the_old_one_takes_no_new_message_and_waits_for_the_answer(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
@@ -461,4 +504,5 @@ async def test_a_bug_in_what_is_filled_ends_that_link_only(
         await until(lambda: first and second)
         assert [reply.code for reply in first + second] == [250, 250]
         assert cords[0].near.port.scope.cancel_called
+        assert not cords[0].near.port.can_offer  # else the second one meets it, too
         assert alpha.qmgr.guard.bugs == 1

@@ -16,7 +16,7 @@ from trio.testing import MockClock
 from mesh.core.bounce import judge
 from mesh.core.dialogue import MessageReceived
 from mesh.core.reply import OK, TRY_LATER, Reply
-from mesh.node import qmgr
+from mesh.node import settling
 from mesh.node.delivery import SHARE
 from mesh.node.visit import Cargo, Visit
 from tests.harness import Half, Patience, connect, half, until
@@ -52,7 +52,7 @@ class Judge:
 @pytest.fixture
 def once(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
     broken = Judge(judge)
-    monkeypatch.setattr(qmgr, "judge", broken)
+    monkeypatch.setattr(settling, "judge", broken)
     yield broken
     assert broken.calls
 

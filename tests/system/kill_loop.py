@@ -9,9 +9,10 @@
 Some sessions hand messages of unlike sizes to both nodes, without an end: each to the
 other node, some also to one of the other places.  At drawn instants the main process, or
 the pacer, or both, of one node or of both, get SIGKILL; a main process is started again
-at once, a pacer by its node.  Meanwhile `queued` messages wait in alpha's spool for a
-third node that is down until the end, so that each start of alpha recovers them.  In the
-end the load stops, all nodes are started once more, and when nothing moves any longer:
+at once, a pacer by its node; some are killed again while they start, and the other node
+does not wait for that.  Meanwhile `queued` messages wait in alpha's spool for a third
+node that is down until the end, so that each start of alpha recovers them.  In the end
+the load stops, all nodes are started once more, and when nothing moves any longer:
 
     lost      a 250 was given, and a place that was named has it not
     twice     a Maildir has it more than once, whether 250 was given or not
@@ -38,6 +39,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -65,6 +67,10 @@ BLIND: Final = 0.4
 """Share of kills that do not wait until mail flows: in recovery and handshakes too."""
 LATEST_SECONDS: Final = 0.6
 """From the moment at which mail flows to the latest kill."""
+AGAIN: Final = 0.4
+"""Share of starts that are killed, too, within the time that the last one took."""
+READY_SECONDS: Final = 2.0
+"""The contract's, for a machine that does little else."""
 IN_FLIGHT_SECONDS: Final = 5.0
 """The spool forgets within 1 s of a delivery; the rest is for a machine that is busy."""
 PLANS: Final = (
@@ -90,6 +96,18 @@ def maildir_of(name: str) -> str:
     return f"mix@{name}.test"
 
 
+@dataclass(frozen=True)
+class Start:
+    """From the start of a process until it said that it is ready."""
+
+    queued: bool
+    """On top of what the load left there, its spool holds what waits."""
+    wall: float
+    """Seconds, on a machine that does much else."""
+    cpu: float
+    """Seconds of the node and its pacer."""
+
+
 @dataclass
 class Outcome:
     """What became of all messages."""
@@ -107,10 +125,10 @@ class Outcome:
     twice: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     unearned: list[str] = field(default_factory=list)
-    starts: list[float] = field(default_factory=list)
+    starts: list[Start] = field(default_factory=list)
     queued: int = 0
-    slowest_with_queue: float = 0.0
-    seconds: float = 0.0
+    spent: Counter[str] = field(default_factory=Counter)
+    """Seconds of the run by what they were for."""
 
     @property
     def good(self) -> bool:
@@ -118,10 +136,14 @@ class Outcome:
         bad = self.lost or self.twice or self.foreign or self.unearned
         return bool(self.accepted) and not bad
 
-    @property
-    def slowest_start(self) -> float:
-        """Seconds from the start of a process until it was ready."""
-        return max(self.starts)
+    @contextmanager
+    def spending(self, what: str) -> Iterator[None]:
+        """Count the time within as spent for this."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent[what] += time.monotonic() - began  # type: ignore[assignment]
 
 
 @dataclass
@@ -131,8 +153,20 @@ class Loop:
     world: World
     rng: random.Random
     outcome: Outcome
+    pool: Executor
     died: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """When each main process was killed (monotonic)."""
+
+    starting: dict[str, Future[None]] = field(default_factory=dict)
+    last_start: float = 1.0
+    """Seconds until it was ready."""
+
+    def wait_for(self, name: str) -> None:
+        """Return when it is ready, if it was started."""
+        start = self.starting.pop(name, None)
+        if start is not None:
+            with self.outcome.spending("start"):
+                start.result()
 
     @property
     def nodes(self) -> dict[str, NodeProcess]:
@@ -266,7 +300,7 @@ def run(
     rng = random.Random(seed)  # noqa: S311  # a plan, to be repeated
     started = time.monotonic()
     outcome = Outcome()
-    with World(folder) as world, Sink() as sink:
+    with World(folder) as world, Sink() as sink, ThreadPoolExecutor(2) as pool:
         for name in ("alpha", "bravo", *(["charlie"] if queued else [])):
             world.node(
                 name, clock=f'"{clock}"', cells_per_second=cells,
@@ -276,67 +310,98 @@ def run(
         alpha, bravo, *others = world.nodes
         bravo.also_serves(LMTP, f"lmtp:127.0.0.1:{sink.port}")
         world.introduce()
-        loop = Loop(world, rng, outcome)
-        world.start(loop.pair)
+        loop = Loop(world, rng, outcome, pool)
         load = Load(loop.pair, rng)
-        load.wait_for_nobody(alpha, queued)
         outcome.queued = queued
+        with outcome.spending("begin"):
+            world.start(loop.pair)
+            load.wait_for_nobody(alpha, queued)
         load.start()
         try:
             until = started + 60 * minutes
             while outcome.kills.total() < kills and time.monotonic() < until:
                 advance(_kill_once(loop))
             for node in loop.pair:
-                _wait_for_flow(node)
+                loop.wait_for(node.name)
+            with outcome.spending("end"):
+                for node in loop.pair:
+                    _wait_for_flow(node)
         finally:
             load.stop()
-        for node in others:
-            node.start()
-        _drain(world, load, sink)
-        for node in world.nodes:
-            assert node.stop() == 0
-        # What lay in a spool though it was delivered would come again now, before
-        # one message more.
-        world.start()
-        load.last(alpha, bravo, rng)
-        load.last(bravo, alpha, rng)
-        _drain(world, load, sink)
-        _count(loop, load)
-        _count_outside(loop, load, sink.copies)
+        with outcome.spending("end"):
+            _end(loop, load, sink, others)
         for node in world.nodes:
             assert node.stop() == 0
             assert set(node.errors().splitlines()) == {"mesh: ready"}
-    outcome.seconds = time.monotonic() - started
     return outcome
+
+
+def _end(loop: Loop, load: Load, sink: Sink, others: list[NodeProcess]) -> None:
+    """Let all arrive that can, and count it."""
+    world = loop.world
+    alpha, bravo = loop.pair
+    for node in others:
+        node.start()
+    _drain(world, load, sink)
+    for node in world.nodes:
+        assert node.stop() == 0
+    # What lay in a spool though it was delivered would come again now, before
+    # one message more.
+    world.start()
+    load.last(alpha, bravo, loop.rng)
+    load.last(bravo, alpha, loop.rng)
+    _drain(world, load, sink)
+    _count(loop, load)
+    _count_outside(loop, load, sink.copies)
 
 
 def _kill_once(loop: Loop) -> int:
     """Kill whom the plan names, and start it again; how many processes died."""
     rng, outcome = loop.rng, loop.outcome
     if rng.random() >= BLIND:
-        _wait_for_flow(rng.choice(loop.pair))
-    time.sleep(rng.random() * LATEST_SECONDS)
+        with outcome.spending("flow"):
+            _wait_for_flow(rng.choice(loop.pair))
+    with outcome.spending("drawn"):
+        time.sleep(rng.random() * LATEST_SECONDS)
     before = outcome.kills.total()
     dead: list[NodeProcess] = []
     for victim in rng.choice(PLANS):
         name, _, part = victim.partition(" ")
         node = loop.nodes[name]
-        if part:
-            outcome.kills[victim] += node.kill_pacer()
-        else:
-            loop.died[name].append(time.monotonic())
-            outcome.kills[victim] += 1
-            node.kill()
-            dead.append(node)
+        loop.wait_for(name)
+        with outcome.spending("kill"):
+            if part:
+                outcome.kills[victim] += node.kill_pacer()
+            else:
+                _kill(loop, node, victim)
+                dead.append(node)
     for node in dead:
-        try:
-            seconds = node.start()
-        except AssertionError as error:
-            raise AssertionError(f"after {outcome.kills}: {error}") from error
-        outcome.starts.append(seconds)
-        if outcome.queued and node.name == "alpha":
-            outcome.slowest_with_queue = max(outcome.slowest_with_queue, seconds)
+        again: list[float] = []
+        while rng.random() < AGAIN:
+            again.append(rng.random())
+        loop.starting[node.name] = loop.pool.submit(_start, loop, node, again)
     return outcome.kills.total() - before
+
+
+def _start(loop: Loop, node: NodeProcess, again: list[float]) -> None:
+    """Start it, beside all else; before it is ready, so many times, kill it once more."""
+    outcome = loop.outcome
+    for share in again:
+        node.start(wait=False)
+        time.sleep(share * loop.last_start)
+        _kill(loop, node, f"{node.name} starting")
+    try:
+        wall = loop.last_start = node.start()
+    except AssertionError as error:
+        raise AssertionError(f"after {outcome.kills}: {error}") from error
+    queued = bool(outcome.queued) and node.name == "alpha"
+    outcome.starts.append(Start(queued, wall, node.cpu_seconds()))
+
+
+def _kill(loop: Loop, node: NodeProcess, what: str) -> None:
+    loop.died[node.name].append(time.monotonic())
+    loop.outcome.kills[what] += 1
+    node.kill()
 
 
 def _wait_for_flow(node: NodeProcess) -> None:
@@ -495,14 +560,18 @@ def main() -> None:
 
 
 def _figures(outcome: Outcome) -> dict[str, object]:
-    starts = sorted(outcome.starts) or [0.0]
+    kills = outcome.kills.total()
+    seconds = outcome.spent.total()
+    each = seconds - outcome.spent["begin"] - outcome.spent["end"]
+    of = ", ".join(f"{what} {spent:.0f}" for what, spent in outcome.spent.items())
+    queue = [start for start in outcome.starts if start.queued]
+    rest = [start for start in outcome.starts if not start.queued]
     return {
-        "kills": outcome.kills.total(),
+        "kills": kills,
         "of whom": ", ".join(f"{who} {n}" for who, n in sorted(outcome.kills.items())),
-        "seconds": f"{outcome.seconds:.0f}",
-        "start: median, slowest": f"{statistics.median(starts):.2f}, {starts[-1]:.2f} s",
-        "starts above 2 s": f"{sum(s > 2 for s in starts)} of {len(outcome.starts)}",
-        f"slowest with {outcome.queued} queued": f"{outcome.slowest_with_queue:.2f} s",
+        "seconds": f"{seconds:.0f} ({of}), {each / max(1, kills):.2f} a kill",
+        f"ready, {outcome.queued} queued": _spread(queue),
+        "ready, others": _spread(rest),
         "messages handed in": outcome.handed_in,
         "of these got 250": outcome.accepted,
         "no answer, yet there": f"{outcome.unanswered_but_there} of {outcome.unanswered}",
@@ -515,6 +584,19 @@ def _figures(outcome: Outcome) -> dict[str, object]:
         "twice in a Maildir": len(outcome.twice),
         "foreign": len(outcome.foreign),
     }
+
+
+def _spread(starts: list[Start]) -> str:
+    """Median, 95 % and slowest, by the clock and of the processors."""
+    if not starts:
+        return "-"
+    told = []
+    for what in ("wall", "cpu"):
+        some = sorted(getattr(start, what) for start in starts)
+        high = some[min(len(some) - 1, len(some) * 95 // 100)]
+        told.append(f"{what} {statistics.median(some):.2f}, {high:.2f}, {some[-1]:.2f}")
+    late = sum(start.wall > READY_SECONDS for start in starts)
+    return f"{'; '.join(told)} s; {late} of {len(starts)} above {READY_SECONDS:.0f} s"
 
 
 if __name__ == "__main__":

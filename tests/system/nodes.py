@@ -140,6 +140,18 @@ class NodeProcess:
             self.process.wait(STOP_SECONDS)
         raise AssertionError(f"{self.name} is not ready: {self.errors()[-9_000:]}")
 
+    def cpu_seconds(self) -> float:
+        """Seconds of processors that it and its pacer have had in this life."""
+        assert self.process is not None, "it does not run"
+        ticks = 0
+        for pid in (self.process.pid, self.pacer()):
+            with contextlib.suppress(OSError):  # it has just ended, or there is none
+                fields = (
+                    Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                )
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def errors(self) -> str:
         """What it has written on standard error in all its lives."""
         return (self.home / "stderr").read_text()

@@ -155,6 +155,9 @@ def test_a_full_disk_says_452_late_and_goes_on(world: World, tmp_path: Path) -> 
         )
         adopted = in_there(alpha, "directory", "adopt", str(file))
         assert adopted.returncode == 0, adopted.stderr
+        eventually(
+            "keys lie ready", 10, lambda: any((disk.inside / "drop").glob("key.*"))
+        )
         assert alpha.stop() == 0
         assert mail.leave(alpha, "late", {}, alpha.before) == 0
         with Sink(tmp_path / "later.sock") as sink:

@@ -23,7 +23,7 @@ deliver = "mbox:/var/mail/mix"
 clock = "sometimes"
 cells_per_second = 3
 [pool]
-kind = "timed"
+kind = "sometimes"
 """
 WRONG_LINES = (2, 3, 4, 6, 8, 9, 11, 12, 14)
 

@@ -102,7 +102,7 @@ def test_mail_crosses_a_bad_network_and_the_end_of_pacers_once(
         post = Post(alpha, bravo)
         post.send()
         post.all_there()
-        eventually("one connection", 10, lambda: proxy.open == 1)
+        eventually("one connection", 30, lambda: proxy.open == 1)
         made = proxy.connections
         in_pieces_and_late(proxy, post)
         not_read_for_a_while(proxy, post)
@@ -114,11 +114,11 @@ def test_mail_crosses_a_bad_network_and_the_end_of_pacers_once(
         if CAN_CLONE:
             (world.folder / "boot").write_text("two\n")
         post.send()
-        eventually("the end", 5, lambda: proxy.open == 0 or proxy.connections > made)
+        eventually("the end", 30, lambda: proxy.open == 0 or proxy.connections > made)
         assert status(bravo)["state"] in ("ok", "down")  # it answers all the while
         post.all_there()
         assert proxy.connections > made
-        eventually("links", 10, lambda: one_link(alpha) and one_link(bravo))
+        eventually("links", 30, lambda: one_link(alpha) and one_link(bravo))
         assert pacer_of(bravo) != pacers[1]
         assert (pacer_of(alpha) != pacers[0]) is CAN_CLONE
     assert alpha.errors() == bravo.errors() == "mesh: ready\n"

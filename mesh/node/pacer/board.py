@@ -19,7 +19,7 @@ import math
 import mmap
 from typing import Final
 
-from mesh.node.pacer.ring import fence
+from mesh.node.pacer.ring import ORDERED, fence
 
 LOG_LEN: Final = 256
 """Instants: five times what 1,000 links at 1 cell/s have between two looks."""
@@ -44,10 +44,11 @@ class Board:
     def note(self, number: int) -> None:
         """A link's instant was now."""
         noted = self._noted
-        self._words[2 + noted % LOG_LEN] = number
-        fence()
-        self._noted = noted + 1
-        self._words[1] = noted + 1
+        words = self._words
+        words[2 + noted % LOG_LEN] = number
+        if not ORDERED:
+            fence()
+        self._noted = words[1] = noted + 1
 
     def show(self, due: float) -> None:
         """The next instant of all; infinite: there is none."""

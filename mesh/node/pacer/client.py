@@ -62,6 +62,12 @@ GONE: Final = -1
 """The pacer ended, and its links with it."""
 
 
+def put(ring: Ring, port: Port) -> None:
+    """Put what the port has to say, as far as there is room."""
+    while ring.room and port.has_data:
+        ring.put(port.next_body())
+
+
 class Feed:
     """One link's ring and the inside that it serves."""
 
@@ -77,8 +83,7 @@ class Feed:
         if self._end and (ending := self._port.ending) is not None:
             self._end(ending)
             self._end = None
-        while self._ring.room and self._port.has_data:
-            self._ring.put(self._port.next_body())
+        put(self._ring, self._port)
 
     def pull(self) -> bool:
         """Hand over MANY bodies that came; whether these were all.
@@ -302,7 +307,7 @@ class Pacer:
                 wire.close()
                 session.wipe()
                 return GONE
-            ring = await self._give(self._control, number, wire, session)
+            ring = await self._give(self._control, number, wire, session, port)
         if ring is None:
             return GONE
         feed = Feed(ring, port, lambda ending: self._end(number, ending))
@@ -320,7 +325,12 @@ class Pacer:
             ring.close()
 
     async def _give(
-        self, control: socket.socket, number: int, wire: SocketWire, session: Session
+        self,
+        control: socket.socket,
+        number: int,
+        wire: SocketWire,
+        session: Session,
+        port: Port,
     ) -> Ring | None:
         """Hand a link over; None: the pacer ended, or nothing is left for one more."""
         sealer, opener = session.sealer.surrender(), session.opener.surrender()
@@ -329,6 +339,7 @@ class Pacer:
             ring, memory = Ring.create(session.klass)
             try:
                 ring.put_keys(sealer, opener)
+                put(ring, port)  # the pacer seals the first cell when it takes it
                 value = session.klass << 8 | session.clock
                 descriptors = [wire.socket.fileno(), memory]
                 await _say_when_it_fits(control, number, value, descriptors)

@@ -11,9 +11,13 @@ and no more, so that words are heard under any load.
 The process ends, with all its links, when this machine may not be the one that it was
 (a clone that goes on with the same keys would use a nonce twice): the sleep ended
 GAP_SECONDS late, the clock that counts suspended time moved against the one that does
-not, or the boot's id changed.  Keys that wait in its control socket go with it, and the
-main process starts another one.  So does a word that it does not understand, and an
-error of its own: whatever ends the loop, each link says FIN and its keys are zeroed.
+not, the boot's id changed, or the kernel says that the machine was begun from a
+snapshot (generation.py).  What was seen holds for FRESH_SECONDS.  Keys that wait in its
+control socket go with it, and the main process starts another one.  So does a word that
+it does not understand, and an error of its own: whatever ends the loop, each link says
+FIN and its keys are zeroed.
+
+The clock of the day is no sign: it may be set at any time, and no link ends by that.
 """
 
 import heapq
@@ -31,6 +35,7 @@ from mesh.core.cellstream import CellOpener, CellSealer
 from mesh.core.clock import Clock, law_of
 from mesh.core.crypto import SystemEntropy
 from mesh.node.bare import BareWire
+from mesh.node.pacer.generation import Generation, listen
 from mesh.node.pacer.histogram import LENGTH, TRIAL, Histogram
 from mesh.node.pacer.lane import CLOSED, STOPPED, Lane
 from mesh.node.pacer.ring import Ring
@@ -39,11 +44,13 @@ from mesh.node.pacer.word import DESCRIPTORS_MAX, NUMBER, REFUSED, Kind, Word, h
 GAP_SECONDS: Final = 10.0
 """A sleep that ends so late was no sleep of a loaded host: the machine stood still."""
 SUSPENDED_SECONDS: Final = 1.0
+FRESH_SECONDS: Final = 0.01
+"""So long, by the clock that counts suspended time, what was seen holds: nothing is
+frozen, written out, read in and going on elsewhere in less."""
 TRIAL_SECONDS: Final = 0.001
 """A sleep of the trial: long enough that the processor goes to rest."""
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 BOOT_ID_LEN: Final = 64
-_NO_LANE: Final = (None, 0)
 LOOK_SECONDS: Final = 1.0
 """The longest sleep."""
 HEAR_SECONDS: Final = 0.02
@@ -58,39 +65,49 @@ def sleep(socks: Sequence[socket.socket], seconds: float) -> bool:
     return False
 
 
-def suspended() -> float:
-    """Seconds that this machine was suspended since its boot."""
-    boot = time.clock_gettime(time.CLOCK_BOOTTIME)
-    return boot - time.clock_gettime(time.CLOCK_MONOTONIC)
+def boottime() -> float:
+    """Seconds since this machine's boot, suspended ones too."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Machine:
     """Whether this is still the machine that it was."""
 
     def __init__(
-        self, boot_id: Path = BOOT_ID, suspended: Callable[[], float] = suspended
+        self,
+        boot_id: Path = BOOT_ID,
+        boottime: Callable[[], float] = boottime,
+        listen: Callable[[], socket.socket | None] = listen,
     ) -> None:
-        self._suspended = suspended
+        self._boottime = boottime
+        self._generation = Generation(listen())
         self._file: int | None = None
         with suppress(OSError):  # /proc may not be there
             self._file = os.open(boot_id, os.O_RDONLY | os.O_CLOEXEC)
         self._boot = self._read()
-        self._slept = suspended()
-        self._looked: float | None = None
+        self._slept = math.inf  # seconds that it was suspended
+        self._looked = math.inf
+        self._fresh = -math.inf
 
     def moved(self, due: float, now: float) -> bool:
         """Whether the machine stood still, slept or was cloned."""
-        looked = now if self._looked is None else self._looked
-        self._looked = now
+        boottime = self._boottime()
+        if boottime < self._fresh:
+            return now - due > GAP_SECONDS
+        looked, self._looked, self._fresh = self._looked, now, boottime + FRESH_SECONDS
+        slept = boottime - now
+        self._slept = min(self._slept, slept)
         return (
             now - due > GAP_SECONDS
             or now - looked > GAP_SECONDS + LOOK_SECONDS
-            or self._suspended() - self._slept > SUSPENDED_SECONDS
+            or slept - self._slept > SUSPENDED_SECONDS
+            or self._generation.changed()
             or self._read() != self._boot
         )
 
     def close(self) -> None:
         """Look no more."""
+        self._generation.close()
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -119,7 +136,9 @@ class Loop:
         self._sleep = sleep
         self._entropy = SystemEntropy()
         self._lanes: dict[int, tuple[Lane, int]] = {}
-        self._dues: list[tuple[float, int]] = []
+        # A heap of numbers alone takes half as long as one of pairs.
+        self._dues: list[float] = []
+        self._at: dict[float, tuple[Lane, int, int]] = {}
         self._untold: list[int] = []
         self._hear_at = -math.inf
         self._histogram = Histogram(bytearray(LENGTH))  # nobody's, until HELLO
@@ -137,13 +156,17 @@ class Loop:
 
     def turn(self) -> bool:
         """Sleep until something is due, and do it; False: this process is to end."""
-        due = self._dues[0][0] if self._dues else None
-        now = self._monotonic()
-        wait = LOOK_SECONDS if due is None else min(LOOK_SECONDS, max(0.0, due - now))
+        dues, now = self._dues, self._monotonic()
+        due = dues[0] if dues else math.inf
+        wait = due - now
+        if wait > LOOK_SECONDS:
+            wait = LOOK_SECONDS
+        elif wait < 0.0:
+            wait = 0.0
         listens = wait > HEAR_SECONDS or now >= self._hear_at
         heard = self._sleep([self._control] if listens else (), wait)
         now = self._monotonic()
-        if self._moved(now if due is None else due, now):
+        if self._moved(min(due, now), now):
             return False
         if listens:
             self._hear_at = now + HEAR_SECONDS
@@ -153,26 +176,30 @@ class Loop:
                 return False
             self._take(word)
             self._hear_at = now  # there may be more
-        while self._dues and self._dues[0][0] <= now:
+        while dues and dues[0] <= now:
             self._serve(self._monotonic())
         if self._untold:
             self._untold = [each for each in self._untold if not self._tell(each)]
-        self._board.show(self._dues[0][0] if self._dues else math.inf)
+        self._board.show(dues[0] if dues else math.inf)
         return True
 
     def _serve(self, now: float) -> None:
-        dues = self._dues
-        due, number = dues[0]
-        lane, klass = self._lanes.get(number, _NO_LANE)
-        if lane is None or lane.due != due:  # it was ended by a word
+        dues, at = self._dues, self._at
+        it = at.pop(dues[0], None)
+        if it is None:  # it was ended by a word
             heapq.heappop(dues)
             return
-        self._histogram.count(klass, now - due)
+        lane, number, klass = it
+        self._histogram.count(klass, now - lane.due)
         if lane.instant(now):
             heapq.heappop(dues)
             self._ended(number)
             return
-        heapq.heapreplace(dues, (lane.due, number))
+        due = lane.due
+        while due in at:
+            due = math.nextafter(due, math.inf)
+        at[due] = it
+        heapq.heapreplace(dues, due)
         self._board.note(number)
 
     def _take(self, word: Word) -> None:
@@ -196,6 +223,9 @@ class Loop:
                 lane.end_after(word.value, linger=word.kind == Kind.REPLACE)
             else:
                 lane.close(CLOSED)
+                self._at = {
+                    due: it for due, it in self._at.items() if it[0] is not lane
+                }
                 self._ended(word.number)
 
     def _add(self, word: Word) -> None:
@@ -217,7 +247,11 @@ class Loop:
             now=now,
         )
         self._lanes[word.number] = lane, klass
-        heapq.heappush(self._dues, (lane.due, word.number))
+        due = lane.due
+        while due in self._at:  # of two at one instant, either may be the first
+            due = math.nextafter(due, math.inf)
+        self._at[due] = lane, word.number, klass
+        heapq.heappush(self._dues, due)
 
     def _try_waking(self, histogram: Histogram, wakes: int) -> None:
         """Sleep so many times as before a cell, and count how late each one ends."""

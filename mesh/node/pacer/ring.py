@@ -64,7 +64,9 @@ def _nothing() -> None:
 
 
 _between: Final = threading.Lock()
-fence: Final = _nothing if os.uname().machine == "x86_64" else _two_turns
+ORDERED: Final = os.uname().machine == "x86_64"
+"""Whether `fence` does nothing: where each cell comes by, it is not even called."""
+fence: Final = _nothing if ORDERED else _two_turns
 """Orders what was written, or read, before it against what is after it."""
 
 
@@ -78,6 +80,19 @@ def slots_of(klass: int) -> tuple[int, int]:
 class Ring:
     """One link's shared memory, from either side."""
 
+    __slots__ = (
+        "_first",
+        "_into",
+        "_into_first",
+        "_into_put",
+        "_memory",
+        "_octets",
+        "_out",
+        "_out_taken",
+        "_words",
+        "place",
+    )
+
     def __init__(self, memory: mmap.mmap | bytearray, klass: int) -> None:
         self._out, self._into = slots_of(klass)
         self._memory = memory
@@ -89,6 +104,9 @@ class Ring:
             self._words[_OUT_TAKEN],
             self._words[_INTO_PUT],
         )
+        self._into_first = self._first + PAGE * self._out
+        self.place: Place = self._into_first + PAGE * (self._into_put % self._into)
+        """Where the next body that comes is to be; its writer looks at `into_room`."""
 
     @classmethod
     def create(cls, klass: int) -> tuple["Ring", int]:
@@ -119,7 +137,7 @@ class Ring:
     def close(self) -> None:
         """Zero what is mine to zero, and let go of the memory."""
         wipe_buffer(self._octets[KEYS_AT : KEYS_AT + 2 * KEY_LEN])
-        self._first = None
+        self._first = self._into_first = self.place = None
         self._words.release()
         self._octets.release()
         if isinstance(self._memory, mmap.mmap):
@@ -190,15 +208,13 @@ class Ring:
         """Bodies that came and that can be put now."""
         return self._into - (self._into_put - self._words[_INTO_TAKEN])
 
-    @property
-    def place(self) -> Place:
-        """Where the next body that comes is to be; the caller has looked at `into_room`."""
-        return self._first + PAGE * (self._out + self._into_put % self._into)
-
     def came(self) -> None:
         """The body at `place` is whole."""
-        fence()
-        self._into_put = self._words[_INTO_PUT] = self._into_put + 1
+        if not ORDERED:
+            fence()
+        self._into_put = put = self._into_put + 1
+        self._words[_INTO_PUT] = put
+        self.place = self._into_first + PAGE * (put % self._into)
 
     def end(self, reason: int) -> None:
         """Say why the link ended; nothing more comes."""

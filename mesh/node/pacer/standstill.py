@@ -2,7 +2,8 @@
 """Whether this machine stood still, slept or was cloned: the main process's look.
 
 A clone goes on with the same keys, and would use a nonce of theirs twice.  The pacer
-looks before each cell and ends with all its links (loop.py has the signs).  What
+looks before each cell and ends with all its links (loop.py has the signs, and
+generation.py says where there is none: a snapshot of memory, on many hosts).  What
 keys the main process still holds end here:
 
     `greedy` links            before the next call that sends

@@ -127,6 +127,20 @@ async def test_what_is_said_arrives_in_order_between_zeros(clock: Clock) -> None
             assert box.words == said
 
 
+async def test_what_is_there_to_say_at_its_birth_is_in_the_first_cell() -> None:
+    sides = sessions("alpha", "bravo", clock=Clock.RENEWAL, klass=KLASS)
+    near, far = tcp_pair()
+    box = Box()
+    box.to_send = [body(1)]
+    async with running() as (pacer, nursery):
+        nursery.start_soon(pacer.carry, SocketWire(near), sides[0], box)
+        with far:
+            cell = await trio.to_thread.run_sync(far.recv, CELL_LEN, socket.MSG_WAITALL)
+        assert sides[1].opener.open_untrusted(cell) == body(1)
+    for side in sides:
+        side.wipe()
+
+
 async def test_an_end_after_so_many_cells_and_a_last_one() -> None:
     async with running() as (pacer, nursery):
         ends = Ends(nursery, pacer, Clock.RENEWAL)

@@ -97,9 +97,14 @@ class Kernel:
 class Driven:
     """A lane, its main process's side of the ring, and the other end of the link."""
 
-    def __init__(self, klass: int = KLASS, clock: Clock = Clock.CONSTANT) -> None:
+    def __init__(
+        self,
+        klass: int = KLASS,
+        clock: Clock = Clock.CONSTANT,
+        memory: bytearray | None = None,
+    ) -> None:
         self.kernel = Kernel()
-        self.memory = bytearray(length_of(klass))
+        self.memory = memory or bytearray(length_of(klass))
         self.ring = Ring(self.memory, klass)
         self.sealer = CellSealer(Key.from_bytes(b"i" * 32))
         self.lane = Lane(
@@ -154,6 +159,14 @@ def test_one_cell_at_each_instant_then_one_read_with_mail_and_without() -> None:
     assert idle.kernel.calls[:4] == [f"send {CELL_LEN}", "receive"] * 2
     assert idle.left() == [PADDING] * 70
     assert busy.left() == [PADDING, *(body(turn) for turn in range(69))]
+
+
+def test_what_lies_in_the_ring_at_its_birth_is_in_the_first_cell() -> None:
+    memory = bytearray(length_of(KLASS))
+    Ring(memory, KLASS).put(body(7))
+    link = Driven(memory=memory)
+    link.step(2)
+    assert link.left() == [body(7), PADDING]
 
 
 def test_it_steps_by_its_law_however_late_it_is() -> None:
@@ -461,6 +474,23 @@ def test_after_the_other_side_s_end_cells_of_half_a_second_leave(klass: int) -> 
     assert steps == (grace + 2 if grace else 1)
     assert link.left() == [PADDING] * (1 + grace) + [CLOSE_BODY] * bool(grace)
     assert link.kernel.calls.count("receive") <= 2  # the end is not read twice
+
+
+@pytest.mark.parametrize("gaps", [1, 2])
+def test_at_low_rates_the_gap_before_the_end_is_the_main_process_s_time(
+    gaps: int,
+) -> None:
+    """It hears in a cell that the other side ends; FIN comes an instant later or two."""
+    link = Driven(3)
+    link.say(CLOSE_BODY)
+    assert link.step() == 0  # what was said has been heard
+    link.lane.end_after(2, linger=False)
+    for turn in itertools.count(1):
+        link.kernel.ended = turn >= gaps
+        if link.step():
+            break
+    assert turn == 3
+    assert link.left()[-1] == CLOSE_BODY
 
 
 @pytest.mark.parametrize("said", [*range(1, 8), 20, 31])

@@ -19,6 +19,7 @@ from mesh.core.crypto import Key
 from mesh.node.pacer.histogram import TRIAL, Histogram
 from mesh.node.pacer.lane import CLOSED, STOPPED
 from mesh.node.pacer.loop import (
+    FRESH_SECONDS,
     GAP_SECONDS,
     HEAR_SECONDS,
     LOOK_SECONDS,
@@ -190,10 +191,10 @@ def test_the_next_instant_of_all_is_shown(main: Main) -> None:
     for number in range(1, 6):
         main.add(number)
         main.turns()
-        assert main.loop._board.due == main.loop._dues[0][0]
+        assert main.loop._board.due == main.loop._dues[0]
     for _ in range(20):
         main.turns()
-        assert main.now < main.loop._board.due == main.loop._dues[0][0]
+        assert main.now < main.loop._board.due == main.loop._dues[0]
 
 
 def test_words_are_listened_for_in_long_sleeps_and_now_and_then(main: Main) -> None:
@@ -383,7 +384,7 @@ def test_nobody_to_tell_is_no_error(main: Main) -> None:
     main.add(1)
     main.turns()
     main.ours.close()
-    main.now = main.loop._dues[0][0]
+    main.now = main.loop._dues[0]
     main.loop._serve(main.now)
     assert len(main.left(1) or []) == 1
 
@@ -409,7 +410,7 @@ def test_the_machine_is_looked_at_before_each_instant(main: Main) -> None:
     main.add(1)
     main.turns()
     main.late = 12.0
-    due = main.loop._dues[0][0]
+    due = main.loop._dues[0]
     main.turns()
     assert main.looked[-1] == pytest.approx((due, due + 12.0))
 
@@ -447,8 +448,14 @@ class Host:
     def __init__(self, folder: Path) -> None:
         self.boot = folder / "boot_id"
         self.boot.write_text("one\n")
+        self.now = 0.0
         self.slept = 100.0
-        self.machine = Machine(self.boot, lambda: self.slept)
+        self.machine = Machine(self.boot, lambda: self.now + self.slept)
+
+    def moved(self, due: float, now: float) -> bool:
+        """Look, at a time of CLOCK_MONOTONIC."""
+        self.now = now
+        return self.machine.moved(due, now)
 
 
 @pytest.fixture
@@ -458,30 +465,70 @@ def host(tmp_path: Path) -> Host:
 
 def test_a_machine_at_work_has_not_moved(host: Host) -> None:
     for now in range(20):
-        assert not host.machine.moved(now - GAP_SECONDS, now)
-    assert not host.machine.moved(30, 30)  # the longest sleep, and a load
+        assert not host.moved(now - GAP_SECONDS, now)
+    assert not host.moved(30, 30)  # the longest sleep, and a load
 
 
 def test_a_sleep_that_ended_too_late(host: Host) -> None:
-    assert host.machine.moved(0.0, GAP_SECONDS + 0.1)
+    assert host.moved(0.0, GAP_SECONDS + 0.1)
 
 
 def test_a_gap_with_nothing_due(host: Host) -> None:
-    host.machine.moved(0.0, 0.0)
+    host.moved(0.0, 0.0)
     now = GAP_SECONDS + LOOK_SECONDS + 0.1
-    assert host.machine.moved(now, now)
+    assert host.moved(now, now)
 
 
 def test_a_suspended_machine(host: Host) -> None:
-    assert not host.machine.moved(1.0, 1.0)
+    assert not host.moved(1.0, 1.0)
     host.slept += 1.1
-    assert host.machine.moved(1.001, 1.001)
+    assert host.moved(1.0001, 1.0001)
+
+
+def test_a_machine_that_was_suspended_a_little_each_time(host: Host) -> None:
+    moved = []
+    for now in range(3):
+        moved.append(host.moved(now, now))
+        host.slept += 0.6
+    assert moved == [False, False, True]
 
 
 def test_another_boot(host: Host) -> None:
-    assert not host.machine.moved(1.0, 1.0)
+    assert not host.moved(1.0, 1.0)
     host.boot.write_text("two\n")
-    assert host.machine.moved(1.001, 1.001)
+    assert host.moved(1.0 + FRESH_SECONDS, 1.0 + FRESH_SECONDS)
+
+
+def test_another_boot_after_a_sleep_that_one_clock_alone_has_counted(
+    host: Host,
+) -> None:
+    assert not host.moved(1.0, 1.0)
+    host.boot.write_text("two\n")
+    host.slept += FRESH_SECONDS
+    assert host.moved(1.0, 1.0)
+
+
+def test_what_was_seen_just_now_is_not_looked_at_again(host: Host) -> None:
+    looks = 0
+    read = host.machine._read
+
+    def counted() -> bytes:
+        nonlocal looks
+        looks += 1
+        return read()
+
+    host.machine._read = counted  # type: ignore[method-assign]
+    for turn in range(1000):  # a second of 1,000 links
+        now = 1.0 + turn / 1000
+        assert not host.moved(now, now)
+    assert 80 < looks <= 100
+
+
+def test_a_sleep_that_ended_too_late_is_seen_however_short_ago_it_looked(
+    host: Host,
+) -> None:
+    assert not host.moved(20.0, 20.0)
+    assert host.moved(20.001 - GAP_SECONDS - 0.1, 20.001)
 
 
 def test_without_proc_the_clocks_are_enough(tmp_path: Path) -> None:

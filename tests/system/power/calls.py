@@ -69,6 +69,13 @@ class Call:
     """Nobody knows whether it did anything; `result` says nothing."""
 
 
+def may_change(call: Call) -> bool:
+    """Say whether a disk may be another one after this call, or its promise."""
+    if call.name in ("openat", "open"):
+        return any("O_CREAT" in word for word in call.words)
+    return call.name in (*WRITES, *SYNCS, *NAMES, "ftruncate", "fallocate")
+
+
 def read(path: Path) -> Iterator[Call]:
     """Give the calls in the order in which they ended.
 

@@ -11,7 +11,8 @@ of it: re-wraps of the arena, checkpoints, a growing arena, notes of running tim
                                   receiver has it
     one-arena-copy                arena.b is written at its making and never again
 
-Each is what somebody could write by mistake; the power cut has to find it.
+Each is what somebody could write by mistake; the power cut has to find it.  Several may
+be planted at once, with commas between their names.
 """
 
 import os
@@ -135,6 +136,6 @@ def main(planted: str) -> None:
     from mesh.cli.main import main as mesh
 
     shorten()
-    if planted:
-        PLANTED[planted]()
+    for name in filter(None, planted.split(",")):
+        PLANTED[name]()
     sys.exit(mesh(sys.argv[1:]))

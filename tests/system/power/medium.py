@@ -67,9 +67,9 @@ class File:
     pending: list[Change] = field(default_factory=list)
     version: int = 0
     """Counts what became durable."""
-    stamp: int = 0
-    """Counts every change."""
     serial: int = field(default_factory=_serial.__next__)
+    certain: "Remains | None" = None
+    """What every cut leaves of it while nothing is pending, once asked for."""
 
     @property
     def octets(self) -> bytes:
@@ -94,7 +94,6 @@ class Folder:
     durable: "dict[str, File | Folder]" = field(default_factory=dict)
     live: "dict[str, File | Folder]" = field(default_factory=dict)
     pending: list[Name] = field(default_factory=list)
-    stamp: int = 0
 
 
 Tree = dict[str, "bytes | Tree"]
@@ -122,6 +121,8 @@ class Medium:
     def __init__(self, root: str, tree: Tree) -> None:
         self._prefix = root + "/"
         self.root = _durable(tree)
+        self.stamp = 0
+        """Counts every change."""
         self._doubtful: list[Call] = []
         """Those that a kill ended."""
 
@@ -241,7 +242,7 @@ class Medium:
         octets = b"".join(call.texts)[: call.result]
         offset = self._offset(call, node)
         node.pending.append(Change(call.begin, call.end, offset, octets))
-        node.stamp += 1
+        self.stamp += 1
         return True
 
     def _offset(self, call: Call, node: File) -> int:
@@ -262,7 +263,7 @@ class Medium:
             assert mode == 0, "a mode of fallocate that is not understood"
             change = Change(call.begin, call.end, offset + length, None, at_least=True)
         node.pending.append(change)
-        node.stamp += 1
+        self.stamp += 1
         return True
 
     def _sync(self, call: Call) -> bool:
@@ -273,12 +274,12 @@ class Medium:
                 node.durable = replay(node.durable, done)
                 node.pending = [each for each in node.pending if each not in done]
                 node.version += 1
-                node.stamp += 1
+                self.stamp += 1
         elif isinstance(node, Folder):
             for name in [each for each in node.pending if each.end < call.begin]:
                 _rename(node.durable, name)
                 node.pending.remove(name)
-                node.stamp += 1
+                self.stamp += 1
         return node is not None
 
     def _open(self, call: Call) -> bool:
@@ -293,7 +294,7 @@ class Medium:
             return True
         if isinstance(node, File) and "O_TRUNC" in flags:
             node.pending.append(Change(call.begin, call.end, 0, None))
-            node.stamp += 1
+            self.stamp += 1
             return True
         return False  # to read; also what `settle` is about to hear of
 
@@ -315,7 +316,7 @@ class Medium:
     def _name(self, folder: Folder, change: Name) -> None:
         _rename(folder.live, change)
         folder.pending.append(change)
-        folder.stamp += 1
+        self.stamp += 1
 
     def _rename(self, call: Call) -> bool:
         paths = self._all_paths(call)
@@ -346,11 +347,6 @@ class Medium:
     def is_durable(self) -> bool:
         """Nothing waits for an fsync."""
         return all(not node.pending for node in _all(self.root))
-
-    @property
-    def stamp(self) -> tuple[int, ...]:
-        """Change whenever anything changes."""
-        return tuple(node.stamp for node in _all(self.root))
 
 
 def _all(folder: Folder) -> "Iterable[File | Folder]":
@@ -473,7 +469,7 @@ class Cut:
             _rename(names, change)
         return Left(
             {
-                name: self.of(node) if isinstance(node, Folder) else self._file(node)
+                name: self.of(node) if isinstance(node, Folder) else self._left_of(node)
                 for name, node in names.items()
             }
         )
@@ -488,6 +484,15 @@ class Cut:
             return pending[: self._rng.randint(0, len(pending))]
         return [each for each in pending if self._rng.random() < 0.5]
 
+    def _left_of(self, file: File) -> Remains:
+        """Say what of it is there; most of many letters are there for certain."""
+        if file.pending:
+            return self._file(file)
+        if file.certain is None or file.certain.version != file.version:
+            old = file.durable
+            file.certain = Remains(file, file.version, (), lambda: old)
+        return file.certain
+
     def _file(self, file: File) -> Remains:
         found = self._files.get(id(file))
         if found is None:
@@ -499,7 +504,7 @@ class Cut:
         loss = self._loss
         if loss == "mixed":
             loss = self._rng.choice(LOSSES[:-2])
-        if not pending or loss == "nothing":
+        if loss == "nothing":
             return Remains(file, file.version, (), lambda: old)
         if loss == "everything":
             return Remains(

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""Heartbeats between two nodes: port 25 stands still while nobody's mail comes in."""
+
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from mesh.core.alarm import HOLD_SECONDS
+from mesh.node.heartbeat import Heartbeats
+from tests.harness import Patience, until
+from tests.node.homes import Home, mesh, running
+
+TICK = 10
+RATE = "8"
+OUT = "who@x.test"
+
+
+def exit_and_peer(folder: Path, **more: str) -> tuple[Home, Home]:
+    """An exit whose mail server is nobody, and its only peer."""
+    bravo, alpha = Home(folder, "bravo"), Home(folder, "alpha")
+    for one in (alpha, bravo):
+        one.set(cells_per_second=RATE)
+    bravo.set(exit="true", smarthost='"127.0.0.1:1"', share="1", **more)
+    alpha.add(bravo)
+    bravo.add(alpha)
+    return bravo, alpha
+
+
+def beats_of(home: Home) -> Heartbeats:
+    return home.node._heartbeats
+
+
+async def armed(home: Home) -> None:
+    def is_armed() -> bool:
+        alarm = beats_of(home)._alarm
+        return alarm is not None and alarm.is_armed
+
+    await until(is_armed, 60)
+
+
+async def in_the_pool(home: Home) -> None:
+    assert (await home.submit(OUT))[1] == 250
+    assert len(home.node._qmgr.pool) == 1
+
+
+async def test_without_heartbeats_nothing_leaves_and_with_them_all_does(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    del autojump_clock, patience
+    bravo, alpha = exit_and_peer(tmp_path, max_delay_seconds="100")
+    async with running(bravo):
+        async with running(alpha):
+            await armed(bravo)
+            assert not alpha.found()  # no heartbeat is mail for a remailer
+            assert not bravo.found()
+        await trio.sleep(60)
+        assert beats_of(bravo).holds()
+        await in_the_pool(bravo)
+        await trio.sleep(200)  # longer than the pool may hold anybody
+        assert len(bravo.node._qmgr.pool) == 1
+        [said] = bravo.node._notices()
+        assert said.endswith("s: mail for port 25 waits")
+        async with running(alpha):
+            await until(lambda: not len(bravo.node._qmgr.pool), 120)
+            assert not beats_of(bravo).holds()
+
+
+async def test_what_follows_the_longest_hold_is_as_node_toml_says(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    del autojump_clock
+    for after in ("release", "keep"):
+        (tmp_path / after).mkdir()
+        bravo, _ = exit_and_peer(tmp_path / after, after_hold=f'"{after}"')
+        async with running(bravo):
+            alarm = beats_of(bravo)._alarm
+            assert alarm is not None
+            sent = alarm.beat(trio.current_time(), {"x": 1.0})
+            assert sent is not None
+            assert bravo.node._exchange.is_ours(sent[1])
+            now = trio.current_time() + 1000
+            assert alarm.holds(now)
+            assert alarm.holds(now + HOLD_SECONDS) == (after == "keep")
+
+
+async def test_a_peer_who_was_removed_holds_up_nobody(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    """It had its turns; now the other one has them all."""
+    del autojump_clock, patience
+    bravo, alpha = exit_and_peer(tmp_path)
+    charlie = Home(tmp_path, "charlie")
+    charlie.set(cells_per_second=RATE)
+    charlie.add(bravo)
+    bravo.add(charlie)
+    async with running(bravo, charlie):
+        async with running(alpha):
+            await until(lambda: bravo.up(alpha) and bravo.up(charlie), 60)
+            await until(lambda: len(beats_of(bravo)._alarm._heard) == 2, 60)  # type: ignore[union-attr]
+        bravo.remove(alpha)
+        await trio.sleep(5)
+        for _ in range(12):
+            await trio.sleep(TICK)
+            assert not beats_of(bravo).holds()
+
+
+async def test_a_whole_domain_has_an_address_for_them(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    del autojump_clock, patience
+    bravo, alpha = exit_and_peer(tmp_path)
+    text = bravo.toml.read_text()
+    bravo.toml.write_text(text.replace('"mix@bravo.test"', '"@bravo.test"'))
+    alpha.remove(bravo)
+    file = tmp_path / "bravo.asc"
+    file.write_text(mesh("export", "-c", str(bravo.toml)))
+    mesh("peers", "add", "-c", str(alpha.toml), "--serves", "@bravo.test", str(file))
+    async with running(bravo, alpha):
+        await armed(bravo)
+        assert not bravo.found()
+
+
+@pytest.mark.parametrize("off", [{"heartbeats": "false"}, {"kind": '"none"'}])
+async def test_who_wants_none_has_none(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience, off: dict[str, str]
+) -> None:
+    del autojump_clock, patience
+    bravo, alpha = exit_and_peer(tmp_path, **off)
+    async with running(bravo):
+        async with running(alpha):
+            await until(lambda: bravo.up(alpha), 60)
+            await trio.sleep(20)
+        await trio.sleep(60)
+        assert not beats_of(bravo).holds()
+        assert (await bravo.submit(OUT))[1] == 250
+        await until(lambda: not len(bravo.node._qmgr.pool), TICK)
+
+
+async def test_beats_are_no_mail_on_any_list(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    """A while of them leaves nothing behind: no record, no id, no letter."""
+    del autojump_clock, patience
+    bravo, alpha = exit_and_peer(tmp_path)
+    async with running(bravo, alpha):
+        await armed(bravo)
+        await trio.sleep(120)
+        await until(lambda: not alpha.node._spool.waiting, 60)
+        assert not bravo.node._spool.waiting
+        for one, other in ((alpha, bravo), (bravo, alpha)):
+            peer = one.node._exchange.peers[other.name]
+            assert one.node._spool.known_ids(peer.fingerprint) <= 1  # one on its way
+            assert not one.found()
