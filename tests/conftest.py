@@ -33,14 +33,9 @@ def autojump_clock(patience: Patience) -> trio.testing.MockClock:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spools and drop folders of a few slots: what is made in hundreds costs nothing."""
-    from mesh.cli import dropoff
-    from mesh.node import drop, groups, onetime, restore, upkeep
+    from tests.node.spooling import few_slots
 
-    monkeypatch.setattr(restore, "SLOTS_MIN", 64)
-    monkeypatch.setattr(upkeep, "FREE_MIN", 1)
-    monkeypatch.setattr(groups, "ROOM_AHEAD", 262_144)
-    for module in (drop, dropoff, onetime):
-        monkeypatch.setattr(module, "SLOTS", 4)
+    few_slots(monkeypatch)
 
 
 @pytest.fixture

@@ -74,6 +74,12 @@ _DELETE: Final = "delete from groups where id in (select value from json_each(?)
 _SCAN: Final = (
     "select id, salt, slots, heads, length(bodies) from groups where id > ? order by id"
 )
+_TABLE: Final = "select name, lower(type), pk from pragma_table_info('groups')"
+_COLUMNS: Final = [
+    ("id", "integer", 1),
+    *((name, "blob", 0) for name in ("salt", "slots", "heads", "bodies")),
+]
+"""What is damaged there would pass for a table without any numbers."""
 _NEWEST: Final = "select id from groups order by id desc limit 2"
 _ONE: Final = "select salt, slots, heads, length(bodies) from groups where id = ?"
 
@@ -139,6 +145,7 @@ class Groups:
         try:
             with _failing():
                 self._db.execute(_SETUP).fetchall()
+                self._check_table()
         except (apsw.CorruptError, apsw.NotADBError) as error:
             self.close()
             raise SpoolCorruptError(f"{path}: not a spool, or damaged") from error
@@ -147,6 +154,10 @@ class Groups:
             raise
         self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         sync_folder(path.parent)
+
+    def _check_table(self) -> None:
+        if self._db.execute(_TABLE).fetchall() != _COLUMNS:
+            raise apsw.CorruptError("another table")
 
     def close(self) -> None:
         """Close the database; nothing is written."""

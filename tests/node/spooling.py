@@ -5,10 +5,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import trio
 
+from mesh.cli import dropoff
 from mesh.core.crypto import Key
 from mesh.core.record import NO_ID, Record
+from mesh.node import drop, groups, onetime, restore, upkeep
 from mesh.node.spool import Ref, Spool
 from tests.harness import FixedEntropy
 
@@ -96,3 +99,12 @@ async def forgotten(spool: Spool, *refs: Ref) -> None:
         spool.forget(ref, done=lambda ref=ref: heard.append(ref))  # type: ignore[misc]
     await flushed(spool)
     assert heard == list(refs)
+
+
+def few_slots(patch: pytest.MonkeyPatch) -> None:
+    """Have small spools and drop folders: what is made in hundreds costs nothing."""
+    patch.setattr(restore, "SLOTS_MIN", 64)
+    patch.setattr(upkeep, "FREE_MIN", 1)
+    patch.setattr(groups, "ROOM_AHEAD", 262_144)
+    for module in (drop, dropoff, onetime):
+        patch.setattr(module, "SLOTS", 4)

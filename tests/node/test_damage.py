@@ -107,6 +107,19 @@ def test_rows_out_of_their_order_hide_nothing(
     assert outcome.ends["SpoolCorruptError 74"]
 
 
+@pytest.mark.parametrize("word", [b"id integer", b"heads blob", b"primary key"])
+def test_a_table_of_another_shape_is_damage(tmp_path: Path, word: bytes) -> None:
+    sample = damaging.sampled(tmp_path, stopped=True)
+    path = sample.folder / "spool.db"
+    database = path.read_bytes()
+    assert word in database
+    path.write_bytes(database.replace(word, bytes([word[0] ^ 1]) + word[1:]))
+    outcome = Outcome()
+    damaging.check(sample, "a table", sample.folder, outcome)
+    assert not outcome.wrong
+    assert outcome.ends["SpoolCorruptError 74"]
+
+
 def row_numbers(database: bytes, page: int) -> Iterator[tuple[int, int]]:
     """Give places and values of the rows' numbers: fileformat2.html, 1.6."""
     for start in range(page, len(database), page):

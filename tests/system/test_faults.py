@@ -28,6 +28,8 @@ Tool = Callable[[str, str], str]
 
 SAMPLE = [
     Case("sync", "EIO", 14),
+    Case("write", "ENOSPC", 40),
+    Case("rename", "EDQUOT", 4),
     Case("open", "EMFILE", 45, 4),
 ]
 FREE = 1_048_576
@@ -42,7 +44,7 @@ and its room in the database is set aside."""
 
 def test_a_disk_that_fails_takes_nothing_back(tmp_path: Path, tool: Tool) -> None:
     tool("gcc", "gcc")
-    outcome = faults.run(tmp_path, SAMPLE)
+    outcome = faults.run(tmp_path, SAMPLE, at_once=1)
     assert outcome.good, outcome
     assert not outcome.unreached
     assert outcome.failed >= 24
