@@ -217,11 +217,18 @@ class NodeProcess:
         assert len(letters) == count
         return letters
 
+    def _is_ours(self, pid: int) -> bool:
+        """It runs; after hundreds of starts its number may be somebody else's."""
+        try:
+            return (
+                str(self.config).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+            )
+        except OSError:
+            return False
+
     def leftovers(self) -> list[str]:
         """Say what is still there of a node that has ended."""
-        found = [
-            f"process {pid}" for pid in self._pids if Path(f"/proc/{pid}").exists()
-        ]
+        found = [f"process {pid}" for pid in self._pids if self._is_ours(pid)]
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
