@@ -158,7 +158,7 @@ async def test_a_peer_gets_a_link(tmp_path: Path, autojump_clock: MockClock) -> 
         caller.wire.try_send(session.sealer.seal(hello_body()))
         await until(lambda: bravo.up("alpha"))
         cell = caller.wire.try_receive(CELL_LEN)
-        assert session.opener.open_untrusted(cell) == PADDING
+        assert session.opener.open_untrusted(cell) == hello_body()
         (key,) = keys_of("alpha").link_keys
         assert PeerCounters(tmp_path / "bravo counters" / "peers").last == {key: 7}
         await trio.sleep(17)
