@@ -169,7 +169,7 @@ class Pool(Table):
     delay_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     min_entropy: Annotated[float, Field(ge=0, le=16)] = 0.0
     max_delay_seconds: Annotated[float, Field(gt=0, le=86_400)] = 3600.0
-    heartbeats: bool = True
+    heartbeats: bool = False
     after_hold: Annotated[str, BeforeValidator(check_after_hold)] = "release"
 
     @property

@@ -59,8 +59,8 @@ tick_seconds = 10  # work for port 25 begins on ticks only
 share = 0.5  # each message's chance on a tick, whoever else is there
 delay_seconds = 60  # "poisson" alone: the mean of a message's delay
 min_entropy = 0  # bits; with less, the largest source set aside, a tick is held
-max_delay_seconds = 3600  # nobody is held or drawn for longer
-heartbeats = true  # what stops them stops others' mail too: then nothing leaves
+max_delay_seconds = 3600  # nobody is held or drawn for longer, but in an alarm
+heartbeats = false  # true: an alarm when mail is kept from us: `mesh help operating`
 after_hold = "release"  # after 6 h without one; "keep": mail waits on
 """)
 

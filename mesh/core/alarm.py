@@ -13,32 +13,33 @@ nobody can tell them from mail: who stops the one stops the other.
 
                mac = keyed_hash(key, "mesh/1 heartbeat" nonce)[:16]
 
-    it is      fresh for `window` after it was sent, not after it came: who holds a link
+    it is      fresh for a window after it was sent, not after it came: who holds a link
                back for an hour gains nothing when he lets it go
-    next beat  after `interval`, through the next peer of a round whose order is drawn;
-               a peer whose link is down has its turn, too, and that beat is missing
-    a tick     holds while no fresh one is there, HOLD_SECONDS at most; then nobody is
-               held until a fresh one comes (`release`), or all go on waiting (`keep`)
+    a peer     has a beat each interval while its link is up; with its link down, and no
+               fresh beat, it still counts, until HOLD_SECONDS after its last one
+    a tick     holds while fewer than half of the peers that count have a fresh beat,
+               HOLD_SECONDS at most; then nobody is held until half have (`release`), or
+               all go on waiting, and who counts goes on counting (`keep`)
 
-    interval   the greater of tick / BEATS_A_TICK and what gives each link one beat in
-               CELLS_A_BEAT of its cells
-    window     LOST_MAX intervals and the time that a beat may take: ON_THE_WAY_CELLS of
-               the slowest link, ON_THE_WAY_SECONDS for the disks
+    interval   the greater of tick / BEATS_A_TICK and CELLS_A_BEAT periods of the link
+    window     LOST_MAX intervals and the time that a beat may take: ON_THE_WAY_CELLS
+               periods of the link, ON_THE_WAY_SECONDS for the disks; fixed at its sending
 
 Invariants:
 - Nobody's beat but ours counts, and each counts once.  Whatever has our mac is no mail,
   however old it is.
-- A peer has turns while its link is up and for HOLD_SECONDS after its last beat: who cuts
-  links and leaves his own one alone is heard one time in so many.
-- The alarm begins with the first beat that comes back: a node without links has nothing
-  to lose by an attack on them, and nothing of it says when mail leaves.
+- The alarm begins with the first beat that comes back.  It forgets at a restart.
 
-What it does not do: who has a share of the peers greater than about 1 / LOST_MAX may
-return beats and nothing else.  Who can cut links can make mail wait for HOLD_SECONDS, and
-again after each beat that he lets in.
+What it does not do.  Who leaves half of the links alone is not heard, nor is who, as half
+of the peers, gives beats back and keeps mail.  Slow links miss late, when the pool has
+emptied.  Who can cut links can make mail wait for HOLD_SECONDS, and again after each
+beat that he lets in; a link that is full of mail brings beats back late, and so can whoever
+fills it.
 """
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from mesh.core.chance import uniform
@@ -49,11 +50,11 @@ BEATS_A_TICK: Final = 4
 CELLS_A_BEAT: Final = 32
 """Of a link's cells one beat takes four: its own, the reply, and the same of the peer's."""
 LOST_MAX: Final = 5
-"""Beats that may be lost in a row: at 5 % loss 0.05**5, one false hold in 3.2 million
-beats; a month has one million at one in 2.5 s."""
-ON_THE_WAY_CELLS: Final = 12
-"""Instants of a clock until a beat is back: two of ours, two of the peer's, each once
-more as their gaps vary, and some mail in front of it."""
+"""Beats of a peer that may be lost in a row: at 5 % loss 0.05**5, one in 3.2 million; a
+month has one million at one in 2.5 s."""
+ON_THE_WAY_CELLS: Final = 32
+"""Instants of a clock until a beat is back: two of ours and two of the peer's, among some
+other mail that shares the link."""
 ON_THE_WAY_SECONDS: Final = 2.0
 """Two commits on busy disks."""
 HOLD_SECONDS: Final = 6 * 3600.0
@@ -71,6 +72,15 @@ DOWN: Final = float("inf")
 """The period of a link that is not up."""
 
 
+@dataclass(slots=True)
+class _Peer:
+    """What is known of one peer's beats."""
+
+    due: float = -math.inf
+    heard: float = -math.inf
+    fresh_until: float = -math.inf
+
+
 class Alarm:
     """One node's.  Time is the caller's, in seconds."""
 
@@ -82,73 +92,56 @@ class Alarm:
         self._tick = tick
         self._release = release
         self._sent: dict[bytes, tuple[float, str]] = {}
-        self._heard: dict[str, float] = {}
-        self._round: list[str] = []
-        self._fresh_until = 0.0
+        self._peers: dict[str, _Peer] = {}
+        self._up: frozenset[str] = frozenset()
         self._holding_since: float | None = None
         self._in_vain = 0
-        self.interval = tick / BEATS_A_TICK
-        """Seconds to the next beat."""
-        self.window = 0.0
-        """Seconds for which a beat is fresh."""
+        self._swept = -math.inf
+        self.is_armed = False
+        """A beat has come back since the start."""
 
-    @property
-    def is_armed(self) -> bool:
-        """Whether a beat has ever come back."""
-        return self._fresh_until > 0
+    def interval(self, period: float) -> float:
+        """Seconds between two beats of a link of this period."""
+        return max(self._tick / BEATS_A_TICK, CELLS_A_BEAT * period)
 
-    def beat(self, now: float, links: Mapping[str, float]) -> tuple[str, bytes] | None:
-        """Make a beat: through which peer, and its octets; None when nobody is there.
+    def window(self, period: float) -> float:
+        """Seconds for which a beat by such a link is fresh."""
+        on_the_way = ON_THE_WAY_SECONDS + ON_THE_WAY_CELLS * period
+        return LOST_MAX * self.interval(period) + on_the_way
 
-        `links` has the period of each peer's link in seconds, DOWN where none is up.
-        A beat for a link that is down is lost.
+    def beats(self, now: float, links: Mapping[str, float]) -> list[tuple[str, bytes]]:
+        """Make the beats that are due: through which peer, and its octets.
+
+        `links` has the period of each listed peer's link in seconds, DOWN where none
+        is up.
         """
-        expected = [name for name in links if self._is_expected(name, links, now)]
-        self._pace([links[name] for name in expected if links[name] != DOWN])
-        self._heard = {n: at for n, at in self._heard.items() if n in links}
-        if not expected:
-            return None
-        self._round = [name for name in self._round if name in expected]
-        if not self._round:
-            self._round = self._shuffled(expected)
-        self._forget_old(now)
+        self._peers = {name: self._peers.get(name, _Peer()) for name in links}
+        self._up = frozenset(name for name, period in links.items() if period != DOWN)
+        if now >= self._swept + self._tick:
+            self._swept = now
+            self._sent = {n: sent for n, sent in self._sent.items() if sent[0] >= now}
+        return [
+            (name, self._beat(name, now, links[name]))
+            for name, peer in self._peers.items()
+            if name in self._up and peer.due <= now
+        ]
+
+    def _beat(self, name: str, now: float, period: float) -> bytes:
+        peer = self._peers[name]
+        # The first one anywhere: links that come up together are to part.
+        first = peer.due == -math.inf
+        share = uniform(self._entropy, 0.0, 1.0) if first else 1.0
+        peer.due = now + share * self.interval(period)
         nonce = self._entropy.octets(_CODE_LEN)
-        name = self._round.pop()
-        self._in_vain += links[name] != DOWN
-        self._sent[nonce] = now, name
+        self._sent[nonce] = now + self.window(period), name
+        self._in_vain += 1
         code = nonce.hex() + self._mac(nonce).hex()
-        return name, _HEADER + code.encode() + _END
+        return _HEADER + code.encode() + _END
 
-    def _is_expected(self, name: str, links: Mapping[str, float], now: float) -> bool:
-        heard = self._heard.get(name)
-        return links[name] != DOWN or (
-            heard is not None and now - heard <= HOLD_SECONDS
-        )
-
-    def _pace(self, periods: list[float]) -> None:
-        """Reckon how often, and for how long a beat is fresh."""
-        if not periods:
-            return
-        slowest = max(periods)
-        self.interval = max(
-            self._tick / BEATS_A_TICK, CELLS_A_BEAT * slowest / len(periods)
-        )
-        on_the_way = ON_THE_WAY_SECONDS + ON_THE_WAY_CELLS * slowest
-        self.window = LOST_MAX * self.interval + on_the_way
-
-    def _shuffled(self, names: list[str]) -> list[str]:
-        order = sorted(names)
-        for at in range(len(order) - 1, 0, -1):
-            other = int(uniform(self._entropy, 0, at + 1))
-            order[at], order[other] = order[other], order[at]
-        return order
-
-    def _forget_old(self, now: float) -> None:
-        while self._sent:
-            nonce, (sent, _) = next(iter(self._sent.items()))
-            if now - sent <= self.window:
-                break
-            del self._sent[nonce]
+    def next_due(self, now: float) -> float:
+        """Say when `beats` is to be asked again."""
+        dues = [self._peers[name].due for name in self._up]
+        return max(now, min(dues, default=now + self._tick / BEATS_A_TICK))
 
     def _mac(self, nonce: bytes) -> bytes:
         return keyed_hash(self._key, _LABEL + nonce, _CODE_LEN)
@@ -164,17 +157,34 @@ class Alarm:
         nonce, mac = code[:_CODE_LEN], code[_CODE_LEN:]
         if not same(mac, self._mac(nonce)):
             return False
-        sent, name = self._sent.pop(nonce, (None, ""))
-        if sent is not None and now - sent <= self.window:
-            self._heard[name] = now
-            self._fresh_until = max(self._fresh_until, sent + self.window)
-            if now <= self._fresh_until:
-                self._holding_since = None
+        fresh_until, name = self._sent.pop(nonce, (-math.inf, ""))
+        peer = self._peers.get(name)
+        if peer is not None and now <= fresh_until:
+            self.is_armed = True
+            peer.heard = now
+            peer.fresh_until = max(peer.fresh_until, fresh_until)
         return True
+
+    def _misses(self, now: float) -> bool:
+        """Whether fewer than half of those that count have a fresh beat."""
+        if not self.is_armed:
+            return False
+        counts = [
+            peer
+            for name, peer in self._peers.items()
+            if peer.heard > -math.inf
+            and (name in self._up or not self._is_forgotten(peer, now))
+        ]
+        fresh = sum(now <= peer.fresh_until for peer in counts)
+        return 2 * fresh < len(counts)
+
+    def _is_forgotten(self, peer: _Peer, now: float) -> bool:
+        return self._release and now - peer.heard > HOLD_SECONDS
 
     def holds(self, now: float) -> bool:
         """Say whether nobody may leave on a tick now."""
-        if not self.is_armed or now <= self._fresh_until:
+        if not self._misses(now):
+            self._holding_since = None
             return False
         if self._holding_since is None:
             self._holding_since = now
@@ -184,10 +194,9 @@ class Alarm:
         """Say what the operator should know of it."""
         if not self.is_armed and self._in_vain > IN_VAIN_MAX:
             return ["no heartbeat has come back yet: do the peers list our address?"]
-        if not self.is_armed or now <= self._fresh_until:
+        if not self._misses(now):
             return []
-        seconds = now - self._fresh_until
         held = (
             "mail for port 25 waits" if self.holds(now) else "nobody is held any more"
         )
-        return [f"no heartbeat came back for {seconds:.0f} s: {held}"]
+        return [f"no heartbeats from more than half of the peers: {held}"]

@@ -21,7 +21,8 @@ Who leaves on a tick, by the pool's kind; n are inside, each by itself has the c
 Invariants:
 - A message's chance depends on the tick, on fresh randomness and on its own age, never
   on who else is there: who fills the pool (an n-1 attack) hastens nobody.
-- Who has been inside for `max_delay` leaves at the next tick, whatever else holds.
+- Who has been inside for `max_delay` leaves at the next tick, whatever `min_entropy` says.
+  In an alarm (alarm.py) there are no ticks, and no time passes here.
 - The chances have no memory, so a restart begins anew and nobody leaves earlier by it.
 - Those that leave together leave in an order that was drawn.
 

@@ -75,6 +75,7 @@ class Outbound:
         While `is_alarmed` nobody leaves at all: core/alarm.py.
         """
         self._is_alarmed = is_alarmed
+        self._ticked = trio.current_time()
         self._min_entropy = min_entropy
         self._qmgr = qmgr
         self._helo = helo
@@ -128,10 +129,13 @@ class Outbound:
         return self._qmgr.pool.crowd.robust(SET_ASIDE) < self._min_entropy
 
     async def _tick(self, nursery: trio.Nursery) -> None:
-        if not self._is_alarmed():
+        now = trio.current_time()
+        last, self._ticked = self._ticked, now
+        if self._is_alarmed():
+            self._qmgr.stand(now - last)
+        else:
             for _ in self._qmgr.depart(hold=self._holds()):
                 await trio.lowlevel.checkpoint()
-        now = trio.current_time()
         self._make_room(now)
         tick = self._turns.tick(now, self._qmgr.exits())
         for destination in tick.hurried:

@@ -94,7 +94,7 @@ class Peer:
         self._qmgr = qmgr
         self.guard = qmgr.guard
         self._queue: Queue = self._qmgr.queue(name)
-        self._queue.wake = self.fill
+        self._queue.wake, self._queue.own = self.fill, self.fingerprint
         self._flying_octets = 0
         self._fetched: deque[tuple[Ref, Record]] = deque()
         self._fetching = Parking()

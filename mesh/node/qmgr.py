@@ -115,6 +115,10 @@ class QueueManager:
         """Let the pool tick; to be taken to its end, with turns of the loop between."""
         return self._waiting.depart(hold=hold)
 
+    def stand(self, seconds: float) -> None:
+        """Let no time pass in the pool for so long."""
+        self._waiting.stand(seconds)
+
     def enqueue(self, ref: Ref, destination: str, source: bytes = b"") -> None:
         """Put a record behind all others that go there."""
         self._waiting.enqueue(ref, destination, source)

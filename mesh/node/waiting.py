@@ -34,13 +34,15 @@ NEVER: Final = float("inf")
 class Queue:
     """What may go to one destination now."""
 
-    __slots__ = ("hands", "newer", "ready", "wake")
+    __slots__ = ("hands", "newer", "own", "ready", "wake")
 
     def __init__(self) -> None:
         self.ready: deque[Ref] = deque()
         self.newer: deque[Ref] = deque()
         self.wake: Callable[[], None] = lambda: None
         """Called when something was added; set by the queue's one worker."""
+        self.own = b""
+        """Who takes it out; what he brought for himself (a heartbeat) goes first."""
         self.hands = 0
         """Who may put back what they have taken out, straight into `ready`."""
 
@@ -65,6 +67,7 @@ class Waiting:
         self.queues: dict[str, Queue] = {}
         self.pool = Pool(manner or Manner(), entropy)
         self._since: dict[Ref, float] = {}  # of those that are routed anew
+        self._stood = 0.0
         self.deferred: list[tuple[float, Ref]] = []
         self.attempts: dict[Ref, int] = {}
         self.doubtful: set[Ref] = set()
@@ -84,10 +87,14 @@ class Waiting:
         """
         since = self._since.pop(ref, None)
         if destination.startswith(EXIT):
-            now = trio.current_time() if since is None else since
+            now = self._pool_time() if since is None else since
             self.pool.add(ref, destination, source, now)
             return
         queue = self.queue(destination)
+        if source and source == queue.own:
+            queue.ready.appendleft(ref)
+            queue.wake()
+            return
         if self.reading and queue.ready and not self._is_of_before(ref):
             queue.newer.append(ref)
             self._behind.add(queue)
@@ -116,10 +123,17 @@ class Waiting:
 
     def depart(self, *, hold: bool = False) -> Iterator[None]:
         """Let the pool tick; what leaves it may go now.  Others may work in between."""
-        for some in self.pool.tick(trio.current_time(), hold=hold):
+        for some in self.pool.tick(self._pool_time(), hold=hold):
             for ref, destination in some:
                 self.queue(destination).ready.append(Ref(ref))
             yield
+
+    def _pool_time(self) -> float:
+        return trio.current_time() - self._stood
+
+    def stand(self, seconds: float) -> None:
+        """Let no time pass in the pool for so long: nobody grows older in an alarm."""
+        self._stood += seconds
 
     def take_pool(self) -> list[Ref]:
         """Take all out of the pool; who comes back has been there since he first came."""

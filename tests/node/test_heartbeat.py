@@ -22,7 +22,8 @@ def exit_and_peer(folder: Path, **more: str) -> tuple[Home, Home]:
     bravo, alpha = Home(folder, "bravo"), Home(folder, "alpha")
     for one in (alpha, bravo):
         one.set(cells_per_second=RATE)
-    bravo.set(exit="true", smarthost='"127.0.0.1:1"', share="1", **more)
+    told = {"heartbeats": "true", **more}
+    bravo.set(exit="true", smarthost='"127.0.0.1:1"', share="1", **told)
     alpha.add(bravo)
     bravo.add(alpha)
     return bravo, alpha
@@ -33,11 +34,7 @@ def beats_of(home: Home) -> Heartbeats:
 
 
 async def armed(home: Home) -> None:
-    def is_armed() -> bool:
-        alarm = beats_of(home)._alarm
-        return alarm is not None and alarm.is_armed
-
-    await until(is_armed, 60)
+    await until(lambda: beats_of(home)._alarm.is_armed, 60)
 
 
 async def in_the_pool(home: Home) -> None:
@@ -76,10 +73,8 @@ async def test_what_follows_the_longest_hold_is_as_node_toml_says(
         bravo, _ = exit_and_peer(tmp_path / after, after_hold=f'"{after}"')
         async with running(bravo):
             alarm = beats_of(bravo)._alarm
-            assert alarm is not None
-            sent = alarm.beat(trio.current_time(), {"x": 1.0})
-            assert sent is not None
-            assert bravo.node._exchange.is_ours(sent[1])
+            [(_, content)] = alarm.beats(trio.current_time(), {"x": 1.0})
+            assert bravo.node._exchange.is_ours(content)
             now = trio.current_time() + 1000
             assert alarm.holds(now)
             assert alarm.holds(now + HOLD_SECONDS) == (after == "keep")
@@ -88,7 +83,6 @@ async def test_what_follows_the_longest_hold_is_as_node_toml_says(
 async def test_a_peer_who_was_removed_holds_up_nobody(
     tmp_path: Path, autojump_clock: MockClock, patience: Patience
 ) -> None:
-    """It had its turns; now the other one has them all."""
     del autojump_clock, patience
     bravo, alpha = exit_and_peer(tmp_path)
     charlie = Home(tmp_path, "charlie")
@@ -98,7 +92,8 @@ async def test_a_peer_who_was_removed_holds_up_nobody(
     async with running(bravo, charlie):
         async with running(alpha):
             await until(lambda: bravo.up(alpha) and bravo.up(charlie), 60)
-            await until(lambda: len(beats_of(bravo)._alarm._heard) == 2, 60)  # type: ignore[union-attr]
+            heard = beats_of(bravo)._alarm._peers.values()
+            await until(lambda: all(peer.heard > 0 for peer in heard), 60)
         bravo.remove(alpha)
         await trio.sleep(5)
         for _ in range(12):

@@ -3,6 +3,7 @@
 
 from pathlib import Path
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -149,6 +150,31 @@ async def test_too_small_a_crowd_is_held_and_a_flood_from_one_is_none(
         await trio.sleep(1001)
         await tick_of(out)
         assert len(alpha.qmgr.pool) == 0  # nobody is held for longer
+
+
+@pytest.mark.parametrize("kind", ["timed", "binomial", "poisson"])
+async def test_nobody_grows_older_in_an_alarm(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience, kind: str
+) -> None:
+    """Or the first tick after it would flush the pool, and who ends it chooses when."""
+    del autojump_clock, patience
+    manner = Manner(kind=kind, share=0.5, delay=100.0, max_delay=1000.0)
+    places = {"x.test": Reply(550, "never")}
+    alarm = [True]
+    async with exit_node(
+        tmp_path, places, tick=HOUR * 100, manner=manner, is_alarmed=lambda: alarm[0]
+    ) as (alpha, out):
+        for _ in range(64):
+            alpha.submit(b"x\r\n", WHO)
+        await until(lambda: len(alpha.qmgr.pool) == 64)
+        for _ in range(10):
+            await trio.sleep(600)
+            await tick_of(out)
+        assert len(alpha.qmgr.pool) == 64
+        alarm[0] = False
+        await trio.sleep(50)
+        await tick_of(out)
+        assert 16 <= len(alpha.qmgr.pool) <= 56
 
 
 async def test_a_visit_that_ended_early_does_not_mix_anew(

@@ -45,8 +45,8 @@ GAP_SECONDS: Final = 10.0
 """A sleep that ends so late was no sleep of a loaded host: the machine stood still."""
 SUSPENDED_SECONDS: Final = 1.0
 FRESH_SECONDS: Final = 0.01
-"""So long, by the clock that counts suspended time, what was seen holds: nothing is
-frozen, written out, read in and going on elsewhere in less."""
+"""So long, by the clock that counts suspended time, what was seen holds.  That clock
+stands still in a snapshot: so late the kernel's word of one is heard, at the most."""
 TRIAL_SECONDS: Final = 0.001
 """A sleep of the trial: long enough that the processor goes to rest."""
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -92,7 +92,8 @@ class Machine:
     def moved(self, due: float, now: float) -> bool:
         """Whether the machine stood still, slept or was cloned."""
         boottime = self._boottime()
-        if boottime < self._fresh:
+        seen = self._fresh - FRESH_SECONDS
+        if seen <= boottime < self._fresh:
             return now - due > GAP_SECONDS
         looked, self._looked, self._fresh = self._looked, now, boottime + FRESH_SECONDS
         slept = boottime - now
@@ -101,6 +102,7 @@ class Machine:
             now - due > GAP_SECONDS
             or now - looked > GAP_SECONDS + LOOK_SECONDS
             or slept - self._slept > SUSPENDED_SECONDS
+            or boottime < seen  # restored on a machine that began later
             or self._generation.changed()
             or self._read() != self._boot
         )

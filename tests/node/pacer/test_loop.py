@@ -535,3 +535,11 @@ def test_without_proc_the_clocks_are_enough(tmp_path: Path) -> None:
     machine = Machine(tmp_path / "nothing")
     assert not machine.moved(0.0, 0.0)
     assert machine.moved(0.0, 11.0)
+
+
+def test_a_clock_that_went_back_is_another_machine_s(host: Host) -> None:
+    """However short ago it looked: restored where the boot was later."""
+    assert not host.moved(20.0, 20.0)
+    host.slept = -19.5  # boottime falls from 120 to half a second
+    assert host.moved(20.0, 20.0)
+    assert not host.moved(20.1, 20.1)
