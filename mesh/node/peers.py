@@ -173,9 +173,13 @@ class Peers:
         return before is not self._shared
 
     def _adopt(self) -> None:
-        """Take up what is there; who vanished leaves nothing to port 25."""
-        self.snapshot = self._gather()
-        by_name, now = self.snapshot.by_name, int(self._unix_time())
+        """Take up what is there; who vanished leaves nothing to port 25.
+
+        One snapshot is published, the whole one: this may be a thread's work, and what
+        is accepted meanwhile goes by the snapshot that others see.
+        """
+        found = self._gather()
+        by_name, now = found.by_name, int(self._unix_time())
         left = {
             who: min(until, now + WITHHELD_SECONDS)
             for who, until in self._served.items()
@@ -183,7 +187,8 @@ class Peers:
         }
         if left or self._left:
             self._left = {address: until for (_, address), until in left.items()}
-            self.snapshot = self._gather()
+            found = self._gather()
+        self.snapshot = found
         served = left | {
             (name, address): LISTED
             for name, one in by_name.items()

@@ -14,7 +14,7 @@ import pytest
 
 from mesh.core.descriptor import END
 from mesh.core.directory import Conflict, Local, ToPeer, Us
-from mesh.node.peers import FILE_MAX_LEN, PEERS_MAX, Peers
+from mesh.node.peers import FILE_MAX_LEN, PEERS_MAX, Peers, Snapshot
 from tests.descriptors import DAY, NOW, signed, text_of
 from tests.disk import unprivileged
 
@@ -400,6 +400,34 @@ def test_a_file_that_is_taken_away_by_hand_leaves_nothing_to_port_25(
     (folder / "bravo.mesh").write_text(text_of("bravo"))
     assert peers.poll()
     assert peers.snapshot.directory.route("mix@bravo.test") == ToPeer("bravo")
+
+
+class Watched(Peers):
+    """Says what it published, each snapshot that others may have seen."""
+
+    published: list[Snapshot]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if isinstance(value, Snapshot):
+            self.__dict__.setdefault("published", []).append(value)
+
+
+def test_at_no_time_is_who_vanished_reached_in_clear(folder: Path) -> None:
+    """Others read while a thread polls: no half of a change is to be seen."""
+    peers = Watched(folder, US)
+    peers.poll()
+    peers.published.clear()
+    (folder / "bravo.mesh").unlink()
+    assert peers.poll()
+    [gone] = peers.published
+    assert gone.directory.route("mix@bravo.test") is None
+    assert gone.directory.is_awaited("mix@bravo.test", time.time())
+    (folder / "bravo.mesh").write_text(text_of("bravo"))
+    assert peers.poll()
+    [_, back] = peers.published
+    assert back.directory.route("mix@bravo.test") == ToPeer("bravo")
+    assert not back.directory.is_awaited("mix@bravo.test", time.time())
 
 
 def test_who_does_not_count_is_not_reached_in_clear(folder: Path) -> None:
