@@ -73,7 +73,8 @@ class Trace:
 
     def of(self, side: int) -> Rows:
         """The rows of one side."""
-        return self.rows[self.rows["side"] == side]
+        mine: Rows = self.rows[self.rows["side"] == side]
+        return mine
 
     def with_labels(self, block: Ints, busy: Bools) -> "Trace":
         """Give the same cells other labels, one a row."""
