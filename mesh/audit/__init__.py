@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""mesh.audit: the snooper, shipped with the product that has to withstand him.
+"""`mesh audit`: what a snooper learns from our links, with the controls that show he tries.
 
     trace       what he has of a link: a row a cell
     simulated   the same without a wire: the clock's own laws, and leaks of known size
@@ -8,6 +8,7 @@
     statistics  how well, and how sure that is
     planting    the smallest leak that each attacker would have found
     whitebox    what the pacer's lateness could tell at most, however long one listens
+    figures     what is said of it, and when it counts as shown
 
-Needs the extra `audit` (numpy, scikit-learn, dpkt).  Nothing of a node imports it.
+Needs the extra `audit`.  Nothing here runs inside a node, and no node imports it.
 """
