@@ -86,9 +86,8 @@ def strip(lanes: Sequence[Lane], seconds: float) -> str:
 
 
 def curves(title: str, lines: Sequence[Line]) -> str:
-    """One square with its legend."""
-    parts = [_square()]
-    names = []
+    """One square with its legend; the first line lies on top."""
+    drawn, names = [], []
     for number, line in enumerate(lines):
         colour = COLOURS[number % len(COLOURS)]
         points = " ".join(
@@ -96,9 +95,9 @@ def curves(title: str, lines: Sequence[Line]) -> str:
             for x, y in thinned(line.points)
         )
         dashes = ' stroke-dasharray="6 3"' if line.is_control else ""
-        parts.append(
+        drawn.append(
             f'<polyline points="{points}" fill="none" stroke="{colour}" '
-            f'stroke-width="2"{dashes}/>'
+            f'stroke-width="{1.5 if line.is_control else 2.5}"{dashes}/>'
         )
         shape = "- -" if line.is_control else "&mdash;"
         names.append(
@@ -108,7 +107,8 @@ def curves(title: str, lines: Sequence[Line]) -> str:
     return (
         f"<figure><figcaption>{html.escape(title)}</figcaption>"
         f'<svg viewBox="0 0 {whole} {whole}" width="{whole}" font-size="12" role="img">'
-        f"{''.join(parts)}</svg><ul>{''.join(names)}</ul></figure>"
+        f"{_square()}{''.join(reversed(drawn))}</svg>"
+        f"<ul>{''.join(names)}</ul></figure>"
     )
 
 

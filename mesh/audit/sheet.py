@@ -19,6 +19,7 @@ TITLE: Final = "What a snooper learns"
 COLUMNS: Final = (
     "figure", "attacker", "n", "value", "95 %", "bound", "finds", "verdict", "cost of cover",
 )  # fmt: skip
+NUMBERS: Final = COLUMNS[2:6]
 LINES_MAX: Final = 6
 """In one square: more lie upon each other."""
 READING: Final = """
@@ -35,7 +36,7 @@ body{max-width:64em;color:#222;line-height:1.4}
 table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{padding:.35em .6em;text-align:left;vertical-align:top;border-top:1px solid #ddd}
 th{font-weight:600;border-top:0}
-td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+th.n{text-align:right}td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 td.c,p.c{color:#666;font-size:12.5px}tr.c td{border-top:0;padding-top:0}
 .holds{color:#27805b}.missed{color:#c0392b}.not{color:#b8860b}.open{color:#666}
 b.holds,b.missed,b.not,b.open{white-space:nowrap}
@@ -81,7 +82,10 @@ def _tables(report: Report) -> Iterator[str]:
         if world:
             yield f"<h3>{html.escape(world)}</h3>"
         yield "<table><tr>"
-        yield from (f"<th>{name}</th>" for name in COLUMNS)
+        yield from (
+            f"<th{' class=n' if name in NUMBERS else ''}>{name}</th>"
+            for name in COLUMNS
+        )
         yield "</tr>"
         for figure in report.figures:
             if figure.world == world:
