@@ -210,7 +210,8 @@ def _bare(answers: Packets) -> Ints:
 
 def _unwrapped(numbers: Ints, base: int) -> Ints:
     """TCP's numbers, of 32 bits, as octets since `base`; each is near the one before."""
-    steps: Ints = np.diff(numbers.astype(np.int64), prepend=base)
+    wide = numbers.astype(np.int64)
+    steps = wide - np.concatenate([np.array([base]), wide[:-1]])
     return np.cumsum((steps + (1 << 31)) % (1 << 32) - (1 << 31))
 
 
