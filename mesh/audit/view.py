@@ -4,6 +4,7 @@
     wire_of      an idle and a busy stretch, to be drawn
     latency      what a message took from where it went in to where it came out
     labelled     rows busy or idle by when messages were on their way; in blocks
+    in_halves    rows busy or idle by a coin for each block, where nobody knows better
     clock_in     which law of the clocks the gaps are nearest to
 
 A block of `labelled` is a stretch of at most BLOCK_CELLS of the first side's cells that is
@@ -24,6 +25,9 @@ from mesh.core.clock import Clock
 STRETCH_CELLS: Final = 48
 """Of each side in a drawing: as many as the eye still parts."""
 BLOCK_CELLS: Final = 1_024
+COINS_MIN: Final = 24
+"""Blocks that a coin is thrown for, where a capture has the cells for it."""
+COIN_CELLS_MIN: Final = 64
 GUARD_SECONDS: Final = 0.5
 LAWS: Final = (
     (Clock.RENEWAL, 1 / 4),
@@ -90,6 +94,15 @@ def labelled(trace: Trace, events: Sequence[Event]) -> Trace:
     # Idle: no message within the guard; busy: one at least for as long.
     block[np.where(inside, ~within, surely)] = NO_BLOCK
     return trace.with_labels(block, inside)
+
+
+def in_halves(trace: Trace, rng: np.random.Generator) -> Trace:
+    """Label the rows of a capture by a coin for each block; as many of either kind."""
+    side = trace.rows["side"] == 0
+    size = max(COIN_CELLS_MIN, min(BLOCK_CELLS, int(side.sum()) // COINS_MIN))
+    block = np.where(side, 1, 0).cumsum() // size
+    coins = rng.permutation(np.arange(int(block[-1]) + 1) % 2 == 0)
+    return trace.with_labels(block, coins[block])
 
 
 def _on_their_way(events: Sequence[Event]) -> tuple[Floats, Floats]:

@@ -11,6 +11,7 @@ from mesh.audit.view import (
     GUARD_SECONDS,
     STRETCH_CELLS,
     clock_in,
+    in_halves,
     labelled,
     latency,
     wire_of,
@@ -101,3 +102,14 @@ def test_silence_is_not_drawn() -> None:
     wire = wire_of(trace.with_rows(rows), "pair")
     assert wire is not None
     assert wire.idle == wire.busy == ()
+
+
+def test_a_coin_for_each_block() -> None:
+    for count, blocks in ((4000, 24), (100, 2), (40_000, 40)):
+        rows = in_halves(link(count), np.random.default_rng(1)).rows
+        labels = [set(rows["busy"][rows["block"] == n].tolist()) for n in range(blocks)]
+        assert all(len(label) == 1 for label in labels)
+        assert sum(label == {True} for label in labels) == pytest.approx(
+            blocks / 2, abs=1
+        )
+        assert int(rows["block"].max()) + 1 in (blocks, blocks + 1)
