@@ -2,7 +2,7 @@
 """Which worlds an audit has, and for how long each is listened to.
 
     key       the world                                            seconds    share
-    quiet     pair, renewal, 64 cells/s, all that a link carries        40     0.22
+    quiet     pair, renewal, all that a link carries                    40     0.22
     greedy    pair, without cover: a control                            16     0.08
     chain     alpha, bravo, charlie, and a sink behind port 25          30     0.22
     plain     the same remailers over plain SMTP: a control             16     0.06
@@ -11,9 +11,10 @@
     half      as quiet, half of what the link carries                   40     0.06
     tenth     as quiet, a tenth                                         40     0.06
 
-64 cells a second and not one, because a figure needs windows, and what leaks (how late a
-cell is) does not depend on the rate; what one cell a second leaks in an hour is said by the
-white box, from the lateness itself.
+In a run of HOURS_FROM minutes links have 64 cells a second, in a shorter one 256, and not
+the default's one: a figure needs windows, and what leaks, how late a cell is, does not
+depend on the rate.  The same lateness shows more at a higher one.  What one cell a second
+leaks in an hour is said by the white box, from the lateness itself.
 
 In the order of the table worlds are taken in while their seconds, the least with which
 they say anything, fit into the run; what is left of the time is shared out.
@@ -41,6 +42,10 @@ BLOCKS_MIN: Final = 4
 BETWEEN_SECONDS: Final = 1.5
 """After a block, on average, until all mail has arrived."""
 RATE: Final = 64.0
+"""Cells a second."""
+SHORT_RATE: Final = 256.0
+HOURS_FROM: Final = 60.0
+"""Minutes."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +72,18 @@ class World:
 
 
 def _pair(key: str, title: str, share: float, load: float, burn: bool = False) -> World:
-    plan = Plan(rate=RATE, load=load, burn=burn)
-    return World(key, f"pair, renewal, {RATE:g} cells/s{title}", 40.0, share, plan)
+    return World(key, f"pair, renewal{title}", 40.0, share, Plan(load=load, burn=burn))
 
 
 QUIET: Final = _pair("quiet", "", 0.22, 1.0)
 GREEDY: Final = World(
     "greedy", "pair, greedy: no cover", 16.0, 0.08, Plan(clock="greedy", load=0.5)
 )
-CHAIN: Final = World(
-    "chain", f"chain, renewal, {RATE:g} cells/s", 30.0, 0.22, Plan("chain", load=0.5)
-)
+CHAIN: Final = World("chain", "chain, renewal", 30.0, 0.22, Plan("chain", load=0.5))
 PLAIN: Final = World(
     "plain", "chain, plain SMTP: no cover", 16.0, 0.06, Plan("plain", load=0.5)
 )
-PROBED: Final = World("probed", "loopback, renewal, 1 cells/s", 12.0, 0.10, None)
+PROBED: Final = World("probed", "loopback, renewal", 12.0, 0.10, None)
 LOADED: Final = _pair("loaded", ", cores busy", 0.20, 1.0, burn=True)
 WORLDS: Final = (
     QUIET, GREEDY, CHAIN, PLAIN, PROBED, LOADED,
@@ -116,6 +118,18 @@ class Schedule:
     links: int = 1
 
     @property
+    def rate(self) -> float:
+        """Of the links, cells a second."""
+        return RATE if self.minutes >= HOURS_FROM else SHORT_RATE
+
+    def title(self, world: World) -> str:
+        """A world's name in the report."""
+        if world is PROBED:
+            return f"{world.title}, 1 cell/s"
+        covered = world.clock not in ("", "greedy")
+        return f"{world.title}, {self.rate:g} cells/s" if covered else world.title
+
+    @property
     def worlds(self) -> tuple[World, ...]:
         """Those that fit."""
         kept: list[World] = []
@@ -144,7 +158,7 @@ class Schedule:
             return
         whole = self.seconds_of(world)
         seconds, blocks = _cut(whole)
-        plan = replace(world.plan, seconds=seconds)
+        plan = replace(world.plan, rate=self.rate, seconds=seconds)
         pieces = math.ceil(blocks * (seconds + BETWEEN_SECONDS) / PIECE_SECONDS)
         for number in range(pieces):
             for link in range(self.links):

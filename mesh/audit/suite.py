@@ -12,14 +12,16 @@ adds to what there is.  `tell` hears what is being done, and which share of all 
 """
 
 import math
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
+from signal import SIGTERM, signal
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -33,7 +35,7 @@ from mesh.audit.report import Cost, Report, Wire, read, written
 from mesh.audit.schedule import Job, Schedule, World
 from mesh.audit.trace import Event, Trace, load_events
 from mesh.audit.view import clock_in, in_halves, labelled, latency, wire_of
-from mesh.errors import MessageError, NoInputError
+from mesh.errors import IoError, MessageError, NoInputError
 
 Tell: TypeAlias = Callable[[str, float], None]
 
@@ -131,12 +133,36 @@ def _take(plan: Schedule, folder: Path, tell: Tell) -> None:
     whole, done = sum(job.seconds for job in jobs) / plan.links, 0.0
     for _, some in groupby(jobs, key=lambda job: (job.world.key, job.pieces)):
         beside = list(some)
-        told = f"{beside[0].world.title}: listening for {beside[0].seconds:.0f} s"
+        told = f"{plan.title(beside[0].world)}: listening for {beside[0].seconds:.0f} s"
         tell(told, TAKING * done / whole)
-        with ProcessPoolExecutor(len(beside), get_context("spawn")) as pool:
-            for _ in pool.map(_piece, beside, [folder] * len(beside)):
-                pass
+        _side_by_side(beside, folder)
         done += beside[0].seconds
+
+
+def _side_by_side(jobs: Sequence[Job], folder: Path) -> None:
+    """Do jobs, each in a process of its own where there are several: so are labs."""
+    if len(jobs) == 1:
+        _piece(jobs[0], folder)
+        return
+    spawn = get_context("spawn")
+    processes = [spawn.Process(target=_beside, args=(job, folder)) for job in jobs]
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.terminate()
+    if failed := [process for process in processes if process.exitcode]:
+        raise IoError(f"{len(failed)} of {len(processes)} links broke off")
+
+
+def _beside(job: Job, folder: Path) -> None:
+    """Be one of those processes: what it made goes with it when it is ended."""
+    signal(SIGTERM, lambda *_: sys.exit(1))
+    _piece(job, folder)
 
 
 def _piece(job: Job, folder: Path) -> None:
@@ -154,9 +180,11 @@ def judged(plan: Schedule, folder: Path, tell: Tell) -> Report:
     }
     seconds = sum(map(_seconds, made.values()))
     cells = sum(len(one.rows) for each in made.values() for one in each.traces.values())
-    left = [world.title for world in schedule.WORLDS if world not in plan.worlds]
+    left = [plan.title(world) for world in schedule.WORLDS if world not in plan.worlds]
     notes = [f"{title}: not in a run of {plan.minutes:g} minutes" for title in left]
-    costs, wires, found = [], [], []
+    costs: list[Cost] = []
+    wires: list[Wire] = []
+    found: list[Figure] = []
     for number, world in enumerate(plan.worlds):
         tell(
             f"{world.title}: judging", TAKING + (1 - TAKING) * number / len(plan.worlds)
@@ -164,9 +192,9 @@ def judged(plan: Schedule, folder: Path, tell: Tell) -> Report:
         if world is schedule.PROBED:
             part = _kept(folder, "probed", lambda: _probed(plan))
         elif world.key in made:
-            part = _world(folder, world, made)
-            costs.append(_cost(world, made))
-            wires += _wires(world, made[world.key])
+            part = _Judge(plan, folder, made).world(world)
+            costs.append(_cost(plan, world, made))
+            wires += _wires(plan, world, made[world.key])
         else:
             continue
         notes += part.notes
@@ -223,76 +251,74 @@ def _kept(folder: Path, name: str, make: Callable[[], Report]) -> Report:
     return report
 
 
-def _world(folder: Path, world: World, made: dict[str, Captured]) -> Report:
-    """What is found in one of the lab's worlds, window by window."""
-    if world.key in ("greedy", "plain"):  # controls: beside what they are for
-        return _found([], [])
-    size = len(made[world.key].blocks)
-    figures: list[Figure] = []
-    notes: list[str] = []
-    if world is schedule.CHAIN:
-        parts: list[Callable[[], Report]] = [lambda: _messages(world, made)]
-        names = [f"{world.key}-{size}"]
-    else:
-        parts = [lambda n=n: _windows(world, made, n) for n in judge.LENGTHS]  # type: ignore[misc]
-        names = [f"{world.key}-{size}-{n}" for n in judge.LENGTHS]
-    for name, part in zip(names, parts, strict=True):
-        report = _kept(folder, name, part)
-        figures += report.figures
-        notes += report.notes
-    return _found(figures, notes)
-
-
 def _found(figures: Sequence[Figure], notes: Sequence[str]) -> Report:
     """A part of a report."""
     return Report(mesh.__version__, "", 0.0, 0, tuple(figures), notes=tuple(notes))
 
 
-def _windows(world: World, made: dict[str, Captured], cells: int) -> Report:
-    mine = made[world.key].traces[FIRST_WIRE]
-    if few := judge.too_few(mine, cells):
-        return _found([], [f"{world.title}: {few}"])
-    bare = made.get("greedy")
-    figures = judge.pair(
-        mine,
-        cells,
-        bare.traces[FIRST_WIRE] if bare else None,
-        np.random.default_rng(SEED),
-    )
-    return _found([_of(world, figure) for figure in figures], [])
+@dataclass(frozen=True)
+class _Judge:
+    """What all judging needs."""
 
+    plan: Schedule
+    folder: Path
+    made: dict[str, Captured]
 
-def _messages(world: World, made: dict[str, Captured]) -> Report:
-    figures = judge.messages(
-        made[world.key], made.get("plain"), np.random.default_rng(SEED)
-    )
-    return _found([_of(world, figure) for figure in figures], [])
+    def world(self, world: World) -> Report:
+        """What is found in one of the lab's worlds, window by window."""
+        size = len(self.made[world.key].blocks)
+        parts: dict[str, Callable[[], Report]] = {}
+        if world is schedule.CHAIN:
+            parts[f"{world.key}-{size}"] = lambda: self._messages(world)
+        elif world not in (schedule.GREEDY, schedule.PLAIN):  # those are controls
+            for cells in judge.LENGTHS:
+                part = partial(self._windows, world, cells)
+                parts[f"{world.key}-{size}-{cells}"] = part
+        found = [_kept(self.folder, name, part) for name, part in parts.items()]
+        return _found(
+            [figure for part in found for figure in part.figures],
+            [note for part in found for note in part.notes],
+        )
 
+    def _windows(self, world: World, cells: int) -> Report:
+        mine = self.made[world.key].traces[FIRST_WIRE]
+        if few := judge.too_few(mine, cells):
+            return _found([], [f"{self.plan.title(world)}: {few}"])
+        bare = self.made.get(schedule.GREEDY.key)
+        rng = np.random.default_rng(SEED)
+        wire = bare.traces[FIRST_WIRE] if bare else None
+        return self._of(world, judge.pair(mine, cells, wire, rng))
 
-def _of(world: World, figure: Figure) -> Figure:
-    return replace(figure, world=world.title, rate=schedule.RATE)
+    def _messages(self, world: World) -> Report:
+        bare = self.made.get(schedule.PLAIN.key)
+        rng = np.random.default_rng(SEED)
+        return self._of(world, judge.messages(self.made[world.key], bare, rng))
+
+    def _of(self, world: World, figures: Iterable[Figure]) -> Report:
+        title, rate = self.plan.title(world), self.plan.rate
+        return _found([replace(one, world=title, rate=rate) for one in figures], [])
 
 
 def _probed(plan: Schedule) -> Report:
     each = math.ceil(plan.seconds_of(schedule.PROBED) * PROBES_A_SECOND / 3)
     figures = probing.figures(max(PROBES_MIN, each), np.random.default_rng(SEED))
-    return _found([replace(f, world=schedule.PROBED.title) for f in figures], [])
+    return _found([replace(f, world=plan.title(schedule.PROBED)) for f in figures], [])
 
 
-def _cost(world: World, made: dict[str, Captured]) -> Cost:
+def _cost(plan: Schedule, world: World, made: dict[str, Captured]) -> Cost:
     """What cover costs there: by the law, and as it was measured where links were free."""
     mine = made[world.key]
     is_free = world.plan is not None and world.plan.load < 1
     bare = made.get("plain") if world is schedule.CHAIN else None
     return Cost(
-        world.title,
+        plan.title(world),
         world.clock,
-        schedule.RATE if world.clock not in ("", "greedy") else 0.0,
+        plan.rate if world.clock not in ("", "greedy") else 0.0,
         latency(mine.events) if is_free else None,
         latency(bare.events) if bare else None,
     )
 
 
-def _wires(world: World, captured: Captured) -> list[Wire]:
-    wire = wire_of(captured.traces[FIRST_WIRE], world.title)
+def _wires(plan: Schedule, world: World, captured: Captured) -> list[Wire]:
+    wire = wire_of(captured.traces[FIRST_WIRE], plan.title(world))
     return [wire] if wire else []

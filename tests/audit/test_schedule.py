@@ -59,7 +59,18 @@ def test_pieces_go_round_the_worlds() -> None:
 
 def test_hours_have_blocks_for_the_longest_window() -> None:
     (job, *_) = Schedule(12 * 60).jobs()
-    assert job.plan.seconds * schedule.RATE >= 3_600
+    assert job.plan.seconds * job.plan.rate >= 3_600
+    (job, *_) = Schedule(10).jobs()
+    assert job.plan.rate == schedule.SHORT_RATE
+
+
+def test_titles_have_the_rate_where_there_is_one() -> None:
+    plan = Schedule(60)
+    assert [plan.title(world) for world in WORLDS[:5]] == [
+        "pair, renewal, 64 cells/s", "pair, greedy: no cover",
+        "chain, renewal, 64 cells/s", "chain, plain SMTP: no cover",
+        "loopback, renewal, 1 cell/s",
+    ]  # fmt: skip
 
 
 def test_the_header_has_the_worlds() -> None:
