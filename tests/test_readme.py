@@ -100,7 +100,9 @@ def test_every_module_is_in_the_reading_order(room: str) -> None:
 
 
 def test_every_file_that_it_names_is_there() -> None:
-    for name in re.findall(r"`((?:mesh|tests|scripts|node|core|audit)/[\w/.-]+)`", README):
+    for name in re.findall(
+        r"`((?:mesh|tests|scripts|node|core|audit)/[\w/.-]+)`", README
+    ):
         path = name if name.startswith(("mesh", "tests", "scripts")) else f"mesh/{name}"
         assert (ROOT / path).exists() or (ROOT / f"{path}.py").exists(), name
 
