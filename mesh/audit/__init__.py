@@ -7,6 +7,7 @@
     attackers   who tells idle windows from busy ones by those numbers
     statistics  how well, and how sure that is
     planting    the smallest leak that each attacker would have found
+    idle_busy   all of that as figures
     whitebox    what the pacer's lateness could tell at most, however long one listens
     figures     what is said of it, and when it counts as shown
 

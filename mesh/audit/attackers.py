@@ -2,7 +2,7 @@
 """Who tells idle windows from busy ones: one that learns, one that knows the clock.
 
     see     windows -> what the attacker has of each: a matrix, without the labels
-    tell    matrix, labels -> a score of each window, from a fit that never saw its block
+    tell    matrix, labels -> a score of each window, from a fit to other blocks
 
 Learned          gradient boosting (Friedman, Annals of Statistics 29, 2001) over all of
                  features.py
@@ -16,10 +16,12 @@ LikelihoodRatio  the logarithm of the likelihood ratio, to the first order about
                  weight of each is fitted on the training blocks: by the difference of
                  the classes' histograms over the covariance (Fisher's discriminant)
 
-Folds are of whole blocks.  A fold's scores are their ranks in it, from 0 to 1, so that
-two fits' scales do not mix.  When nothing tells the classes apart, AUC is 0.5 and not
-below: with pooled scores of unequal folds it would be (Parker et al., BMC
-Bioinformatics 8, 2007).
+Folds are of whole blocks, in an order drawn by chance; each is scored by a fit to those
+before it (Dawid, "prequential", JRSS A 147, 1984).  The first one trains only: its
+scores are nan.  Were each fold scored by a fit to all others, every pair of folds would
+count twice, and where there is nothing to find the AUC's error would be the square root
+of 2 of what a bootstrap shows (see Bengio and Grandvalet, JMLR 5, 2004).  A fold's
+scores are their ranks in it, from 0 to 1, so that two fits' scales do not mix.
 """
 
 from collections.abc import Iterator
@@ -27,6 +29,7 @@ from typing import ClassVar, Final, Protocol
 
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits
 
 from mesh.audit import filters
 from mesh.audit.features import (
@@ -41,7 +44,10 @@ from mesh.audit.statistics import ranks
 from mesh.audit.trace import SIDES, Bools, Floats, Ints
 from mesh.core.clock import Clock
 
-FOLDS: Final = 5
+FOLDS: Final = 10
+"""At most: a tenth of the windows has no score, and half of them train on average."""
+FOLD_WINDOWS: Final = 20
+"""At least: ranks of fewer say little."""
 RIDGE: Final = 0.01
 """Of a column's variance: bins that the gaps cannot part get no weights of their own."""
 DROP_SHARE: Final = 1e-3
@@ -64,7 +70,7 @@ class Attacker(Protocol):
     def tell(
         self, matrix: Floats, label: Bools, block: Ints, rng: np.random.Generator
     ) -> Floats:
-        """A score of each window, higher for busy, from 0 to 1; see above."""
+        """A score of each window, higher for busy, from 0 to 1, or nan; see above."""
 
 
 class Learned:
@@ -81,7 +87,7 @@ class Learned:
         self, matrix: Floats, label: Bools, block: Ints, rng: np.random.Generator
     ) -> Floats:
         """Small trees, many of them, each of little weight: leaks are weak and many."""
-        score = np.zeros(len(label))
+        score = np.full(len(label), np.nan)
         for train, test in folds(label, block, rng):
             model = HistGradientBoostingClassifier(
                 learning_rate=0.05,
@@ -93,8 +99,11 @@ class Learned:
                 early_stopping=False,
                 random_state=int(rng.integers(SEEDS)),
             )
-            model.fit(matrix[train], label[train])
-            score[test] = placed(model.decision_function(matrix[test]))
+            with threadpool_limits(
+                1
+            ):  # more of them wait for each other on a busy host
+                model.fit(matrix[train], label[train])
+                score[test] = placed(model.decision_function(matrix[test]))
         return score
 
 
@@ -114,7 +123,7 @@ class LikelihoodRatio:
         spread = matrix.std(axis=0)
         there = spread > 1e-9 * np.maximum(1e-9, np.abs(matrix).max(axis=0))
         terms = (matrix[:, there] - matrix[:, there].mean(axis=0)) / spread[there]
-        score = np.zeros(len(label))
+        score = np.full(len(label), np.nan)
         for train, test in folds(label, block, rng):
             busy, idle = terms[train & label], terms[train & ~label]
             within = _scatter(busy) + _scatter(idle)
@@ -135,15 +144,15 @@ def folds(
     ValueError: a class has fewer than two blocks.
     """
     blocks, first, inverse = np.unique(block, return_index=True, return_inverse=True)
+    number = max(2, min(FOLDS, len(label) // FOLD_WINDOWS))
     fold = np.zeros(len(blocks), np.int64)
     for kind in (False, True):
         mine = rng.permutation(np.flatnonzero(label[first] == kind))
         if len(mine) < 2:
             raise ValueError("two blocks of each kind are wanted")
-        fold[mine] = np.arange(len(mine)) % FOLDS
-    for number in np.unique(fold):
-        test: Bools = (fold == number)[inverse]
-        yield ~test, test
+        fold[mine] = np.arange(len(mine)) % number
+    for each in range(1, int(fold.max()) + 1):
+        yield (fold < each)[inverse], (fold == each)[inverse]
 
 
 def placed(score: Floats) -> Floats:
@@ -163,6 +172,7 @@ def _terms(windows: Windows, side: int, rng: np.random.Generator) -> Floats:
     delay = known(windows.of(side, "ack_delay"))
     clock = windows.trace.clock
     if clock in filters.SHAPES:
+        gaps = np.maximum(gaps, filters.GAP_MIN)
         shape = filters.SHAPES[clock]
         late = filters.lateness_bins()
         share = filters.fit(gaps, late, shape, rng)
