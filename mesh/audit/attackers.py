@@ -27,6 +27,7 @@ from typing import ClassVar, Final, Protocol
 
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits
 
 from mesh.audit import filters
 from mesh.audit.features import (
@@ -93,8 +94,11 @@ class Learned:
                 early_stopping=False,
                 random_state=int(rng.integers(SEEDS)),
             )
-            model.fit(matrix[train], label[train])
-            score[test] = placed(model.decision_function(matrix[test]))
+            with threadpool_limits(
+                1
+            ):  # more of them wait for each other on a busy host
+                model.fit(matrix[train], label[train])
+                score[test] = placed(model.decision_function(matrix[test]))
         return score
 
 
@@ -163,6 +167,7 @@ def _terms(windows: Windows, side: int, rng: np.random.Generator) -> Floats:
     delay = known(windows.of(side, "ack_delay"))
     clock = windows.trace.clock
     if clock in filters.SHAPES:
+        gaps = np.maximum(gaps, filters.GAP_MIN)
         shape = filters.SHAPES[clock]
         late = filters.lateness_bins()
         share = filters.fit(gaps, late, shape, rng)

@@ -39,7 +39,8 @@ CHAIN: Final = 32
 CHAINS: Final = 2048
 """Side by side: their densities stay in the processor's cache."""
 GAP_MIN: Final = 1e-6
-"""A gap of nothing, in T: two cells in one read of the capture's clock."""
+"""For a gap of nothing, in T (two cells in one read of the capture's clock): with a gap
+of zero and no lateness a chain would be impossible."""
 FIT_CHAINS: Final = 2000
 FIT_STEPS: Final = 10
 
@@ -53,7 +54,7 @@ def lateness_bins() -> Floats:
 def density(gaps: Floats, late: Floats, shape: int) -> Floats:
     """Densities (from bin, to bin, gap), without what is common to all bins."""
     shift = late[:, None] - late[None, :]
-    beyond = np.maximum(gaps, GAP_MIN)[None, None, :] + shift[:, :, None]
+    beyond = gaps[None, None, :] + shift[:, :, None]
     if shape == 1:
         power = (beyond > 0).astype(gaps.dtype)
     else:

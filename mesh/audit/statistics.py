@@ -18,7 +18,8 @@ one block may depend on each other, and blocks on their neighbours.
 The plug-in estimate of information is too high by about (cells of the table that are
 free) / 2 N nats: Miller 1955, "Note on the bias of information estimates"; it is taken
 off.  Its limit: 2 N I is noncentral chi-square under the truth I, so the largest truth
-that makes what was seen no rarer than 1 in 20 is the limit.  Where blocks make the null
+that makes what was seen no rarer than 1 in 20 is the limit; less than the null's median
+counts as that, so that luck does not lower it.  Where blocks make the null
 (labels permuted among blocks) wider than the chi-square, N is shortened until they agree
 (Rao and Scott 1981).
 """
@@ -271,7 +272,8 @@ def information(
     design = max(1.0, float(nulls.mean()) / bias) if bias > 0 else 1.0
     free = max(1, parts - 1)
     scale = 2 * count * math.log(2) / design
-    most = float(chndtrinc(bits * scale, free, 1 - SURE)) if bits > 0 else 0.0
+    seldom = max(bits, float(np.median(nulls)))
+    most = float(chndtrinc(seldom * scale, free, 1 - SURE)) if seldom > 0 else 0.0
     return Information(
         bits=bits - bias * design,
         upper=max(0.0, bits - bias * design, 0.0 if math.isnan(most) else most / scale),

@@ -118,16 +118,19 @@ def load(path: Path) -> Trace:
 def joined(traces: Iterable[Trace]) -> Trace:
     """Pieces of one link as one trace; each piece's blocks get numbers of their own.
 
-    ValueError: there is none, or they differ in clock or rate.
+    ValueError: there is none, they differ in clock or rate, or overlap in time.
     """
-    pieces = list(traces)
+    pieces = sorted(traces, key=lambda piece: piece.rows["at"].min(initial=np.inf))
     if len({(piece.clock, piece.rate) for piece in pieces}) != 1:
         raise ValueError("pieces of one clock and one rate are wanted")
-    rows, free = [], 0
+    rows: list[Rows] = []
+    free = 0
     for piece in pieces:
         copy = piece.rows.copy()
         copy["block"][copy["block"] != NO_BLOCK] += free
         free = max(free, int(copy["block"].max(initial=NO_BLOCK)) + 1)
+        if rows and len(copy) and len(rows[-1]) and copy["at"][0] < rows[-1]["at"][-1]:
+            raise ValueError("pieces that follow each other are wanted")
         rows.append(copy)
     return replace(pieces[0], rows=by_time(np.concatenate(rows)))
 
