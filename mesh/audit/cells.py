@@ -18,8 +18,9 @@ follow each other: while an old one ends, the new one's cells count.  A second o
 ends within another's life lost the race of two dials, and does not count.
 
 A wire without cells has rows of the same kind, so that whoever tells idle from busy can
-look at it: `bursts`.  A row is what one side sent without a pause of BURST_SECONDS, and,
-where a side is silent, a row without segments for each 1 / rate seconds.
+look at it: `bursts`.  A row is what one side sent without a pause of BURST_SECONDS and
+without a word of the other in between, and, where a side is silent, a row without
+segments for each 1 / rate seconds.
 """
 
 from collections import defaultdict
@@ -83,6 +84,8 @@ class _Sent:
     """The other side: when, and up to where it has acknowledged by then."""
     bare: Ints
     """When the other side sent an acknowledgement and nothing else."""
+    words: Ints
+    """When the other side sent octets."""
     is_phased: bool
     """Whether writes end where cells do."""
 
@@ -197,6 +200,7 @@ def _sent(one: Connection, side: int) -> _Sent | None:
         again,
         (heard["at"], np.maximum.accumulate(upto)),
         np.maximum.accumulate(_bare(answers)),
+        np.maximum.accumulate(answers["at"][answers["length"] > 0]),
         bool((places == phase).mean() >= FIT_MIN),
     )
 
@@ -217,7 +221,9 @@ def _unwrapped(numbers: Ints, base: int) -> Ints:
 
 def _writes(sent: _Sent) -> tuple[Ints, Ints]:
     """Where the stream's bursts begin and end."""
-    pauses = np.flatnonzero(np.diff(sent.at) > BURST_SECONDS * NANO) + 1
+    answered = np.searchsorted(sent.words, sent.at)
+    parted = (np.diff(sent.at) > BURST_SECONDS * NANO) | (np.diff(answered) > 0)
+    pauses = np.flatnonzero(parted) + 1
     begins = sent.begin[np.concatenate([np.zeros(1, np.int64), pauses])]
     return begins, np.append(begins[1:], sent.end[-1])
 

@@ -56,7 +56,7 @@ from mesh.errors import IoError, UsageError
 
 PIECE_SECONDS_MAX: Final = 1500.0
 """Of blocks, without what comes between them: a link lives 30 minutes at least."""
-AHEAD_SECONDS: Final = 2.0
+AHEAD_SECONDS: Final = 1.0
 """Of a link, full: so much is on its way at a load of 1, and three messages at least."""
 AHEAD_MESSAGES: Final = 3
 STUCK_SECONDS: Final = 300.0
@@ -156,7 +156,12 @@ def load_captured(folder: Path) -> Captured:
 
 
 def together(pieces: Sequence[Captured]) -> Captured:
-    """Several captures as one, whose blocks have numbers of their own."""
+    """Several captures as one, whose blocks have numbers of their own.
+
+    UsageError: there is none.
+    """
+    if not pieces:
+        raise UsageError("no pieces were captured")
     names = pieces[0].traces
     return Captured(
         {name: joined(piece.traces[name] for piece in pieces) for name in names},
@@ -205,8 +210,10 @@ def capture(
             if plan.burn:
                 stack.enter_context(burning(folder))
             blocks = _blocks(plan, coins, post, rng, tick)
-            events = post.events
-        traces = {str(wire): _look(plan, wire, files[wire], blocks) for wire in files}
+            events, end = post.events, time.time()
+        traces = {
+            str(wire): _look(plan, wire, files[wire], blocks, end) for wire in files
+        }
     return Captured(traces, events, blocks)
 
 
@@ -281,13 +288,15 @@ def _changes(
     return changes
 
 
-def _look(plan: Plan, wire: Wire, file: Path, blocks: Sequence[Block]) -> Trace:
+def _look(
+    plan: Plan, wire: Wire, file: Path, blocks: Sequence[Block], end: float
+) -> Trace:
     """What a snooper saw on a wire, labelled."""
     source = f"{wire} of {plan.world}, load {plan.load:g}"
     if plan.has_cells(wire):
         rows = rows_of(read(file), source)
         return Trace(labelled(rows, blocks), plan.rate, plan.clock, source)
-    rows = bursts(read(file), plan.rate, blocks[0].begin, blocks[-1].end)
+    rows = bursts(read(file), plan.rate, blocks[0].begin, end)
     return Trace(labelled(rows, blocks), plan.rate, "", source)
 
 

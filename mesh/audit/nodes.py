@@ -6,6 +6,7 @@ Each is `python -m mesh` in a namespace of its own, as an operator runs it: made
 by lines of its node.toml.  Only the last one has an exit.
 """
 
+import json
 import socket
 import subprocess
 import sys
@@ -28,6 +29,18 @@ from mesh.core.control import (
 from mesh.errors import IoError
 
 MESH: Final = (sys.executable, "-m", "mesh")
+ALL_OF: Final = """
+import contextlib, io, json, sys
+from mesh.cli.main import main
+said = []
+for words in json.load(sys.stdin):
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        if code := main(words):
+            sys.exit(code)
+    said.append(printed.getvalue())
+print(json.dumps(said))
+"""
+"""Commands of ours from standard input, and what each printed: one start for all."""
 PORT: Final = 7000
 UP_SECONDS: Final = 60.0
 """For all links to be up: 10 s, on a host that has nothing else to do."""
@@ -91,23 +104,15 @@ def _change(file: Path, changes: Mapping[str, str]) -> None:
 
 
 def _mesh(folder: Path, commands: Sequence[Sequence[str]]) -> list[str]:
-    """Run some of our own commands at once; what each printed."""
-    running = [
-        subprocess.Popen(  # noqa: S603  # our own words
-            [*MESH, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=folder,
-            text=True,
-        )
-        for words in commands
-    ]
-    said = [process.communicate() for process in running]
-    for process, words, (_, error) in zip(running, commands, said, strict=True):
-        if process.returncode:
-            raise IoError(f"mesh {words[0]} failed: {error.strip()}")
-    return [printed for printed, _ in said]
+    """Run some of our own commands, in one process; what each printed."""
+    done = subprocess.run(  # noqa: S603  # our own words
+        [sys.executable, "-c", ALL_OF], input=json.dumps(commands), cwd=folder,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise IoError(f"a node of the lab cannot be made: {done.stderr.strip()}")
+    printed: list[str] = json.loads(done.stdout)
+    return printed
 
 
 @contextmanager

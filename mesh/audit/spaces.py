@@ -12,8 +12,10 @@ lab that was killed has left is removed by the next one.
 import ctypes
 import os
 import re
+import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -33,8 +35,14 @@ SNAP_OCTETS: Final = 120
 """Of a packet: Ethernet, IPv6 and TCP's longest head; nobody looks at the rest."""
 BUFFER_KIB: Final = 16_384
 """For packets that tcpdump has not read yet: seconds of the fastest link."""
+SETTLE_SECONDS: Final = 30.0
+"""For tcpdump to read what it has: it looks each second."""
+LOOK_SECONDS: Final = 0.1
+"""Between two questions to it."""
 _CLONE_NEWNET: Final = 0x40000000
-_DROPPED: Final = re.compile(r"(\d+) packets dropped by (?:kernel|interface)")
+_COUNTS: Final = re.compile(
+    rb"(\d+) packets? captured, (\d+) packets? received by filter, (\d+) packets? dropped"
+)
 
 Process = subprocess.Popen[bytes]
 
@@ -211,12 +219,26 @@ def listening(space: Space, wire: Wire, file: Path) -> Iterator[None]:
                 if not line:
                     raise IoError("tcpdump does not start")
             yield
+            _settle(process)
         finally:
             process.terminate()
-            said = process.stderr.read().decode()
-    missed = sum(map(int, _DROPPED.findall(said)))
-    if missed:
-        raise IoError(f"tcpdump missed {missed} packets: the host is too busy")
+
+
+def _settle(process: Process) -> None:
+    """Wait until tcpdump has read what has been there: it would forget the rest."""
+    asked, seen, there = time.monotonic(), 0, None
+    while there is None or seen < there:
+        if time.monotonic() > asked + SETTLE_SECONDS:
+            raise IoError("tcpdump does not keep up: the host is too busy")
+        process.send_signal(signal.SIGUSR1)  # it tells its counts
+        time.sleep(LOOK_SECONDS)
+        assert process.stderr  # noqa: S101  # for mypy
+        counts = _COUNTS.search(process.stderr.readline())
+        if counts:
+            seen, received, dropped = map(int, counts.groups())
+            there = received if there is None else there
+            if dropped:
+                raise IoError(f"tcpdump missed {dropped} packets: the host is too busy")
 
 
 def _surroundings() -> Mapping[str, str]:
