@@ -20,6 +20,7 @@ from mesh.audit.bounds import auc_promise, bound_of, information_promise
 from mesh.audit.features import Windows, cut
 from mesh.audit.figures import Control, Figure
 from mesh.audit.idle_busy import idle_busy
+from mesh.audit.lab import Captured
 from mesh.audit.statistics import measured, roc
 from mesh.audit.trace import Trace
 
@@ -95,3 +96,11 @@ def _broken(
             roc(score, windows.label),
         )
     return found
+
+
+def messages(
+    chain: Captured, bare: Captured | None, rng: np.random.Generator
+) -> Iterator[Figure]:
+    """Figures of messages on their way through a chain."""
+    del chain, bare, rng
+    yield from ()
