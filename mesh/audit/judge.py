@@ -6,45 +6,56 @@
                same attacker makes of the link without cover
     messages   matching, sizes, disclosure, departures; the control is plain SMTP
 
-A figure whose windows are too few is not made: `too_few` says so in a note.
+A figure whose windows are too few is not made: `too_few` says how few.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from mesh.audit.attackers import ATTACKERS, Attacker
-from mesh.audit.bounds import auc_promise, bound_of, information_promise
+from mesh.audit import matching
+from mesh.audit.attackers import ATTACKERS
+from mesh.audit.bounds import (
+    MATCHING,
+    MATCHING_RATE,
+    auc_promise,
+    bound_of,
+    information_promise,
+)
 from mesh.audit.features import Windows, cut
 from mesh.audit.figures import Control, Figure
 from mesh.audit.idle_busy import idle_busy
 from mesh.audit.lab import Captured
+from mesh.audit.planting import LATE, OTHERS
 from mesh.audit.statistics import measured, roc
 from mesh.audit.trace import Trace
 
 LENGTHS: Final = (32, 128, 1_024, 3_600)
 """Cells of a window."""
+LEAKS: Final = (*LATE, *OTHERS)
 WINDOWS_MIN: Final = 20
 """Of each kind."""
-BLOCKS_MIN: Final = 3
-"""Of each kind: fewer are no folds."""
+BLOCKS_MIN: Final = 4
+"""Of each kind: fewer are no folds, and no bootstrap."""
+MESSAGES_MIN: Final = 40
+WIRES: Final = ("alpha-bravo", "bravo-charlie")
+"""On either side of the place that messages are followed through."""
 BROKEN: Final = 0.9
 """What every attacker reaches at least where there is no cover."""
 
 
 def too_few(trace: Trace, cells: int) -> str:
-    """Why nothing can be said of windows of so many cells; "": it can."""
+    """How few windows of so many cells there are; "": enough."""
     try:
         windows = cut(trace, cells)
     except ValueError:
-        return f"windows of {cells:,} cells: none"
+        return f"{cells:,} cells (none)"
     if _enough(windows):
         return ""
     label = windows.label
-    busy, idle = int(label.sum()), int((~label).sum())
-    return f"windows of {cells:,} cells: only {idle} idle and {busy} busy ones"
+    return f"{cells:,} cells ({int((~label).sum())} idle, {int(label.sum())} busy)"
 
 
 def _enough(windows: Windows) -> bool:
@@ -56,15 +67,11 @@ def _enough(windows: Windows) -> bool:
 
 
 def pair(
-    trace: Trace,
-    cells: int,
-    bare: Trace | None,
-    rng: np.random.Generator,
-    attackers: Sequence[Attacker] = ATTACKERS,
+    trace: Trace, cells: int, bare: Trace | None, rng: np.random.Generator
 ) -> Iterator[Figure]:
     """Figures of windows of so many cells; `bare`: the link without cover."""
-    broken = {} if bare is None else _broken(bare, cells, rng, attackers)
-    for figure in idle_busy(trace, cells, rng=rng):
+    broken = {} if bare is None else _broken(bare, cells, rng)
+    for figure in idle_busy(trace, cells, rng, ATTACKERS, LEAKS):
         more = broken.get(figure.attacker)
         promise = (
             information_promise(cells) if figure.unit == "bit" else auc_promise(cells)
@@ -76,15 +83,13 @@ def pair(
         )
 
 
-def _broken(
-    bare: Trace, cells: int, rng: np.random.Generator, attackers: Sequence[Attacker]
-) -> dict[str, Control]:
+def _broken(bare: Trace, cells: int, rng: np.random.Generator) -> dict[str, Control]:
     """What each attacker makes of the link without cover, where it has enough windows."""
     windows = cut(bare, cells)
     if not _enough(windows):
         return {}
-    found = {}
-    for attacker in attackers:
+    found: dict[str, Control] = {}
+    for attacker in ATTACKERS:
         matrix = attacker.see(windows, rng)
         score = attacker.tell(matrix, windows.label, windows.block, rng)
         auc = measured(score, windows.label, windows.block, rng)
@@ -100,7 +105,21 @@ def _broken(
 
 def messages(
     chain: Captured, bare: Captured | None, rng: np.random.Generator
-) -> Iterator[Figure]:
-    """Figures of messages on their way through a chain."""
-    del chain, bare, rng
-    yield from ()
+) -> Iterator[Figure | str]:
+    """Figures of messages on their way through a chain, and why there are no others."""
+    mine = _through(chain)
+    if len(mine.left) < MESSAGES_MIN:
+        yield f"matching: only {len(mine.left)} messages"
+        return
+    if bare is None or len((control := _through(bare)).left) < MESSAGES_MIN:
+        yield "matching: not without the same over plain SMTP for control"
+        return
+    for figure in matching.figures(mine, control, rng):
+        promise = MATCHING if figure.unit == "AUC" else MATCHING_RATE
+        yield replace(figure, bound=bound_of(promise, figure.count))
+
+
+def _through(captured: Captured) -> matching.Seen:
+    """What passed through bravo, and the wires on either side of it."""
+    first, second = (captured.traces[name] for name in WIRES)
+    return matching.seen(first, second, captured.events, "bravo")

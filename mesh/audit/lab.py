@@ -89,10 +89,15 @@ def together(pieces: Sequence[Captured]) -> Captured:
 
 
 def throw(blocks: int, rng: np.random.Generator) -> list[bool]:
-    """Throw so many coins, until both sides have come twice: nothing to compare else."""
+    """Throw so many coins, until each side has come two times in five: else again.
+
+    With fewer there is little to compare; and no snooper knows what was thrown before.
+    """
     while True:
         coins = [bool(coin) for coin in rng.integers(2, size=blocks)]
-        if min(sum(coins), blocks - sum(coins)) >= min(2, blocks // 2):
+        if min(sum(coins), blocks - sum(coins)) >= max(
+            blocks * 2 // 5, min(2, blocks // 2)
+        ):
             return coins
 
 

@@ -204,14 +204,16 @@ def _world(world: str, figures: Sequence[Figure], cost: Cost | None) -> Iterator
         yield f"{world}{': ' + price(cost) if cost else ''}"
     rows = [("figure", *HEADS), *map(_row, figures)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADS) + 1)]
+    before: tuple[Control, ...] = ()
     for row, figure in zip(rows, [None, *figures], strict=True):
         cells = [
             cell.rjust(width) if 2 <= column <= 5 else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         yield "  ".join(cells).rstrip()
-        if figure and figure.controls:
+        if figure and figure.controls and figure.controls != before:
             yield f"    controls: {'; '.join(map(said, figure.controls))}"
+        before = figure.controls if figure else ()
         if figure and figure.note:
             yield f"    {figure.note}"
 

@@ -3,9 +3,9 @@
 
     key       the world                                            seconds    share
     quiet     pair, renewal, all that a link carries                    40     0.22
-    greedy    pair, without cover: a control                            16     0.08
-    chain     alpha, bravo, charlie, and a sink behind port 25          30     0.22
-    plain     the same remailers over plain SMTP: a control             16     0.06
+    greedy    pair, without cover: a control                            28     0.08
+    chain     alpha, bravo, charlie, and a sink behind port 25          26     0.22
+    plain     the same remailers over plain SMTP: a control             14     0.06
     probed    a node and a port that only reads, on loopback            12     0.10
     loaded    as quiet, all cores of the host busy                      40     0.20
     half      as quiet, half of what the link carries                   40     0.06
@@ -39,8 +39,8 @@ second; a bootstrap of blocks wants many, five folds two of each kind at least."
 BLOCK_LEAST: Final = 2.0
 """Of which one is guard."""
 BLOCKS_MIN: Final = 4
-BETWEEN_SECONDS: Final = 1.5
-"""After a block, on average, until all mail has arrived."""
+BETWEEN_SECONDS: Final = 2.0
+"""After a block, on average, until all mail has arrived, and is forgotten."""
 RATE: Final = 64.0
 """Cells a second."""
 SHORT_RATE: Final = 256.0
@@ -77,13 +77,13 @@ def _pair(key: str, title: str, share: float, load: float, burn: bool = False) -
 
 QUIET: Final = _pair("quiet", "", 0.22, 1.0)
 GREEDY: Final = World(
-    "greedy", "pair, greedy: no cover", 16.0, 0.08, Plan(clock="greedy", load=0.5)
+    "greedy", "pair, greedy: no cover", 28.0, 0.08, Plan(clock="greedy", load=0.5)
 )
-CHAIN: Final = World("chain", "chain, renewal", 30.0, 0.22, Plan("chain", load=0.5))
+CHAIN: Final = World("chain", "chain, renewal", 26.0, 0.22, Plan("chain", load=0.5))
 PLAIN: Final = World(
-    "plain", "chain, plain SMTP: no cover", 16.0, 0.06, Plan("plain", load=0.5)
+    "plain", "chain, plain SMTP: no cover", 14.0, 0.06, Plan("plain", load=0.5)
 )
-PROBED: Final = World("probed", "loopback, renewal", 12.0, 0.10, None)
+PROBED: Final = World("probed", "loopback, renewal", 10.0, 0.10, None)
 LOADED: Final = _pair("loaded", ", cores busy", 0.20, 1.0, burn=True)
 WORLDS: Final = (
     QUIET, GREEDY, CHAIN, PLAIN, PROBED, LOADED,

@@ -65,7 +65,7 @@ def of_capture(capture: Path, events: Path | None) -> Report:
     found: list[Figure] = []
     for cells in judge.LENGTHS:
         if few := judge.too_few(seen, cells):
-            notes.append(few)
+            notes.append(f"too few windows of {few}")
             continue
         for figure in judge.pair(seen, cells, None, np.random.default_rng(SEED)):
             bound = None if events is None else figure.bound
@@ -275,15 +275,18 @@ class _Judge:
                 part = partial(self._windows, world, cells)
                 parts[f"{world.key}-{size}-{cells}"] = part
         found = [_kept(self.folder, name, part) for name, part in parts.items()]
+        notes = [note for part in found for note in part.notes]
+        if notes and world is not schedule.CHAIN:
+            notes = [f"too few windows of {', '.join(notes)}"]
         return _found(
             [figure for part in found for figure in part.figures],
-            [note for part in found for note in part.notes],
+            [f"{self.plan.title(world)}: {note}" for note in notes],
         )
 
     def _windows(self, world: World, cells: int) -> Report:
         mine = self.made[world.key].traces[FIRST_WIRE]
         if few := judge.too_few(mine, cells):
-            return _found([], [f"{self.plan.title(world)}: {few}"])
+            return _found([], [few])
         bare = self.made.get(schedule.GREEDY.key)
         rng = np.random.default_rng(SEED)
         wire = bare.traces[FIRST_WIRE] if bare else None
@@ -294,9 +297,15 @@ class _Judge:
         rng = np.random.default_rng(SEED)
         return self._of(world, judge.messages(self.made[world.key], bare, rng))
 
-    def _of(self, world: World, figures: Iterable[Figure]) -> Report:
+    def _of(self, world: World, found: Iterable[Figure | str]) -> Report:
+        """Figures of a world, and notes."""
         title, rate = self.plan.title(world), self.plan.rate
-        return _found([replace(one, world=title, rate=rate) for one in figures], [])
+        told = list(found)
+        figures = [one for one in told if isinstance(one, Figure)]
+        return _found(
+            [replace(one, world=title, rate=rate) for one in figures],
+            [one for one in told if isinstance(one, str)],
+        )
 
 
 def _probed(plan: Schedule) -> Report:
