@@ -6,7 +6,7 @@ import pytest
 
 from mesh.audit.attackers import Learned, LikelihoodRatio
 from mesh.audit.figures import Figure
-from mesh.audit.idle_busy import idle_busy, wanted
+from mesh.audit.idle_busy import from_counts, idle_busy, wanted
 from mesh.audit.planting import GUARD_CELLS, LATE, OTHERS, late, thrown
 from mesh.audit.simulated import noisy, simulated
 from mesh.audit.trace import Trace
@@ -71,3 +71,18 @@ def test_a_trace_of_one_kind_has_no_figure(trace: Trace) -> None:
     idle = trace.only(~trace.rows["busy"])
     with pytest.raises(ValueError, match="two blocks"):
         idle_busy(idle, CELLS, rng(), QUICK[1:], ())
+
+
+def test_figures_of_a_pacers_counts() -> None:
+    idle, busy = [0] * 32, [0] * 32
+    idle[5:8], busy[5:8] = (20_000, 60_000, 20_000), (18_000, 58_000, 24_000)
+    auc, bits = from_counts(Clock.RENEWAL, idle, busy, rng(), ((64.0, 64),))
+    assert (auc.unit, bits.unit) == ("AUC", "bit")
+    for each in (auc, bits):
+        assert each.shown
+        assert each.value <= each.upper
+        assert each.count == 100_000
+        assert "64 cells at 64/s" in each.name
+    assert 0.5 < auc.upper < 0.502
+    noise = float(auc.note.split()[-3].rstrip(","))
+    assert 0.5 <= noise < auc.upper
