@@ -49,9 +49,12 @@ FOLDS: Final = 10
 FOLD_WINDOWS: Final = 20
 """At least: ranks of fewer say little."""
 RIDGE: Final = 0.01
-"""Of a column's variance: bins that the gaps cannot part get no weights of their own."""
+"""Of a column's variance, at least: bins that the gaps cannot part get no weights of their
+own.  With fewer than a hundred windows a column it is one over their number a column."""
 DROP_SHARE: Final = 1e-3
 """About this share of cells missing, a missing one is looked for."""
+TREES: Final = 120
+"""Small ones, each of little weight: more of them find no more."""
 GRIDS: Final = (Clock.SLOTTED.name.lower(), Clock.CONSTANT.name.lower())
 """Clocks with a grid."""
 SEEDS: Final = 1 << 31
@@ -78,6 +81,9 @@ class Learned:
 
     name: ClassVar[str] = "learned"
 
+    def __init__(self, trees: int = TREES) -> None:
+        self._trees = trees
+
     def see(self, windows: Windows, rng: np.random.Generator) -> Floats:
         """All features."""
         del rng
@@ -86,12 +92,12 @@ class Learned:
     def tell(
         self, matrix: Floats, label: Bools, block: Ints, rng: np.random.Generator
     ) -> Floats:
-        """Small trees, many of them, each of little weight: leaks are weak and many."""
+        """Boost; leaks are weak and many, so no tree may rest on a few windows."""
         score = np.full(len(label), np.nan)
         for train, test in folds(label, block, rng):
             model = HistGradientBoostingClassifier(
                 learning_rate=0.05,
-                max_iter=120,
+                max_iter=self._trees,
                 max_leaf_nodes=6,
                 min_samples_leaf=max(5, min(100, int(train.sum()) // 50)),
                 l2_regularization=5.0,
@@ -127,7 +133,8 @@ class LikelihoodRatio:
         for train, test in folds(label, block, rng):
             busy, idle = terms[train & label], terms[train & ~label]
             within = _scatter(busy) + _scatter(idle)
-            within = within / int(train.sum()) + RIDGE * np.eye(terms.shape[1])
+            ridge = max(RIDGE, terms.shape[1] / int(train.sum()))
+            within = within / int(train.sum()) + ridge * np.eye(terms.shape[1])
             weight = np.linalg.solve(within, busy.mean(axis=0) - idle.mean(axis=0))
             score[test] = placed(terms[test] @ weight)
         return score

@@ -12,6 +12,12 @@ rest on one fit, so they have the same controls:
                          greatest of planting.LATE
 
 What he found of the others is in the note.
+
+`from_counts` gives the figures of the white box instead: from the pacer's own counts of
+late cells, idle and busy, at any rate and for any length (whitebox.py).  Its controls:
+the same counts where no clock hides them (`constant`), with every busy cell of a bucket
+in one of 4 to 8 ms; and a node against itself.  In its note stands what two draws of as
+many cells from one law would come to: a bound cannot be lower than the counts' noise.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,10 +31,16 @@ from mesh.audit.figures import Control, Figure
 from mesh.audit.planting import LATE, OTHERS, Found, Leak, search, smallest
 from mesh.audit.statistics import information, measured, permuted, roc
 from mesh.audit.trace import Bools, Floats, Ints, Trace
+from mesh.audit.whitebox import bound
+from mesh.core.clock import Clock
 
 NAME: Final = "idle or busy"
 LONG_CELLS: Final = 1_024
 """From so many cells a window is long."""
+UNSEEN: Final = ((64.0, 1_024), (64.0, 3_600), (1.0, 3_600))
+"""Cells a second, and cells of a window: the last one lasts an hour."""
+LATE_BUCKET: Final = 13
+"""From 4.1 to 8.2 ms."""
 PROMISED: Final[Mapping[bool, tuple[int, Leak]]] = {
     False: (6_200, LATE[2]),
     True: (1_000, LATE[1]),
@@ -146,3 +158,64 @@ def _null(
     score = attacker.tell(matrix, label, block, rng)
     auc = measured(score, label, block, rng)
     return Control(name, auc.signed, "0.5", auc.null, roc(score, label))
+
+
+def from_counts(
+    clock: Clock,
+    idle: Sequence[int],
+    busy: Sequence[int],
+    rng: np.random.Generator,
+    unseen: Sequence[tuple[float, int]] = UNSEEN,
+) -> list[Figure]:
+    """Give two figures for each rate and length, from a pacer's counts.
+
+    ValueError: see whitebox.bound.
+    """
+    found = []
+    for rate, cells in unseen:
+        told = bound(clock, rate, cells, idle, busy, rng)
+        one, other = _twice(idle, busy, rng)
+        noise = bound(clock, rate, cells, one, other, rng)
+        controls = _open(rate, cells, idle, rng)
+        name = f"{NAME}, windows of {cells:,} cells at {rate:g}/s"
+        note = f"counts drawn twice from one law: {noise.most:.6f}, {noise.bits_upper:.2g} bit"
+        for value, upper, unit in (
+            (told.auc, told.most, "AUC"),
+            (told.bits, told.bits_upper, "bit"),
+        ):
+            found.append(
+                Figure(
+                    name=name,
+                    attacker="white box",
+                    value=value,
+                    upper=upper,
+                    bound=None,
+                    unit=unit,
+                    count=int(min(sum(idle), sum(busy))),
+                    smallest="",
+                    controls=controls,
+                    note=note,
+                )
+            )
+    return found
+
+
+def _twice(
+    idle: Sequence[int], busy: Sequence[int], rng: np.random.Generator
+) -> tuple[Sequence[int], Sequence[int]]:
+    law = np.add(idle, busy) / (sum(idle) + sum(busy))
+    one, other = (rng.multinomial(sum(counts), law).tolist() for counts in (idle, busy))
+    return one, other
+
+
+def _open(
+    rate: float, cells: int, idle: Sequence[int], rng: np.random.Generator
+) -> tuple[Control, ...]:
+    late = [0] * len(idle)
+    late[LATE_BUCKET] = int(sum(idle))
+    seen = bound(Clock.CONSTANT, rate, cells, idle, late, rng)
+    same = bound(Clock.CONSTANT, rate, cells, idle, idle, rng)
+    return (
+        Control("5 ms late on a ruler", seen.auc, "> 0.99", seen.auc > 0.99),
+        Control("idle against idle", same.auc, "0.5", same.auc == 0.5),
+    )
