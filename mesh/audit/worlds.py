@@ -39,7 +39,7 @@ AHEAD_SECONDS: Final = 1.0
 AHEAD_MESSAGES: Final = 3
 STUCK_SECONDS: Final = 300.0
 """Until all has arrived, after a block: long queues at one cell a second."""
-QUIET_SECONDS: Final = 1.0
+QUIET_SECONDS: Final = 0.5
 """After the links are up, before the first block: what nodes tell each other first."""
 FORGET_SECONDS: Final = 2.5
 """From the last message's arrival to an idle block: nodes still forget what went."""
@@ -130,7 +130,8 @@ def mail_in_blocks(
     tick: Tick,
 ) -> list[Block]:
     """Idle or busy for each coin; IoError: mail does not arrive."""
-    post.wait(QUIET_SECONDS, lambda: False)
+    if plan.nodes:
+        post.wait(QUIET_SECONDS, lambda: False)
     sources = PAIR if plan.world == "pair" else CHAIN
     is_limited = bool(plan.nodes) and plan.clock != "greedy"
     fill = _fill if plan.load == 1 and is_limited else _trickle
