@@ -21,6 +21,8 @@ and that is said beside it by the smallest leak that it found.
 import math
 from typing import Final, NamedTuple
 
+from mesh.audit.statistics import share_upper
+
 
 class Promise(NamedTuple):
     """A bound, and the number of observations for which it is given."""
@@ -54,6 +56,19 @@ def bound_of(promise: Promise, count: int) -> float:
     missing = max(promise.enough / count, 1.0)
     distance = promise.bound - promise.chance
     return promise.chance + distance * math.pow(missing, promise.power)
+
+
+def rate_bound(count: int) -> float:
+    """The bound on finding messages at FALSE_RATE, for so many of them.
+
+    Found by chance are so few that no root of theirs says how they spread: a small run
+    may find as many as chance does, and one and a half errors more.
+    """
+    if count >= MATCHING_RATE.enough:
+        return MATCHING_RATE.bound
+    by_chance = count * MATCHING_RATE.chance
+    most = math.ceil(by_chance + 1.5 * math.sqrt(by_chance))
+    return max(MATCHING_RATE.bound, share_upper(most, count))
 
 
 def auc_promise(cells: int) -> Promise:

@@ -7,13 +7,16 @@ finds that memory among the descriptors of the node's process; a snooper does no
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from mesh.core.clock import class_of
 from mesh.errors import IoError
-from mesh.node.pacer.histogram import Histogram
+from mesh.node.pacer.histogram import BUCKETS, Histogram
 
+KINDS: Final = ("idle", "busy")
 _NAME: Final = "memfd:mesh-lateness"
 
 
@@ -31,3 +34,25 @@ def lateness(pid: int, rate: float) -> list[int]:
         finally:
             os.close(opened)
     raise IoError("a process without a pacer's counts: is it a node?")
+
+
+class Counted:
+    """Counts of a node's idle blocks and of its busy ones; None: there is no node."""
+
+    def __init__(self, pid: int | None, rate: float) -> None:
+        self._pid, self._rate = pid, rate
+        self.late = {kind: [0] * BUCKETS for kind in KINDS}
+
+    @contextmanager
+    def block(self, busy: bool) -> Iterator[None]:
+        """Add what is counted within."""
+        before = self._now()
+        yield
+        mine = self.late[KINDS[busy]]
+        for bucket, (now, then) in enumerate(zip(self._now(), before, strict=True)):
+            mine[bucket] += now - then
+
+    def _now(self) -> list[int]:
+        if self._pid is None:
+            return [0] * BUCKETS
+        return lateness(self._pid, self._rate)

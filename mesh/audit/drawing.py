@@ -75,8 +75,9 @@ def strip(lanes: Sequence[Lane], seconds: float) -> str:
     base = LANE_HEIGHT * len(lanes)
     for step in range(5):
         x = LABEL_WIDTH + step / 4 * seconds * scale
+        anchor = "end" if step == 4 else "middle"
         parts.append(
-            f'<text x="{x:.1f}" y="{base + 14}" text-anchor="middle" fill="#555">'
+            f'<text x="{x:.1f}" y="{base + 14}" text-anchor="{anchor}" fill="#555">'
             f"{step / 4 * seconds:.3g} s</text>"
         )
     return (

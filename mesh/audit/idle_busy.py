@@ -37,6 +37,8 @@ from mesh.core.clock import Clock
 NAME: Final = "idle or busy"
 LONG_CELLS: Final = 1_024
 """From so many cells a window is long."""
+FLOOR_BLOCKS: Final = 12
+"""Idle blocks for idle against idle: with fewer a bootstrap of them is too sure."""
 UNSEEN: Final = ((64.0, 1_024), (64.0, 3_600), (1.0, 3_600))
 """Cells a second, and cells of a window: the last one lasts an hour."""
 LATE_BUCKET: Final = 13
@@ -133,7 +135,7 @@ def _nulls(
     shuffled = permuted(label, block, rng)
     controls = [_null("labels shuffled", attacker, matrix, shuffled, block, rng)]
     floor = block[~label]
-    if len(np.unique(floor)) >= 4:  # two of each kind
+    if len(np.unique(floor)) >= FLOOR_BLOCKS:
         coin = _coin(floor, rng)
         name = "idle against idle"
         controls.append(_null(name, attacker, matrix[~label], coin, floor, rng))

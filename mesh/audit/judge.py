@@ -4,6 +4,7 @@
     pair       idle or busy, for each length of window of which there are enough; beside
                each attacker's own controls (planted leaks, shuffled labels) what the
                same attacker makes of the link without cover
+    white_box  the same in windows that no capture reaches, from the pacer's own counts
     messages   matching, sizes, disclosure, departures; the control is plain SMTP
 
 A figure whose windows are too few is not made: `too_few` says how few.
@@ -18,19 +19,23 @@ import numpy as np
 from mesh.audit import matching
 from mesh.audit.attackers import ATTACKERS
 from mesh.audit.bounds import (
+    AUC_LONG,
+    INFORMATION_LONG,
     MATCHING,
-    MATCHING_RATE,
     auc_promise,
     bound_of,
     information_promise,
+    rate_bound,
 )
+from mesh.audit.counts import KINDS
 from mesh.audit.features import Windows, cut
 from mesh.audit.figures import Control, Figure
-from mesh.audit.idle_busy import idle_busy
+from mesh.audit.idle_busy import UNSEEN, from_counts, idle_busy
 from mesh.audit.lab import Captured
 from mesh.audit.planting import LATE, OTHERS
 from mesh.audit.statistics import measured, roc
 from mesh.audit.trace import Trace
+from mesh.core.clock import Clock
 
 LENGTHS: Final = (32, 128, 1_024, 3_600)
 """Cells of a window."""
@@ -39,6 +44,10 @@ WINDOWS_MIN: Final = 20
 """Of each kind."""
 BLOCKS_MIN: Final = 4
 """Of each kind: fewer are no folds, and no bootstrap."""
+COUNTED_MIN: Final = 5_000
+"""Cells of each kind, for the white box at one cell a second."""
+COUNTED_FAST: Final = 200_000
+"""At 64: where lateness shows more, so does the noise of its counts."""
 MESSAGES_MIN: Final = 40
 WIRES: Final = ("alpha-bravo", "bravo-charlie")
 """On either side of the place that messages are followed through."""
@@ -56,6 +65,25 @@ def too_few(trace: Trace, cells: int) -> str:
         return ""
     label = windows.label
     return f"{cells:,} cells ({int((~label).sum())} idle, {int(label.sum())} busy)"
+
+
+def white_box(
+    captured: Captured, clock: str, rng: np.random.Generator
+) -> Iterator[Figure | str]:
+    """What the first node's lateness tells at most, in windows that no capture reaches."""
+    idle, busy = (captured.late.get(kind, ()) for kind in KINDS)
+    count = min(sum(idle), sum(busy))
+    unseen = [
+        (rate, cells)
+        for rate, cells in UNSEEN
+        if count >= (COUNTED_MIN if rate == 1 else COUNTED_FAST)
+    ]
+    if not unseen:
+        yield f"a white box ({count} cells counted)"
+        return
+    for figure in from_counts(Clock[clock.upper()], idle, busy, rng, unseen):
+        promise = INFORMATION_LONG if figure.unit == "bit" else AUC_LONG
+        yield replace(figure, bound=promise.bound)
 
 
 def _enough(windows: Windows) -> bool:
@@ -115,8 +143,9 @@ def messages(
         yield "matching: not without the same over plain SMTP for control"
         return
     for figure in matching.figures(mine, control, rng):
-        promise = MATCHING if figure.unit == "AUC" else MATCHING_RATE
-        yield replace(figure, bound=bound_of(promise, figure.count))
+        is_auc, count = figure.unit == "AUC", figure.count
+        limit = bound_of(MATCHING, count) if is_auc else rate_bound(count)
+        yield replace(figure, bound=limit)
 
 
 def _through(captured: Captured) -> matching.Seen:

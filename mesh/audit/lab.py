@@ -15,13 +15,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from mesh.audit.cells import Block, bursts, labelled, rows_of
+from mesh.audit.counts import Counted
 from mesh.audit.nodes import make_nodes, running
 from mesh.audit.post import SMTP_PORT, Letters, PlainLetters, Post
 from mesh.audit.spaces import Space, Wire, check, listening, spaces, started
@@ -52,6 +53,8 @@ class Captured:
     traces: Mapping[str, Trace]
     events: Sequence[Event]
     blocks: Sequence[Block]
+    late: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """The first node's counts of lateness, "idle" and "busy" (counts.py)."""
 
     def save(self, folder: Path) -> None:
         """Write into a folder, which appears when all is in it."""
@@ -61,6 +64,7 @@ class Captured:
             trace.save(making / f"{name}.npz")
         save_events(self.events, making / "events.jsonl")
         (making / "blocks.json").write_text(json.dumps(self.blocks))
+        (making / "late.json").write_text(json.dumps(self.late))
         making.rename(folder)
 
 
@@ -70,6 +74,7 @@ def load_captured(folder: Path) -> Captured:
         {path.stem: load(path) for path in sorted(folder.glob("*.npz"))},
         load_events(folder / "events.jsonl"),
         [Block(*each) for each in json.loads((folder / "blocks.json").read_text())],
+        json.loads((folder / "late.json").read_text()),
     )
 
 
@@ -85,6 +90,10 @@ def together(pieces: Sequence[Captured]) -> Captured:
         {name: joined(piece.traces[name] for piece in pieces) for name in names},
         [event for piece in pieces for event in piece.events],
         [block for piece in pieces for block in piece.blocks],
+        {
+            kind: np.sum([piece.late[kind] for piece in pieces], axis=0).tolist()
+            for kind in pieces[0].late
+        },
     )
 
 
@@ -129,15 +138,16 @@ def capture(
             stack.enter_context(post)
             for wire, file in files.items():
                 stack.enter_context(listening(made[wire.first], wire, file))
-            stack.enter_context(running(homes, made))
+            pids = stack.enter_context(running(homes, made))
             if plan.burn:
                 stack.enter_context(burning(folder))
-            blocks = mail_in_blocks(plan, coins, post, rng, tick)
+            counted = Counted(pids.get("alpha"), plan.rate)
+            blocks = mail_in_blocks(plan, coins, post, rng, tick, counted)
             events, end = post.events, time.time()
         traces = {
             str(wire): _look(plan, wire, files[wire], blocks, end) for wire in files
         }
-    return Captured(traces, events, blocks)
+    return Captured(traces, events, blocks, counted.late)
 
 
 def capture_pieces(

@@ -6,7 +6,7 @@
     greedy    pair, without cover: a control                            28     0.08
     chain     alpha, bravo, charlie, and a sink behind port 25          26     0.22
     plain     the same remailers over plain SMTP: a control             14     0.06
-    probed    a node and a port that only reads, on loopback            12     0.10
+    probed    a node and a port that only reads, on loopback            10     0.10
     loaded    as quiet, all cores of the host busy                      40     0.20
     half      as quiet, half of what the link carries                   40     0.06
     tenth     as quiet, a tenth                                         40     0.06

@@ -7,8 +7,9 @@
     FOLDER/KEY-LINK/piece-NUMBER/    what was taken (lab.py)
     FOLDER/judged/NAME.json          what was found in so many pieces, as a report
 
-What is there is not made again: a run that was ended goes on, and one with more minutes
-adds to what there is.  `tell` hears what is being done, and which share of all is.
+What is there is not made again, so a run that was ended goes on; one of other minutes has
+other blocks, and wants a folder of its own.  `tell` hears what is being done, and which
+share of all is.
 """
 
 import math
@@ -28,6 +29,7 @@ import numpy as np
 
 import mesh
 from mesh.audit import judge, lab, probing, schedule, spaces, trace
+from mesh.audit.bounds import PROBES, bound_of
 from mesh.audit.cells import trace_of
 from mesh.audit.figures import Figure
 from mesh.audit.lab import Captured, capture_pieces
@@ -46,8 +48,10 @@ TAKING: Final = 0.8
 """Of a run's time, about; the rest is judging."""
 PROBES_A_SECOND: Final = 10.0
 """All kinds together: 48 at once, of some 4 s each."""
-PROBES_MIN: Final = 20
+PROBES_MIN: Final = 80
 """Of each kind."""
+BARE_SECONDS: Final = 2.0
+"""Drawn of a wire without a clock: long enough to see mail come."""
 APART_SECONDS: Final = 60.0
 """Between pieces in one trace: more than any window lasts."""
 
@@ -199,9 +203,11 @@ def judged(plan: Schedule, folder: Path, tell: Tell) -> Report:
             continue
         notes += part.notes
         found += part.figures
-    source = f"live, {plan.minutes:g} minutes, {plan.links} links side by side"
+    source = f"live, {plan.minutes:g} minutes"
+    if plan.links > 1:
+        source += f", {plan.links} links side by side"
     return Report(
-        mesh.__version__, source.replace("1 links", "1 link"), seconds, cells,
+        mesh.__version__, source, seconds, cells,
         tuple(found), tuple(costs), tuple(wires), tuple(notes),
     )  # fmt: skip
 
@@ -231,7 +237,7 @@ def apart(pieces: Sequence[Captured]) -> Iterator[Captured]:
             block._replace(begin=block.begin + shift, end=block.end + shift)
             for block in piece.blocks
         ]
-        yield Captured(traces, events, blocks)
+        yield Captured(traces, events, blocks, piece.late)
 
 
 def _seconds(captured: Captured) -> float:
@@ -274,9 +280,11 @@ class _Judge:
             for cells in judge.LENGTHS:
                 part = partial(self._windows, world, cells)
                 parts[f"{world.key}-{size}-{cells}"] = part
+            box = partial(self._white_box, world)
+            parts[f"{world.key}-{size}-white-box"] = box
         found = [_kept(self.folder, name, part) for name, part in parts.items()]
         notes = [note for part in found for note in part.notes]
-        if notes and world is not schedule.CHAIN:
+        if notes and world is not schedule.CHAIN:  # from here on they are lengths
             notes = [f"too few windows of {', '.join(notes)}"]
         return _found(
             [figure for part in found for figure in part.figures],
@@ -291,6 +299,10 @@ class _Judge:
         rng = np.random.default_rng(SEED)
         wire = bare.traces[FIRST_WIRE] if bare else None
         return self._of(world, judge.pair(mine, cells, wire, rng))
+
+    def _white_box(self, world: World) -> Report:
+        rng = np.random.default_rng(SEED)
+        return self._of(world, judge.white_box(self.made[world.key], world.clock, rng))
 
     def _messages(self, world: World) -> Report:
         bare = self.made.get(schedule.PLAIN.key)
@@ -311,7 +323,14 @@ class _Judge:
 def _probed(plan: Schedule) -> Report:
     each = math.ceil(plan.seconds_of(schedule.PROBED) * PROBES_A_SECOND / 3)
     figures = probing.figures(max(PROBES_MIN, each), np.random.default_rng(SEED))
-    return _found([replace(f, world=plan.title(schedule.PROBED)) for f in figures], [])
+    title = plan.title(schedule.PROBED)
+    return _found(
+        [
+            replace(one, world=title, bound=bound_of(PROBES, one.count))
+            for one in figures
+        ],
+        [],
+    )
 
 
 def _cost(plan: Schedule, world: World, made: dict[str, Captured]) -> Cost:
@@ -329,5 +348,7 @@ def _cost(plan: Schedule, world: World, made: dict[str, Captured]) -> Cost:
 
 
 def _wires(plan: Schedule, world: World, captured: Captured) -> list[Wire]:
-    wire = wire_of(captured.traces[FIRST_WIRE], plan.title(world))
+    covered = world.clock not in ("", schedule.GREEDY.clock)
+    seconds = None if covered else BARE_SECONDS
+    wire = wire_of(captured.traces[FIRST_WIRE], plan.title(world), seconds)
     return [wire] if wire else []

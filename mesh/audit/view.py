@@ -38,11 +38,12 @@ LAWS: Final = (
 """Clocks, and the variance of a gap in squares of its mean (report.py)."""
 
 
-def wire_of(trace: Trace, world: str) -> Wire | None:
-    """Draw the first idle block's begin, and the first busy one's; None: one is missing."""
-    if not trace.rate:
-        return None
-    seconds = STRETCH_CELLS / trace.rate
+def wire_of(trace: Trace, world: str, seconds: float | None = None) -> Wire | None:
+    """Draw the first idle block's begin, and the first busy one's; None: one is missing.
+
+    Of so many seconds, or else of STRETCH_CELLS cells.
+    """
+    seconds = seconds or STRETCH_CELLS / trace.rate
     lanes = []
     for busy in (False, True):
         rows = trace.rows[

@@ -29,6 +29,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from mesh.audit.cells import Block
+from mesh.audit.counts import Counted
 from mesh.audit.post import Post
 from mesh.audit.spaces import Wire
 from mesh.core.cell import BODY_LEN
@@ -128,6 +129,7 @@ def mail_in_blocks(
     post: Post,
     rng: np.random.Generator,
     tick: Tick,
+    counted: Counted,
 ) -> list[Block]:
     """Idle or busy for each coin; IoError: mail does not arrive."""
     if plan.nodes:
@@ -140,10 +142,11 @@ def mail_in_blocks(
         if not busy and blocks and blocks[-1].busy:
             post.wait(FORGET_SECONDS, lambda: False)
         begin = time.time()
-        if busy and plan.load:
-            fill(plan, sources, post, rng, time.monotonic() + plan.seconds)
-        else:
-            post.wait(plan.seconds, lambda: False)
+        with counted.block(busy):
+            if busy and plan.load:
+                fill(plan, sources, post, rng, time.monotonic() + plan.seconds)
+            else:
+                post.wait(plan.seconds, lambda: False)
         blocks.append(Block(begin, time.time(), busy))
         if not post.wait(STUCK_SECONDS, lambda: not post.left):
             raise IoError(f"{post.left} messages do not arrive")

@@ -15,6 +15,7 @@ The table goes to standard output, how far it is to standard error.
 """
 
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +32,8 @@ MINUTES: Final = 10.0
 MINUTES_MIN: Final = 1.0
 """Below, not one world comes up."""
 EXTRA: Final = "pip install 'remailer-mesh[audit]'"
+NEEDS: Final = ("numpy", "sklearn", "dpkt", "aiosmtpd")
+"""What it installs, by the names under which they are imported."""
 BAD: Final = frozenset({"missed", "not shown"})
 
 
@@ -81,15 +84,13 @@ def command(
 
 
 def _suite() -> Any:
-    """Import what needs the extra."""
-    try:
-        import mesh.audit.suite
-    except ModuleNotFoundError as missing:
-        name = (missing.name or "").partition(".")[0]
-        if name == "mesh":
-            raise
-        raise UnavailableError(f"no Python package {name}: {EXTRA}") from None
-    return mesh.audit.suite
+    """Import what needs the extra; UnavailableError: it is not there."""
+    for name in NEEDS:
+        if find_spec(name) is None:
+            raise UnavailableError(f"no Python package {name}: {EXTRA}")
+    from mesh.audit import suite
+
+    return suite
 
 
 def _tell(line: str, share: float) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from mesh.audit import bounds
 from mesh.audit.bounds import auc_promise, bound_of, information_promise
+from mesh.audit.statistics import share_upper
 
 PROMISES = [each for each in vars(bounds).values() if isinstance(each, bounds.Promise)]
 
@@ -57,3 +58,14 @@ def test_an_auc_of_nothing_stays_below_its_bound(
 def test_the_entropy_is_named() -> None:
     assert re.search(r">= 0\.9 ", bounds.__doc__ or "")
     assert bounds.ENTROPY == 0.9
+
+
+def test_a_rate_s_bound_is_what_chance_finds_and_a_little_more() -> None:
+    rng = np.random.default_rng(2)
+    assert bounds.rate_bound(14_000) == bounds.rate_bound(20_000) == 0.002
+    for count in (90, 1_000, 10_000):
+        hits = rng.binomial(count, 0.001, 400)
+        limits = [share_upper(int(hit), count) for hit in hits]
+        missed = sum(limit > bounds.rate_bound(count) for limit in limits)
+        assert missed <= 40
+        assert bounds.rate_bound(count) < share_upper(max(5, count // 200), count)
