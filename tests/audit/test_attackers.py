@@ -83,6 +83,15 @@ def test_a_link_without_a_clock_is_open(attacker: Attacker) -> None:
     assert tried(attacker, trace.with_rows(rows)).value > 0.98
 
 
+def test_cells_of_one_instant_are_not_impossible() -> None:
+    """More of them than there are latenesses, in one window."""
+    trace = labelled(Clock.RENEWAL, 10)
+    rows = trace.rows.copy()
+    rows["gap"][40:80] = 0.0
+    seen = LikelihoodRatio().see(cut(trace.with_rows(rows), CELLS), rng())
+    assert np.isfinite(seen).all()
+
+
 @ANY
 def test_scores_are_given_to_all_but_the_first_fold(attacker: Attacker) -> None:
     draws = rng(2)
@@ -117,6 +126,17 @@ def test_one_column_is_weighed_as_fisher_would() -> None:
     matrix[:, 1] *= 100
     score = LikelihoodRatio().tell(matrix, label, np.arange(count), draws)
     assert auc(score, label) == pytest.approx(0.6382, abs=0.02)  # Phi(0.5 / sqrt 2)
+
+
+def test_few_windows_of_many_terms_are_not_lost_in_noise() -> None:
+    aucs = []
+    for seed in range(8):
+        draws, label = rng(seed), np.arange(120) % 2 == 0
+        matrix = draws.normal(0, 1, (120, 60))
+        matrix[:, 7] += 2.5 * label  # alone: Phi(2.5 / sqrt 2) = 0.96
+        score = LikelihoodRatio().tell(matrix, label, np.arange(120), draws)
+        aucs.append(auc(score, label))
+    assert np.mean(aucs) > 0.82
 
 
 def test_folds_keep_blocks_whole_and_never_look_ahead() -> None:

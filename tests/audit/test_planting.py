@@ -61,6 +61,14 @@ def test_thrown_labels_are_a_windows_and_half_of_them_busy(trace: Trace) -> None
         assert (np.diff(windows.index[side], axis=1) > 0).all()
 
 
+def test_what_lies_between_windows_is_never_busy(plain: Trace) -> None:
+    for seed in range(6):
+        rows = thrown(plain, CELLS, rng(seed)).rows
+        between = rows["block"] == NO_BLOCK
+        assert between.any()
+        assert not rows["busy"][between].any()
+
+
 def test_they_lie_within_the_old_blocks_and_idle_ones_if_asked(plain: Trace) -> None:
     old = np.arange(len(plain.rows)) // 400 - 1  # the first ones lie in none
     labelled = plain.with_labels(old, old % 2 == 1)
