@@ -183,6 +183,28 @@ Matcher: TypeAlias = Callable[[Seen, Pairs, np.random.Generator], Floats]
 MATCHERS: Final[dict[str, Matcher]] = {"statistical": statistical, "learned": learned}
 
 
+def followed(world: Seen, rng: np.random.Generator, shrinks: int = 0) -> float:
+    """Share of messages that size alone follows, over one place.
+
+    Of what link 2 carries within WINDOW periods after t1 he takes the write whose octets,
+    and `shrinks` more (what a remailer takes off), come nearest to the largest one just
+    before t1; of equals, one by chance.  Right: it left within a period after t2.
+    """
+    before, after = world.first.of(0), world.second.of(0)
+    sizes = octets(before), octets(after)
+    period = 1 / world.second.rate
+    right = 0
+    for t1, t2 in zip(world.arrived, world.left, strict=True):
+        a, b = np.searchsorted(before["at"], [t1 - period, t1])
+        c, d = np.searchsorted(after["at"], [t1, t1 + WINDOW * period])
+        if a == b or c == d:
+            continue
+        away = np.abs(sizes[1][c:d] + shrinks - sizes[0][a:b].max())
+        best = c + rng.choice(np.flatnonzero(away == away.min()))
+        right += t2 <= after["at"][best] < t2 + period
+    return right / max(1, len(world.left))
+
+
 # What is said of it
 
 
