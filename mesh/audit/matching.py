@@ -7,13 +7,15 @@
 A pair of instants (t1, t2) is a message's, or it is not: then it is a message's pair,
 both moved alike, to elsewhere in the same 64 cells of link 2, where no message passed.
 So neither the hour, nor the load of that minute, nor the time that a place takes tells
-the two apart, and what is asked is whether the wires do.  Each pair is judged by the
-NEAR cells before and behind its instants, on both links and in both directions.
+the two apart, and what is asked is whether the wires do.  The attacker is told each pair
+up to JITTER periods, the same for both instants: a message comes when its place reads,
+just behind a cell, and other gaps are seen from there than from any instant, whatever
+the message does to them.  He judges by the NEAR cells before and behind, on both links
+and in both directions.
 
-    statistical   octets more than usual before t1 and after t2, the smaller of the two,
-                  and how the gaps before t1 and after t2 go together
-    learned       gradient boosting over each near cell's time from the instant, its
-                  segments, last segment and ACK delay
+    statistical   octets more than usual on both links, the smaller of the two, and
+                  whether the largest writes are alike
+    learned       gradient boosting over the gaps, ACK delays, ACKs and octets there
 
 Figures: AUC, and the share of messages found where one in a thousand others is taken
 for one.  Controls: the same on a world without cover; labels shuffled; and the least
@@ -35,17 +37,23 @@ WINDOW: Final = 64
 """Cells within which a pair that is no message's lies from the message's."""
 NEGATIVES: Final = 7
 """For each message: 14,000 make the 1e5 that a rate of one in a thousand needs."""
-TRIES: Final = 4
-"""For a place where no message passed; in a full minute there is none."""
-APART: Final = 4.0
+APART: Final = 12.0
 """Periods that it lies from any message's."""
-NEAR: Final = 4
+JITTER: Final = 4.0
+"""Periods by which an attacker is told an instant wrongly, at most."""
+NEAR: Final = 6
+"""Cells on each side of an instant."""
+ALL: Final = 10
+LARGEST: Final = 11
+"""Columns of a summary: octets of the first side's cells, and of the largest of them."""
+TRIES: Final = 8
+"""For a place where no message passed; in a full minute there is none."""
 FALSE_RATE: Final = 1e-3
 AUC_BOUND: Final = 0.52
 TPR_BOUND: Final = 0.002
 AUC_BROKEN: Final = 0.99
 TPR_BROKEN: Final = 0.9
-PLANTED: Final = (0.0002, 0.001, 0.005)
+PLANTED: Final = (0.001, 0.005, 0.02)
 """Seconds by which a cell next to a message's instant is late."""
 
 
@@ -86,24 +94,32 @@ def pairs_of(
 ) -> Pairs:
     """Draw the pairs that are no message's; messages without any are left out."""
     grid = world.second.of(0)["at"][::WINDOW]
-    near = APART / world.second.rate
+    width = JITTER / world.second.rate
     found: list[tuple[float, float, bool, int]] = []
     for t1, t2 in zip(world.arrived, world.left, strict=True):
         number = int(np.searchsorted(grid, t2, side="right"))
         if not 0 < number < len(grid):
             continue
         drawn = rng.uniform(grid[number - 1], grid[number], negatives * TRIES)
-        after = np.searchsorted(world.left, drawn)
-        gaps = [
-            np.abs(world.left[np.clip(after - step, 0, len(world.left) - 1)] - drawn)
-            for step in (0, 1)
-        ]
-        free = drawn[np.minimum(*gaps) > near][:negatives]
+        free = drawn[_free(world, drawn)][:negatives]
         found.extend((t1 + at - t2, at, False, number) for at in free)
         if len(free):
-            found.append((t1, t2, True, number))
-    first, second, label, block = np.array(found, float).reshape(-1, 4).T
-    return Pairs(first, second, label.astype(bool), block.astype(np.int64))
+            told = rng.uniform(-width, width)
+            found.append((t1 + told, t2 + told, True, number))
+    rng.shuffle(found)  # in no order: who makes folds looks at a block's first pair
+    one, two, label, block = np.array(found, float).reshape(-1, 4).T
+    return Pairs(one, two, label.astype(bool), block.astype(np.int64))
+
+
+def _free(world: Seen, at: Floats) -> Bools:
+    """Whether no message passed near an instant."""
+    after = np.searchsorted(world.left, at)
+    nearest = [
+        np.abs(world.left[np.clip(after - step, 0, len(world.left) - 1)] - at)
+        for step in (0, 1)
+    ]
+    free: Bools = np.minimum(*nearest) > APART / world.second.rate
+    return free
 
 
 # What he sees near an instant
@@ -117,62 +133,76 @@ def octets(rows: Rows) -> Floats:
     return size
 
 
-def _near(trace: Trace, at: Floats) -> Floats:
+def _summary(trace: Trace, at: Floats) -> Floats:
+    """Give 12 numbers of the cells around each instant, for each side."""
     parts = []
     for side in SIDES:
         rows = trace.of(side)
         after = np.searchsorted(rows["at"], at)
-        index = after[:, None] + np.arange(-NEAR, NEAR)
-        there = rows[np.clip(index, 0, len(rows) - 1)]
+        index = np.clip(after[:, None] + np.arange(-NEAR, NEAR), 0, len(rows) - 1)
+        there = rows[index]
+        gaps = np.nan_to_num(there["gap"]) * trace.rate
+        delay = np.nan_to_num(there["ack_delay"])
+        size = octets(there)
         parts += [
-            (there["at"] - at[:, None]) * trace.rate,
-            there["segments"].astype(np.float64),
-            there["last"].astype(np.float64),
-            there["ack_delay"],
+            *np.quantile(gaps, (0, 0.25, 0.5, 0.75, 1), axis=1),
+            gaps.std(axis=1),
+            *np.quantile(delay, (0.5, 1), axis=1),
+            there["acks"].sum(axis=1),
+            there["again"].sum(axis=1),
+            size.sum(axis=1),
+            size.max(axis=1),
         ]
-    return np.concatenate(parts, axis=1)
+    return np.stack(parts, axis=1)
 
 
 def near(world: Seen, pairs: Pairs) -> Floats:
-    """Give what the learned attacker has of each pair."""
-    return np.concatenate(
-        [_near(world.first, pairs.first), _near(world.second, pairs.second)], axis=1
-    )
-
-
-def _around(trace: Trace, at: Floats, *, before: bool) -> tuple[Floats, Floats]:
-    """Octets within NEAR periods on one side of the instants; and the gaps there."""
-    rows = trace.of(0)
-    sums = np.concatenate([np.zeros(1), np.cumsum(octets(rows))])
-    width = NEAR / trace.rate
-    begin, end = (at - width, at) if before else (at, at + width)
-    edges = [np.searchsorted(rows["at"], edge) for edge in (begin, end)]
-    first = edges[1] - NEAR if before else edges[0]
-    index = np.clip(first[:, None] + np.arange(NEAR), 0, len(rows) - 1)
-    return sums[edges[1]] - sums[edges[0]], np.nan_to_num(rows["gap"][index])
+    """Give what an attacker has of each pair."""
+    one = _summary(world.first, pairs.first)
+    two = _summary(world.second, pairs.second)
+    unlike = np.abs(one[:, LARGEST] - two[:, LARGEST])
+    return np.column_stack([one, two, unlike])
 
 
 def statistical(world: Seen, pairs: Pairs, rng: np.random.Generator) -> Floats:
-    """Score by what is more than usual on both wires, and goes together."""
+    """Score by what is more than usual on both wires, and alike."""
     del rng
-    size1, gaps1 = _around(world.first, pairs.first, before=True)
-    size2, gaps2 = _around(world.second, pairs.second, before=False)
-    usual = [max(1.0, float(np.mean(size))) for size in (size1, size2)]
-    away = [gaps - gaps.mean(axis=1, keepdims=True) for gaps in (gaps1, gaps2)]
-    norm = np.sqrt((away[0] ** 2).sum(axis=1) * (away[1] ** 2).sum(axis=1))
-    together = (away[0] * away[1]).sum(axis=1) / np.maximum(norm, 1e-12)
-    score: Floats = np.minimum(size1 / usual[0], size2 / usual[1]) + 0.1 * together
+    both = [_summary(world.first, pairs.first), _summary(world.second, pairs.second)]
+    more = [one[:, ALL] / max(1.0, float(one[:, ALL].mean())) for one in both]
+    sizes = [np.log1p(one[:, LARGEST]) for one in both]
+    score: Floats = np.minimum(*more) - np.abs(sizes[0] - sizes[1])
     return score
 
 
 def learned(world: Seen, pairs: Pairs, rng: np.random.Generator) -> Floats:
-    """Score by gradient boosting, each pair by a fit that did not see it."""
-    alone = np.arange(len(pairs.label), dtype=np.int64)
-    return Learned().tell(near(world, pairs), pairs.label, alone, rng)
+    """Score by gradient boosting, each pair by a fit that saw nothing of its cells."""
+    return Learned().tell(near(world, pairs), pairs.label, pairs.block, rng)
 
 
 Matcher: TypeAlias = Callable[[Seen, Pairs, np.random.Generator], Floats]
 MATCHERS: Final[dict[str, Matcher]] = {"statistical": statistical, "learned": learned}
+
+
+def followed(world: Seen, rng: np.random.Generator, shrinks: int = 0) -> float:
+    """Share of messages that size alone follows, over one place.
+
+    Of what link 2 carries within WINDOW periods after t1 he takes the write whose octets,
+    and `shrinks` more (what a remailer takes off), come nearest to the largest one just
+    before t1; of equals, one by chance.  Right: it left within a period after t2.
+    """
+    before, after = world.first.of(0), world.second.of(0)
+    sizes = octets(before), octets(after)
+    period = 1 / world.second.rate
+    right = 0
+    for t1, t2 in zip(world.arrived, world.left, strict=True):
+        a, b = np.searchsorted(before["at"], [t1 - period, t1])
+        c, d = np.searchsorted(after["at"], [t1, t1 + WINDOW * period])
+        if a == b or c == d:
+            continue
+        away = np.abs(sizes[1][c:d] + shrinks - sizes[0][a:b].max())
+        best = c + rng.choice(np.flatnonzero(away == away.min()))
+        right += t2 <= after["at"][best] < t2 + period
+    return right / max(1, len(world.left))
 
 
 # What is said of it

@@ -6,7 +6,7 @@ import pytest
 
 from mesh.audit.matching import (
     APART,
-    NEAR,
+    JITTER,
     WINDOW,
     figures,
     learned,
@@ -45,10 +45,12 @@ def test_other_pairs_are_moved_alike_within_64_cells_and_away_from_messages() ->
     grid = world.second.of(0)["at"][::WINDOW]
     for block in np.unique(pairs.block):
         mine = pairs.block == block
-        assert grid[block - 1] <= pairs.second[mine].min()
-        assert pairs.second[mine].max() < grid[block]
+        assert grid[block - 1] <= pairs.second[mine & ~pairs.label].min()
+        assert pairs.second[mine & ~pairs.label].max() < grid[block]
         own = waits[mine & pairs.label]
         assert all(np.abs(own - wait).min() < 1e-9 for wait in waits[mine])
+    told = pairs.second[pairs.label][:, None] - world.left[None, :]
+    assert np.abs(told).min(axis=1).max() <= JITTER / RATE
     others = pairs.second[~pairs.label]
     apart = np.abs(others[:, None] - world.left[None, :]).min(axis=1)
     assert apart.min() > APART / RATE
@@ -67,9 +69,9 @@ def test_without_cover_every_message_is_matched() -> None:
 
 def test_a_cell_that_is_late_by_the_message_is_found() -> None:
     rng = np.random.default_rng(SEED)
-    world = planted(covered(300, rng), 0.005, rng)
+    world = planted(covered(300, rng), 0.02, rng)
     pairs = pairs_of(world, rng, 1)
-    assert near(world, pairs).shape == (len(pairs.label), 2 * 2 * 4 * 2 * NEAR)
+    assert near(world, pairs).shape == (len(pairs.label), 2 * 2 * 12 + 1)
     assert auc(learned(world, pairs, rng), pairs.label) > 0.55
 
 
@@ -83,4 +85,4 @@ def test_figures_say_what_was_reached_and_that_the_attacker_can() -> None:
     assert rate.value < 0.02
     assert area.bound == 0.52
     assert rate.bound == 0.002
-    assert area.count == pytest.approx(400, abs=60)
+    assert area.count == pytest.approx(237, abs=40)

@@ -9,7 +9,7 @@ from mesh.audit.trace import Floats, Ints, Trace, by_time
 from mesh.core.clock import Clock
 
 RATE = 64.0
-APART = 0.5
+APART = 0.8
 """Seconds between messages, on average."""
 
 
