@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from mesh.audit import matching
+from mesh.audit import departures, matching
 from mesh.audit.attackers import ATTACKERS
 from mesh.audit.bounds import (
     AUC_LONG,
@@ -35,6 +35,7 @@ from mesh.audit.lab import Captured
 from mesh.audit.planting import LATE, OTHERS
 from mesh.audit.statistics import measured, roc
 from mesh.audit.trace import Trace
+from mesh.audit.worlds import Plan
 from mesh.core.clock import Clock
 
 LENGTHS: Final = (32, 128, 1_024, 3_600)
@@ -49,6 +50,8 @@ COUNTED_MIN: Final = 5_000
 COUNTED_FAST: Final = 200_000
 """At 64: where lateness shows more, so does the noise of its counts."""
 MESSAGES_MIN: Final = 40
+TICK_SECONDS: Final = Plan().tick_seconds
+"""Of the lab's pool."""
 WIRES: Final = ("alpha-bravo", "bravo-charlie")
 """On either side of the place that messages are followed through."""
 BROKEN: Final = 0.9
@@ -135,6 +138,13 @@ def messages(
     chain: Captured, bare: Captured | None, rng: np.random.Generator
 ) -> Iterator[Figure | str]:
     """Figures of messages on their way through a chain, and why there are no others."""
+    yield from _matched(chain, bare, rng)
+    yield from _departed(chain, bare, rng)
+
+
+def _matched(
+    chain: Captured, bare: Captured | None, rng: np.random.Generator
+) -> Iterator[Figure | str]:
     mine = _through(chain)
     if len(mine.left) < MESSAGES_MIN:
         yield f"matching: only {len(mine.left)} messages"
@@ -146,6 +156,21 @@ def messages(
         is_auc, count = figure.unit == "AUC", figure.count
         limit = bound_of(MATCHING, count) if is_auc else rate_bound(count)
         yield replace(figure, bound=limit)
+
+
+def _departed(
+    chain: Captured, bare: Captured | None, rng: np.random.Generator
+) -> Iterator[Figure | str]:
+    mine, control = (_left_by(each) for each in (chain, bare or chain))
+    if bare is None or min(len(mine.left), len(control.left)) < MESSAGES_MIN:
+        yield f"departures: only {len(mine.left)} messages"
+        return
+    yield departures.figure(mine, control, rng)
+
+
+def _left_by(captured: Captured) -> departures.Departures:
+    """What left by port 25."""
+    return departures.departures(captured.events, "charlie", "sink", TICK_SECONDS)
 
 
 def _through(captured: Captured) -> matching.Seen:
