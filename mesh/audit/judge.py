@@ -45,6 +45,8 @@ WINDOWS_MIN: Final = 20
 """Of each kind."""
 BLOCKS_MIN: Final = 4
 """Of each kind: fewer are no folds, and no bootstrap."""
+BARE_BLOCKS_MIN: Final = 2
+"""Where there is no cover: what is plain to see needs no bootstrap."""
 COUNTED_MIN: Final = 5_000
 """Cells of each kind, for the white box at one cell a second."""
 COUNTED_FAST: Final = 200_000
@@ -89,10 +91,10 @@ def white_box(
         yield replace(figure, bound=promise.bound)
 
 
-def _enough(windows: Windows) -> bool:
+def _enough(windows: Windows, blocks: int = BLOCKS_MIN) -> bool:
     label, block = windows.label, windows.block
     return all(
-        int(kind.sum()) >= WINDOWS_MIN and len(np.unique(block[kind])) >= BLOCKS_MIN
+        int(kind.sum()) >= WINDOWS_MIN and len(np.unique(block[kind])) >= blocks
         for kind in (label, ~label)
     )
 
@@ -117,7 +119,7 @@ def pair(
 def _broken(bare: Trace, cells: int, rng: np.random.Generator) -> dict[str, Control]:
     """What each attacker makes of the link without cover, where it has enough windows."""
     windows = cut(bare, cells)
-    if not _enough(windows):
+    if not _enough(windows, BARE_BLOCKS_MIN):
         return {}
     found: dict[str, Control] = {}
     for attacker in ATTACKERS:
