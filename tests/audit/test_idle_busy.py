@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from mesh.audit.attackers import Learned, LikelihoodRatio
+from mesh.audit.attackers import LateCells, Learned, LikelihoodRatio
 from mesh.audit.figures import Figure
 from mesh.audit.idle_busy import from_counts, idle_busy, wanted
 from mesh.audit.planting import GUARD_CELLS, LATE, OTHERS, late, thrown
@@ -13,7 +13,7 @@ from mesh.audit.trace import Trace
 from mesh.core.clock import Clock
 
 CELLS = 32
-QUICK = (Learned(30), LikelihoodRatio())
+QUICK = (Learned(30), LikelihoodRatio(), LateCells())
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -30,7 +30,7 @@ def trace() -> Trace:
 
 @pytest.fixture(scope="module")
 def figures(trace: Trace) -> list[Figure]:
-    return idle_busy(trace, CELLS, rng(1), QUICK, leaks=(LATE[0], LATE[3], OTHERS[2]))
+    return idle_busy(trace, CELLS, rng(1), QUICK, leaks=(LATE[3], OTHERS[2]))
 
 
 def test_each_attacker_has_an_auc_and_bits(figures: list[Figure]) -> None:
@@ -52,11 +52,12 @@ def test_a_clean_link_is_shown_to_be_one(figures: list[Figure]) -> None:
         assert each.smallest == "5 ms late"
         assert each.upper < (0.72 if each.unit == "AUC" else 0.15)
     assert "ACKs 1 ms late" in figures[0].note
+    assert "also found: nothing" in figures[4].note  # late cells alone are looked for
 
 
 def test_a_leak_is_a_figure_near_one(trace: Trace) -> None:
     leaky = late(8e-3, trace, rng())
-    for each in idle_busy(leaky, CELLS, rng(), QUICK[1:], LATE[3:]):
+    for each in idle_busy(leaky, CELLS, rng(), QUICK[1:2], LATE[3:]):
         assert each.value > (0.9 if each.unit == "AUC" else 0.5)
 
 
@@ -70,7 +71,7 @@ def test_what_has_to_be_found() -> None:
 def test_a_trace_of_one_kind_has_no_figure(trace: Trace) -> None:
     idle = trace.only(~trace.rows["busy"])
     with pytest.raises(ValueError, match="two blocks"):
-        idle_busy(idle, CELLS, rng(), QUICK[1:], ())
+        idle_busy(idle, CELLS, rng(), QUICK[1:2], ())
 
 
 def test_figures_of_a_pacers_counts() -> None:
