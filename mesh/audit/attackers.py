@@ -2,7 +2,7 @@
 """Who tells idle windows from busy ones: one that learns, one that knows the clock.
 
     see     windows -> what the attacker has of each: a matrix, without the labels
-    tell    matrix, labels -> a score of each window, from a fit that never saw its block
+    tell    matrix, labels -> a score of each window, from a fit to other blocks
 
 Learned          gradient boosting (Friedman, Annals of Statistics 29, 2001) over all of
                  features.py
@@ -16,10 +16,12 @@ LikelihoodRatio  the logarithm of the likelihood ratio, to the first order about
                  weight of each is fitted on the training blocks: by the difference of
                  the classes' histograms over the covariance (Fisher's discriminant)
 
-Folds are of whole blocks.  A fold's scores are their ranks in it, from 0 to 1, so that
-two fits' scales do not mix.  When nothing tells the classes apart, AUC is 0.5 and not
-below: with pooled scores of unequal folds it would be (Parker et al., BMC
-Bioinformatics 8, 2007).
+Folds are of whole blocks, in an order drawn by chance; each is scored by a fit to those
+before it (Dawid, "prequential", JRSS A 147, 1984).  The first one trains only: its
+scores are nan.  Were each fold scored by a fit to all others, every pair of folds would
+count twice, and where there is nothing to find the AUC's error would be the square root
+of 2 of what a bootstrap shows (see Bengio and Grandvalet, JMLR 5, 2004).  A fold's
+scores are their ranks in it, from 0 to 1, so that two fits' scales do not mix.
 """
 
 from collections.abc import Iterator
@@ -42,11 +44,17 @@ from mesh.audit.statistics import ranks
 from mesh.audit.trace import SIDES, Bools, Floats, Ints
 from mesh.core.clock import Clock
 
-FOLDS: Final = 5
+FOLDS: Final = 10
+"""At most: a tenth of the windows has no score, and half of them train on average."""
+FOLD_WINDOWS: Final = 20
+"""At least: ranks of fewer say little."""
 RIDGE: Final = 0.01
-"""Of a column's variance: bins that the gaps cannot part get no weights of their own."""
+"""Of a column's variance, at least: bins that the gaps cannot part get no weights of their
+own.  With fewer than a hundred windows a column it is one over their number a column."""
 DROP_SHARE: Final = 1e-3
 """About this share of cells missing, a missing one is looked for."""
+TREES: Final = 120
+"""Small ones, each of little weight: more of them find no more."""
 GRIDS: Final = (Clock.SLOTTED.name.lower(), Clock.CONSTANT.name.lower())
 """Clocks with a grid."""
 SEEDS: Final = 1 << 31
@@ -65,13 +73,16 @@ class Attacker(Protocol):
     def tell(
         self, matrix: Floats, label: Bools, block: Ints, rng: np.random.Generator
     ) -> Floats:
-        """A score of each window, higher for busy, from 0 to 1; see above."""
+        """A score of each window, higher for busy, from 0 to 1, or nan; see above."""
 
 
 class Learned:
     """Gradient boosting over every feature."""
 
     name: ClassVar[str] = "learned"
+
+    def __init__(self, trees: int = TREES) -> None:
+        self._trees = trees
 
     def see(self, windows: Windows, rng: np.random.Generator) -> Floats:
         """All features."""
@@ -81,12 +92,12 @@ class Learned:
     def tell(
         self, matrix: Floats, label: Bools, block: Ints, rng: np.random.Generator
     ) -> Floats:
-        """Small trees, many of them, each of little weight: leaks are weak and many."""
-        score = np.zeros(len(label))
+        """Boost; leaks are weak and many, so no tree may rest on a few windows."""
+        score = np.full(len(label), np.nan)
         for train, test in folds(label, block, rng):
             model = HistGradientBoostingClassifier(
                 learning_rate=0.05,
-                max_iter=120,
+                max_iter=self._trees,
                 max_leaf_nodes=6,
                 min_samples_leaf=max(5, min(100, int(train.sum()) // 50)),
                 l2_regularization=5.0,
@@ -118,11 +129,12 @@ class LikelihoodRatio:
         spread = matrix.std(axis=0)
         there = spread > 1e-9 * np.maximum(1e-9, np.abs(matrix).max(axis=0))
         terms = (matrix[:, there] - matrix[:, there].mean(axis=0)) / spread[there]
-        score = np.zeros(len(label))
+        score = np.full(len(label), np.nan)
         for train, test in folds(label, block, rng):
             busy, idle = terms[train & label], terms[train & ~label]
             within = _scatter(busy) + _scatter(idle)
-            within = within / int(train.sum()) + RIDGE * np.eye(terms.shape[1])
+            ridge = max(RIDGE, terms.shape[1] / int(train.sum()))
+            within = within / int(train.sum()) + ridge * np.eye(terms.shape[1])
             weight = np.linalg.solve(within, busy.mean(axis=0) - idle.mean(axis=0))
             score[test] = placed(terms[test] @ weight)
         return score
@@ -139,15 +151,15 @@ def folds(
     ValueError: a class has fewer than two blocks.
     """
     blocks, first, inverse = np.unique(block, return_index=True, return_inverse=True)
+    number = max(2, min(FOLDS, len(label) // FOLD_WINDOWS))
     fold = np.zeros(len(blocks), np.int64)
     for kind in (False, True):
         mine = rng.permutation(np.flatnonzero(label[first] == kind))
         if len(mine) < 2:
             raise ValueError("two blocks of each kind are wanted")
-        fold[mine] = np.arange(len(mine)) % FOLDS
-    for number in np.unique(fold):
-        test: Bools = (fold == number)[inverse]
-        yield ~test, test
+        fold[mine] = np.arange(len(mine)) % number
+    for each in range(1, int(fold.max()) + 1):
+        yield (fold < each)[inverse], (fold == each)[inverse]
 
 
 def placed(score: Floats) -> Floats:

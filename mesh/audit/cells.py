@@ -240,7 +240,7 @@ def _rows(sent: _Sent, side: int, begins: Ints, ends: Ints) -> Rows:
     delay = (came - sent.at[tail]) / NANO
     rows = np.zeros(len(begins), ROW)
     rows["side"], rows["block"], rows["at"] = side, NO_BLOCK, at / NANO
-    rows["ack_delay"] = np.where((answer < len(upto)) & (delay >= 0), delay, np.nan)
+    rows["ack_delay"] = np.where(delay >= 0, delay, np.nan)
     since = np.searchsorted(sent.bare, at, "left")
     rows["acks"] = _small(np.append(since[1:], len(sent.bare)) - since)
     rows["segments"] = _small(tail - head + 1)

@@ -116,8 +116,13 @@ def _mesh(folder: Path, commands: Sequence[Sequence[str]]) -> list[str]:
 
 
 @contextmanager
-def running(homes: Mapping[str, Path], spaces: Mapping[str, Space]) -> Iterator[None]:
-    """Run the nodes until the end, all links up.  IoError: one does not come up."""
+def running(
+    homes: Mapping[str, Path], spaces: Mapping[str, Space]
+) -> Iterator[Mapping[str, int]]:
+    """Run the nodes until the end, all links up; their processes' ids.
+
+    IoError: one does not come up.
+    """
     with ExitStack() as stack:
         processes = {
             name: stack.enter_context(
@@ -138,7 +143,9 @@ def running(homes: Mapping[str, Path], spaces: Mapping[str, Space]) -> Iterator[
                 if time.monotonic() > until:
                     raise IoError("a link of the lab does not come up")
                 time.sleep(LOOK_SECONDS)
-        yield
+        yield {name: process.pid for name, process in processes.items()}
+        for process in processes.values():  # all at once: each takes a second or two
+            process.terminate()
 
 
 def _is_up(home: Path) -> bool:

@@ -25,7 +25,8 @@ import numpy as np
 
 from mesh.audit.attackers import Attacker
 from mesh.audit.features import cut
-from mesh.audit.statistics import Measured, measured
+from mesh.audit.figures import Curve
+from mesh.audit.statistics import Measured, measured, roc
 from mesh.audit.trace import NO_BLOCK, SIDES, Bools, Floats, Trace, by_time
 
 GUARD_CELLS: Final = 4
@@ -146,6 +147,7 @@ class Found:
     leak: Leak
     attacker: Attacker
     auc: Measured
+    roc: Curve
 
 
 def search(
@@ -163,14 +165,15 @@ def search(
             matrix = attacker.see(windows, rng)
             score = attacker.tell(matrix, windows.label, windows.block, rng)
             auc = measured(score, windows.label, windows.block, rng)
-            yield Found(leak, attacker, auc)
+            yield Found(leak, attacker, auc, roc(score, windows.label))
 
 
 def smallest(found: Sequence[Found], attacker: Attacker) -> str:
-    """The least lateness that an attacker found; "" when he found none."""
-    names = [
-        each.leak.name
-        for each in found
-        if each.attacker is attacker and each.leak in LATE and each.auc.found
-    ]
-    return names[0] if names else ""
+    """The least lateness that an attacker found, and all greater ones with it; "": none."""
+    name = ""
+    mine = [each for each in found if each.attacker is attacker and each.leak in LATE]
+    for each in reversed(mine):
+        if not each.auc.found:
+            break
+        name = each.leak.name
+    return name

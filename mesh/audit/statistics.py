@@ -10,6 +10,8 @@
     spearman            rank correlation, ties at their mean rank
     share_upper         limit of a share k of n (Clopper and Pearson 1934)
 
+A score that is nan was not given: that window is left out.
+
 The bootstrap draws runs of neighbouring blocks again with replacement, the last block
 being the first one's neighbour: Kuensch, Annals of Statistics 17 (1989); circular after
 Politis and Romano (1992).  A run has the cube root of the blocks' number.  So windows of
@@ -41,8 +43,10 @@ SURE: Final = 0.95
 BINS: Final = 4
 """Parts of a score: an eighth of a weak leak's information is lost, and the noise of
 three free cells stays below the bounds that are promised."""
-CERTAIN: Final = 3.3
-"""Standard errors from one half that count as found: one in 2,000 by chance."""
+FOUND: Final = 2.33
+"""Standard errors above one half that count as found: one in 100 by chance."""
+NULL: Final = 3.3
+"""Standard errors that a null may lie from one half: one in 1,000 does by chance."""
 PERMUTATIONS: Final = 400
 CHUNK: Final = 100
 """Bootstrap samples at a time, for the memory's sake."""
@@ -60,6 +64,7 @@ def ranks(values: ArrayLike) -> Floats:
 
 def auc(score: Floats, label: Bools) -> float:
     """Give the AUC as it is, below one half too; nan without both classes."""
+    label, score = label[~np.isnan(score)], score[~np.isnan(score)]
     busy = int(np.count_nonzero(label))
     idle = len(label) - busy
     if not busy or not idle:
@@ -96,6 +101,7 @@ def tpr_at(score: Floats, label: Bools, false: float) -> float:
 
 
 def _curve(score: Floats, label: Bools) -> tuple[Floats, Floats]:
+    label, score = label[~np.isnan(score)], score[~np.isnan(score)]
     order = np.argsort(-score, kind="stable")
     last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
     true = np.cumsum(label[order])[last]
@@ -156,6 +162,8 @@ def bootstrap_auc(
     draws: int = DRAWS,
 ) -> Floats:
     """AUCs of bootstrap samples; those without both classes are left out."""
+    given = ~np.isnan(score)
+    score, label, block = score[given], label[given], block[given]
     order = np.argsort(score, kind="stable")
     firsts = np.flatnonzero(np.diff(score[order], prepend=np.nan) != 0)
     busy = label[order]
@@ -186,17 +194,17 @@ class Measured:
     upper: float
     """One-sided 95 % limit of the two-sided value."""
     count: int
-    """Windows of the smaller class."""
+    """Windows of the smaller class, those that only trained included."""
 
     @property
     def found(self) -> bool:
-        """Whether it is certain that this attacker tells them apart."""
-        return self.signed - 0.5 > CERTAIN * self.error
+        """Whether this attacker tells them apart, and the way round that he learned."""
+        return self.signed - 0.5 > FOUND * self.error
 
     @property
     def null(self) -> bool:
-        """Whether 0.5 lies within as many errors on either side."""
-        return abs(self.signed - 0.5) <= CERTAIN * self.error
+        """Whether this is as near to 0.5 as a coin's would be."""
+        return abs(self.signed - 0.5) <= NULL * self.error
 
 
 def measured(
@@ -207,12 +215,11 @@ def measured(
     draws: int = DRAWS,
 ) -> Measured:
     """Measure an AUC; ValueError: one class is missing."""
-    value = auc(score, label)
-    drawn = bootstrap_auc(score, label, block, rng, draws)
-    if math.isnan(value) or not len(drawn):
+    value, busy = auc(score, label), int(np.count_nonzero(label))
+    if math.isnan(value):
         raise ValueError("windows of both kinds are wanted")
+    drawn = bootstrap_auc(score, label, block, rng, draws)
     low, high = np.quantile(drawn, [1 - SURE, SURE])
-    busy = int(np.count_nonzero(label))
     return Measured(
         signed=value,
         value=two_sided(value),
@@ -254,6 +261,8 @@ def information(
     bins: int = BINS,
 ) -> Information:
     """Mutual information of the score's part and the label, bits a window."""
+    given = ~np.isnan(score)
+    score, label, block = score[given], label[given], block[given]
     cuts = np.quantile(score, np.linspace(0, 1, bins + 1)[1:-1])
     part = np.searchsorted(np.unique(cuts), score, side="left")
     count = len(score)

@@ -140,8 +140,7 @@ def _information(r: Floats) -> Floats:
     bits: Floats = (
         (1 + most) * np.log1p(most) + (1 - most) * np.log1p(-most)
     ) / math.log(4)
-    # Below this the logarithms cancel each other; what is left is the first term.
-    return np.where(most < 1e-4, most * most / math.log(4), bits)
+    return bits
 
 
 def _ratio(

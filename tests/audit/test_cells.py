@@ -204,7 +204,8 @@ def test_a_wire_without_cells_has_a_row_a_burst_and_one_a_silent_step() -> None:
     letter = [
         *opening(0, 0, 3.0),
         Hand(3.1, False, 1, 1, 20),
-        Hand(3.298, True, 1, 21, 15),
+        Hand(3.2, True, 1, 21, 5),
+        Hand(3.298, True, 6, 21, 10),  # after a pause
         Hand(3.299, False, 21, 16, 8),  # the next one is an answer to it
         Hand(3.3, True, 16, 29, 1448),
         Hand(3.301, True, 1464, 29, 1448),
@@ -216,12 +217,12 @@ def test_a_wire_without_cells_has_a_row_a_burst_and_one_a_silent_step() -> None:
     rows = bursts(connections(pcap(letter), "it"), 1.0, 0.0, 10.0)
     ours = rows[rows["side"] == 0]
     sent = ours[ours["segments"] > 0]
-    assert sent["at"].tolist() == [3.298, 3.3]
+    assert sent["at"].tolist() == [3.2, 3.298, 3.3]
     assert list(zip(sent["segments"], sent["first"], sent["last"], strict=True)) == [
-        (1, 15, 15), (3, 1448, 104),
+        (1, 5, 5), (1, 10, 10), (3, 1448, 104),
     ]  # fmt: skip
-    assert np.allclose(sent["ack_delay"], [0.001, 0.001])
-    assert sent["acks"].tolist() == [0, 1]
+    assert np.allclose(sent["ack_delay"], [0.099, 0.001, 0.001])
+    assert sent["acks"].tolist() == [0, 0, 1]
     silent = ours[ours["segments"] == 0]
     assert np.allclose(silent["at"], [1, 2, 3, *np.arange(4.3, 10)])
     assert np.allclose(ours["gap"][1:], np.diff(ours["at"]))

@@ -130,8 +130,8 @@ def test_what_was_captured_is_kept_and_joined(tmp_path: Path) -> None:
 def test_pieces_that_are_there_are_not_made_again(tmp_path: Path) -> None:
     """Neither root nor a network is needed for what was done."""
     plan, ticks = Plan(), list[int]()
-    with pytest.raises(UsageError, match="1500 s of blocks"):
-        capture_pieces(plan, tmp_path, pieces=2, blocks=151)
+    with pytest.raises(UsageError, match="1200 s of blocks"):
+        capture_pieces(plan, tmp_path, pieces=2, blocks=121)
     assert not list(tmp_path.iterdir())
     with pytest.raises(UsageError, match="no pieces"):
         capture_pieces(plan, tmp_path, pieces=0, blocks=4)

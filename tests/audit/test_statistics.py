@@ -191,14 +191,14 @@ def test_information_of_two_normals() -> None:
 def test_without_information_the_estimate_is_zero_on_average() -> None:
     draws, count = rng(10), 200
     label = np.arange(count) % 2 == 0
-    bits, covered = [], 0
+    bits, uppers = [], []
     for _ in range(40):
         found = information(draws.normal(0, 1, count), label, np.arange(count), draws)
         bits.append(found.bits)
-        covered += found.upper >= 0
+        uppers.append(found.upper)
     raw = 3 / (2 * count * math.log(2))
     assert abs(np.mean(bits)) < 0.4 * raw  # the deviation of the mean is an eighth
-    assert covered == 40
+    assert min(uppers) > raw  # luck does not lower it
 
 
 def test_the_promised_bound_can_be_kept_by_windows_that_tell_nothing() -> None:

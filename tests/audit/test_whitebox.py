@@ -16,7 +16,7 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-@pytest.mark.parametrize("apart", [1e-4, 0.3, 2.0])
+@pytest.mark.parametrize("apart", [1e-9, 1e-4, 0.3, 2.0])
 def test_what_two_normals_tell(apart: float) -> None:
     """Their log likelihood ratio is normal: AUC and information have closed forms."""
     draws, count = rng(), 40_000
@@ -130,6 +130,21 @@ def test_nothing_differs_nothing_is_told() -> None:
     found = bound(Clock.RENEWAL, 64.0, 20, row, row, rng(), 50)
     assert found.most == 0.5
     assert found.bits_upper == 0
+
+
+def test_a_bucket_that_one_never_saw_is_seldom_and_not_impossible() -> None:
+    idle, busy = counts({5: 1_000}), counts({5: 999, 14: 1})
+    found = bound(Clock.CONSTANT, 64.0, 1, idle, busy, rng(), 4_000)
+    assert 0 < found.bits < 0.01
+
+
+def test_longer_windows_tell_more() -> None:
+    idle, busy = counts({5: 900, 12: 100}), counts({5: 800, 12: 200})
+    bits = [
+        bound(Clock.RENEWAL, 64.0, cells, idle, busy, rng(), 400).bits
+        for cells in (8, 64, 512)
+    ]
+    assert bits[0] < bits[1] / 4 < bits[2] / 16
 
 
 def test_what_it_needs() -> None:

@@ -2,6 +2,7 @@
 """The lab on real wires: that it works, and nothing about time."""
 
 import os
+import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 from mesh.audit.lab import Captured, Plan, capture, load_captured
-from mesh.audit.spaces import TOOLS, Wire, spaces
+from mesh.audit.post import PlainLetters, Post, Taken
+from mesh.audit.spaces import TOOLS, Wire, remove_left_overs, run, spaces
 from mesh.audit.wire import read
-from mesh.errors import UnavailableError
+from mesh.errors import IoError, UnavailableError
 
 SEGMENTS = (3, 1448, 1200)
 """A cell in frames of 1,500 octets, with TCP's timestamps."""
@@ -84,6 +86,42 @@ def test_without_nodes_each_message_is_a_burst_on_each_wire() -> None:
         assert counts[("in", place)] * 5_400 > sizes.sum(), wire
         assert counts[("in", place)] * 4_900 < sizes.sum(), wire
         assert ((rows["side"] == 0) & (rows["segments"] == 0)).any()
+
+
+class Lost(PlainLetters):
+    """Letters that nobody can read."""
+
+    def take(self, place: str, content: bytes) -> Taken:
+        raise ValueError("what is this?")
+
+
+def test_a_message_that_cannot_be_read_ends_the_lab_at_once() -> None:
+    """A bounce would be one; and who waits would wait for ever."""
+    with (
+        spaces(("one", "other"), [Wire("one", "other")]) as made,
+        Post(made, {}, Lost()) as post,
+    ):
+        post.send(("one", "other"), 100)
+        with pytest.raises(IoError, match=r"mail goes no further: .*what is this"):
+            post.wait(60.0, lambda: not post.left)
+        assert [event.what for event in post.events] == ["in"]
+
+
+def test_what_a_killed_lab_has_left_goes() -> None:
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    left = f"mesh-audit-{killed.pid}-alpha"
+    mine = f"mesh-audit-{os.getpid()}-alpha"
+    for name in (left, mine):
+        run("ip", "netns", "add", name)
+    inside = subprocess.Popen(["ip", "netns", "exec", left, "sleep", "600"])
+    while "sleep" not in Path(f"/proc/{inside.pid}/cmdline").read_text()[:5]:
+        pass
+    remove_left_overs()
+    assert inside.wait(60) == -9
+    there = [path.name for path in Path("/run/netns").iterdir()]
+    assert (left in there, mine in there) == (False, True)
+    run("ip", "netns", "del", mine)
 
 
 def test_packets_get_lost_or_it_is_said_that_they_cannot() -> None:
