@@ -11,7 +11,7 @@ Disclosure Attacks", 2003; here with weights, as he does not know who was active
 one number a recipient, divided by its error (the same with the rounds out of step, at
 random): the sender's correspondents have the greatest.
 
-    activity   octets a second of the round, and cells close behind each other
+    activity   octets a second of the round, its largest write, cells close behind others
     value      AUC of v, correspondents against all others; 0.5: he learns nothing
 
 Control: a link without cover.  The link, and when the sender writes, are a capture's;
@@ -58,7 +58,7 @@ def activity(rows: Rows, cells: int = ROUND) -> Floats:
     """Score how active the first side was in each round, by its cells.
 
     A round is so many cells: with a clock it takes longer or shorter by chance alone.
-    Octets a second, and what is sent close behind another: both as ranks' places.
+    Octets a second, the largest write, and what is sent close behind another.
     """
     mine = rows[rows["side"] == 0]
     count = len(mine) // cells
@@ -66,7 +66,12 @@ def activity(rows: Rows, cells: int = ROUND) -> Floats:
     gaps = np.nan_to_num(mine["gap"])
     size = octets(mine).sum(axis=1) / np.maximum(gaps.sum(axis=1), 1e-6)
     close = (gaps < np.median(gaps) / 8).sum(axis=1)
-    score: Floats = _standard(np.log1p(size)) + _standard(close.astype(np.float64))
+    largest = octets(mine).max(axis=1)
+    score: Floats = (
+        _standard(np.log1p(size))
+        + _standard(np.log1p(largest))
+        + _standard(close.astype(np.float64))
+    )
     return score
 
 

@@ -13,8 +13,8 @@ just behind a cell, and other gaps are seen from there than from any instant, wh
 the message does to them.  He judges by the NEAR cells before and behind, on both links
 and in both directions.
 
-    statistical   octets more than usual on both links, the smaller of the two, and
-                  whether the largest writes are alike
+    statistical   how far the two writes that are most alike are apart, and octets more
+                  than usual on both links
     learned       gradient boosting over the gaps, ACK delays, ACKs and octets there
 
 Figures: AUC, and the share of messages found where one in a thousand others is taken
@@ -44,8 +44,11 @@ JITTER: Final = 3.0
 NEAR: Final = 8
 """Cells on each side of an instant."""
 ALL: Final = 10
-LARGEST: Final = 11
-"""Columns of a summary: octets of the first side's cells, and of the largest of them."""
+"""Column of a summary: octets of the first side's cells."""
+COMMAND: Final = 1024
+"""Octets: what is shorter is no message."""
+NOTHING: Final = 9.0
+"""How unlike two links are where one of them has no message."""
 TRIES: Final = 8
 """For a place where no message passed; in a full minute there is none."""
 FALSE_RATE: Final = 1e-3
@@ -156,21 +159,36 @@ def _summary(trace: Trace, at: Floats) -> Floats:
     return np.stack(parts, axis=1)
 
 
+def _writes(trace: Trace, at: Floats) -> Floats:
+    """Octets of what the first side sent around each instant; nan: a command, nothing."""
+    rows = trace.of(0)
+    index = np.searchsorted(rows["at"], at)[:, None] + np.arange(-NEAR, NEAR)
+    size = octets(rows[np.clip(index, 0, len(rows) - 1)])
+    size[size < COMMAND] = np.nan
+    return size
+
+
+def unlike(world: Seen, pairs: Pairs) -> Floats:
+    """Say how far the two writes on either link that are most alike are apart: a share."""
+    one, two = _writes(world.first, pairs.first), _writes(world.second, pairs.second)
+    apart = np.abs(one[:, :, None] - two[:, None, :]) / one[:, :, None]
+    least: Floats = np.nan_to_num(apart, nan=NOTHING).min(axis=(1, 2))
+    return least
+
+
 def near(world: Seen, pairs: Pairs) -> Floats:
     """Give what an attacker has of each pair."""
     one = _summary(world.first, pairs.first)
     two = _summary(world.second, pairs.second)
-    unlike = np.abs(one[:, LARGEST] - two[:, LARGEST])
-    return np.column_stack([one, two, unlike])
+    return np.column_stack([one, two, unlike(world, pairs)])
 
 
 def statistical(world: Seen, pairs: Pairs, rng: np.random.Generator) -> Floats:
-    """Score by what is more than usual on both wires, and alike."""
+    """Score by what is alike, and more than usual, on both wires."""
     del rng
     both = [_summary(world.first, pairs.first), _summary(world.second, pairs.second)]
     more = [one[:, ALL] / max(1.0, float(one[:, ALL].mean())) for one in both]
-    sizes = [np.log1p(one[:, LARGEST]) for one in both]
-    score: Floats = np.minimum(*more) - np.abs(sizes[0] - sizes[1])
+    score: Floats = 0.01 * np.minimum(*more) - unlike(world, pairs)
     return score
 
 

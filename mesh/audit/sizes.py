@@ -4,7 +4,7 @@
 The attacker is told when each message was handed in, and so has its first WINDOW cells
 and what came before; he infers its octets from
 
-    excess      octets of the link in those cells and periods, more than usual
+    excess      the first write that is no command, and all octets of those periods
     learned     gradient boosting (squared error of the logarithm) over that, gaps, ACKs
                 and ACK delays of both sides, by fits that never saw the message's cells
 
@@ -21,7 +21,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
 from mesh.audit.figures import Control, Figure
-from mesh.audit.matching import octets
+from mesh.audit.matching import COMMAND, octets
 from mesh.audit.statistics import SURE, bootstrap, spearman
 from mesh.audit.trace import SIDES, Event, Floats, Ints, Trace
 
@@ -61,15 +61,17 @@ def sized(trace: Trace, events: Sequence[Event], place: str) -> Sized:
 
 
 def excess(world: Sized, rng: np.random.Generator) -> Floats:
-    """Infer by the octets of the largest write soon after, and of all."""
+    """Infer by the first write that is no command, and by all octets soon after."""
     del rng
     rows = world.trace.of(0)
     sent = octets(rows)
     sums = np.concatenate([np.zeros(1), np.cumsum(sent)])
     first = np.searchsorted(rows["at"], world.at)
     last = np.searchsorted(rows["at"], world.at + WINDOW / 4 / world.trace.rate)
-    largest = [sent[a:b].max(initial=0.0) for a, b in zip(first, last, strict=True)]
-    score: Floats = np.array(largest) + 1e-3 * (sums[last] - sums[first])
+    writes = np.append(np.flatnonzero(sent >= COMMAND), len(rows))
+    sent = np.append(sent, 0.0)
+    write = sent[writes[np.searchsorted(writes, first)]]
+    score: Floats = write + 1e-3 * (sums[last] - sums[first])
     return score
 
 
@@ -132,7 +134,7 @@ def figures(
         null, limit = _rho(score, rng.permutation(world.size), world.block, rng)
         controls = (
             Control("no cover", broken, f">= {BROKEN}", broken >= BROKEN),
-            Control("sizes shuffled", null, "0", null < 4 / np.sqrt(len(score))),
+            Control("sizes shuffled", null, "0", null < 4 / len(score) ** 0.5),
         )
         del limit
         found.append(
