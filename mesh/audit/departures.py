@@ -3,15 +3,15 @@
 
 The attacker is given more than a snooper has: the instant at which each message came.
 From half of the messages, whose end he is told, he learns how long one stays: a
-histogram of delays, in parts of a tick.  Then of each that leaves he knows how likely
+histogram of delays, its bins by their logarithm.  Then of each that leaves he knows how likely
 each of all that came in reach is it, the posterior; its entropy says among how many it
 is hidden.
 
     theory      what the pool's own entropy (mesh.core.pool.Crowd) is at that tick, fed
                 with what was inside then
     value       mean posterior entropy over mean theory; `upper` is its lower limit
-    surprise    the mean of -log2 of what he gave the right one: not below the entropy
-                by more than chance, or he knows more than he says
+    surprise    the mean of -log2 of what he gave the right one, over the mean entropy: 1
+                where he knows as much as he says, above where he errs
 
 Control: the same attacker where there is no pool, and messages leave as they come.
 """
@@ -29,8 +29,10 @@ from mesh.core.pool import Crowd
 
 BOUND: Final = 0.9
 BROKEN: Final = 0.1
-PARTS: Final = 50
-"""Of a tick, in the histogram of delays."""
+BINS: Final = 40
+"""Of the histogram of delays."""
+LEAST: Final = 2e-3
+"""Of a tick: the first bin's end."""
 REACH: Final = 64
 """Ticks that a message stays at most: what the pool's own entropy looks back."""
 SOURCE: Final = b"all"
@@ -71,10 +73,11 @@ def departures(
 def posterior(seen: Departures, rng: np.random.Generator) -> Posterior:
     """Say what the attacker makes of the half of the messages that he is not told."""
     told = rng.random(len(seen.came)) < 0.5
-    width = seen.tick / PARTS
-    parts = np.floor((seen.left - seen.came) / width).astype(np.int64)
-    parts = np.clip(parts, 0, REACH * PARTS - 1)
-    stays = np.bincount(parts[told], minlength=REACH * PARTS) + 1e-3 / PARTS
+    edges = np.geomspace(LEAST * seen.tick, REACH * seen.tick, BINS)
+    stays = np.searchsorted(edges, (seen.left - seen.came)[told]).clip(0, BINS - 1)
+    width = np.diff(edges, prepend=0.0)
+    # One message more, anywhere: what was never seen is not impossible.
+    dense = np.bincount(stays, minlength=BINS) / width + 1 / edges[-1]
     theory = _theory(seen)
     entropy, surprise, expected = [], [], []
     for number in np.flatnonzero(~told):
@@ -82,7 +85,7 @@ def posterior(seen: Departures, rng: np.random.Generator) -> Posterior:
         near = np.flatnonzero((waits >= 0) & (waits < REACH * seen.tick))
         if number not in near:
             continue
-        weight = stays[np.floor(waits[near] / width).astype(np.int64)]
+        weight = dense[np.searchsorted(edges, waits[near])]
         share = weight / weight.sum()
         entropy.append(float(-(share * np.log2(share)).sum()))
         surprise.append(float(-np.log2(share[near == number][0])))
@@ -90,24 +93,31 @@ def posterior(seen: Departures, rng: np.random.Generator) -> Posterior:
     return Posterior(np.array(entropy), np.array(surprise), np.array(expected))
 
 
+def phase_of(seen: Departures) -> float:
+    """Give the grid's phase: ticks come at the end of the time when nothing leaves."""
+    within = np.sort(seen.left % seen.tick)
+    quiet = np.diff(within, prepend=within[-1] - seen.tick)
+    return float(within[int(quiet.argmax())])
+
+
 def ticks_of(seen: Departures) -> Ints:
-    """Number the tick on which each message left; one tick's all leave within half."""
-    order = np.argsort(seen.left, kind="stable")
-    steps = np.diff(seen.left[order], prepend=seen.left[order[0]]) > seen.tick / 2
-    number = np.empty(len(order), np.int64)
-    number[order] = np.cumsum(steps)
-    return number
+    """Number the tick on which each message left."""
+    # A rounding error before its tick is on it.
+    number = np.floor((seen.left - phase_of(seen)) / seen.tick + 1e-9).astype(np.int64)
+    numbered: Ints = number - number.min()
+    return numbered
 
 
 def _theory(seen: Departures) -> Floats:
     """Give the pool's own entropy at each message's tick."""
     crowd, bits = Crowd(), np.zeros(len(seen.came))
     number = ticks_of(seen)
+    begin = float(seen.left[number == 0].min())
     came = 0
     for tick in range(int(number.max()) + 1):
         leaving = np.flatnonzero(number == tick)
-        first = float(seen.left[leaving].min())
-        while came < len(seen.came) and seen.came[came] <= first:
+        now = float(seen.left[leaving].min(initial=begin + tick * seen.tick))
+        while came < len(seen.came) and seen.came[came] <= now:
             crowd.came(SOURCE)
             came += 1
         bits[leaving] = crowd.nominal()
@@ -139,7 +149,7 @@ def figure(
         index = index[index < len(blocks)]
         drawn.append(found.entropy[index].mean() / found.theory[index].mean())
     other = float(broken.entropy.mean() / found.theory.mean())
-    surprise = float(found.surprise.mean() / found.theory.mean())
+    surprise = float(found.surprise.mean() / found.entropy.mean())
     return Figure(
         "port 25, entropy over theory", "posterior", value,
         float(np.quantile(drawn, 1 - SURE)), BOUND, "share", len(found.entropy), "",

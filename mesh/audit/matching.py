@@ -8,13 +8,13 @@ A pair of instants (t1, t2) is a message's, or it is not: then it is a message's
 both moved alike, to elsewhere in the same 64 cells of link 2, where no message passed.
 So neither the hour, nor the load of that minute, nor the time that a place takes tells
 the two apart, and what is asked is whether the wires do.  The attacker is told each pair
-up to JITTER periods, the same for both instants: a message comes when its place reads,
+up to JITTER periods off, the same for both instants: a message comes when its place reads,
 just behind a cell, and other gaps are seen from there than from any instant, whatever
 the message does to them.  He judges by the NEAR cells before and behind, on both links
 and in both directions.
 
-    statistical   octets more than usual on both links, the smaller of the two, and
-                  whether the largest writes are alike
+    statistical   how far the two writes that are most alike are apart, and octets more
+                  than usual on both links
     learned       gradient boosting over the gaps, ACK delays, ACKs and octets there
 
 Figures: AUC, and the share of messages found where one in a thousand others is taken
@@ -37,15 +37,18 @@ WINDOW: Final = 64
 """Cells within which a pair that is no message's lies from the message's."""
 NEGATIVES: Final = 7
 """For each message: 14,000 make the 1e5 that a rate of one in a thousand needs."""
-APART: Final = 12.0
+APART: Final = 14.0
 """Periods that it lies from any message's."""
-JITTER: Final = 4.0
+JITTER: Final = 3.0
 """Periods by which an attacker is told an instant wrongly, at most."""
-NEAR: Final = 6
+NEAR: Final = 8
 """Cells on each side of an instant."""
 ALL: Final = 10
-LARGEST: Final = 11
-"""Columns of a summary: octets of the first side's cells, and of the largest of them."""
+"""Column of a summary: octets of the first side's cells."""
+COMMAND: Final = 1024
+"""Octets: what is shorter is no message."""
+NOTHING: Final = 9.0
+"""How unlike two links are where one of them has no message."""
 TRIES: Final = 8
 """For a place where no message passed; in a full minute there is none."""
 FALSE_RATE: Final = 1e-3
@@ -156,21 +159,36 @@ def _summary(trace: Trace, at: Floats) -> Floats:
     return np.stack(parts, axis=1)
 
 
+def _writes(trace: Trace, at: Floats) -> Floats:
+    """Octets of what the first side sent around each instant; nan: a command, nothing."""
+    rows = trace.of(0)
+    index = np.searchsorted(rows["at"], at)[:, None] + np.arange(-NEAR, NEAR)
+    size = octets(rows[np.clip(index, 0, len(rows) - 1)])
+    size[size < COMMAND] = np.nan
+    return size
+
+
+def unlike(world: Seen, pairs: Pairs) -> Floats:
+    """Say how far the two writes on either link that are most alike are apart: a share."""
+    one, two = _writes(world.first, pairs.first), _writes(world.second, pairs.second)
+    apart = np.abs(one[:, :, None] - two[:, None, :]) / one[:, :, None]
+    least: Floats = np.nan_to_num(apart, nan=NOTHING).min(axis=(1, 2))
+    return least
+
+
 def near(world: Seen, pairs: Pairs) -> Floats:
     """Give what an attacker has of each pair."""
     one = _summary(world.first, pairs.first)
     two = _summary(world.second, pairs.second)
-    unlike = np.abs(one[:, LARGEST] - two[:, LARGEST])
-    return np.column_stack([one, two, unlike])
+    return np.column_stack([one, two, unlike(world, pairs)])
 
 
 def statistical(world: Seen, pairs: Pairs, rng: np.random.Generator) -> Floats:
-    """Score by what is more than usual on both wires, and alike."""
+    """Score by what is alike, and more than usual, on both wires."""
     del rng
     both = [_summary(world.first, pairs.first), _summary(world.second, pairs.second)]
     more = [one[:, ALL] / max(1.0, float(one[:, ALL].mean())) for one in both]
-    sizes = [np.log1p(one[:, LARGEST]) for one in both]
-    score: Floats = np.minimum(*more) - np.abs(sizes[0] - sizes[1])
+    score: Floats = 0.01 * np.minimum(*more) - unlike(world, pairs)
     return score
 
 
@@ -183,26 +201,30 @@ Matcher: TypeAlias = Callable[[Seen, Pairs, np.random.Generator], Floats]
 MATCHERS: Final[dict[str, Matcher]] = {"statistical": statistical, "learned": learned}
 
 
-def followed(world: Seen, rng: np.random.Generator, shrinks: int = 0) -> float:
-    """Share of messages that size alone follows, over one place.
+def followed(
+    world: Seen, rng: np.random.Generator, shrinks: int = 0
+) -> tuple[float, float]:
+    """Share of messages that size alone follows over one place; and by chance alone.
 
     Of what link 2 carries within WINDOW periods after t1 he takes the write whose octets,
     and `shrinks` more (what a remailer takes off), come nearest to the largest one just
-    before t1; of equals, one by chance.  Right: it left within a period after t2.
+    before t1; of equals, one by chance.  Right: within NEAR periods after t2.
     """
     before, after = world.first.of(0), world.second.of(0)
+    before, after = before[octets(before) > 0], after[octets(after) > 0]
     sizes = octets(before), octets(after)
     period = 1 / world.second.rate
-    right = 0
+    found, chance = [], []
     for t1, t2 in zip(world.arrived, world.left, strict=True):
-        a, b = np.searchsorted(before["at"], [t1 - period, t1])
+        a, b = np.searchsorted(before["at"], [t1 - JITTER * period, t1])
         c, d = np.searchsorted(after["at"], [t1, t1 + WINDOW * period])
         if a == b or c == d:
             continue
+        right = (after["at"][c:d] >= t2) & (after["at"][c:d] < t2 + NEAR * period)
         away = np.abs(sizes[1][c:d] + shrinks - sizes[0][a:b].max())
-        best = c + rng.choice(np.flatnonzero(away == away.min()))
-        right += t2 <= after["at"][best] < t2 + period
-    return right / max(1, len(world.left))
+        found.append(right[rng.choice(np.flatnonzero(away == away.min()))])
+        chance.append(right.mean())
+    return float(np.mean(found)), float(np.mean(chance))
 
 
 # What is said of it

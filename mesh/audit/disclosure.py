@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""Statistical disclosure: to whom a sender writes, round after round.
+
+A round is ROUND cells of the sender's link and what is delivered in the same time.  The
+attacker sees, in clear, how many messages each recipient gets in a round; how active
+the sender was he must see on his link.  After many rounds (Danezis, "Statistical
+Disclosure Attacks", 2003; here with weights, as he does not know who was active)
+
+    v = sum over rounds of (activity - mean activity) * (received - mean received)
+
+one number a recipient, divided by its error (the same with the rounds out of step, at
+random): the sender's correspondents have the greatest.
+
+    activity   octets a second of the round, its largest write, cells close behind others
+    value      AUC of v, correspondents against all others; 0.5: he learns nothing
+
+Control: a link without cover.  The link, and when the sender writes, are a capture's;
+recipients are drawn: each gets mail from everybody, by Poisson, and what the sender
+writes goes to one of his correspondents in the same round.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from mesh.audit.figures import Control, Figure
+from mesh.audit.matching import octets
+from mesh.audit.statistics import measured, roc
+from mesh.audit.trace import Bools, Floats, Rows, Trace
+
+ROUND: Final = 16
+"""Cells of a round."""
+RECIPIENTS: Final = 40
+FRIENDS: Final = 4
+"""Of the recipients, to whom the sender writes."""
+OTHERS: Final = 0.5
+"""Messages that a recipient gets in a round from everybody else, on average."""
+BROKEN: Final = 0.9
+PERMUTATIONS: Final = 100
+WORLDS: Final = 50
+"""Sets of correspondents, for the same rounds."""
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What is seen of one sender."""
+
+    activity: Floats
+    """Score of each round: (round,)."""
+    received: Floats
+    """Messages: (round, recipient)."""
+    friend: Bools
+    """The truth: (recipient,)."""
+
+
+def activity(rows: Rows, cells: int = ROUND) -> Floats:
+    """Score how active the first side was in each round, by its cells.
+
+    A round is so many cells: with a clock it takes longer or shorter by chance alone.
+    Octets a second, the largest write, and what is sent close behind another.
+    """
+    mine = rows[rows["side"] == 0]
+    count = len(mine) // cells
+    mine = mine[: count * cells].reshape(count, cells)
+    gaps = np.nan_to_num(mine["gap"])
+    size = octets(mine).sum(axis=1) / np.maximum(gaps.sum(axis=1), 1e-6)
+    close = (gaps < np.median(gaps) / 8).sum(axis=1)
+    largest = octets(mine).max(axis=1)
+    score: Floats = (
+        _standard(np.log1p(size))
+        + _standard(np.log1p(largest))
+        + _standard(close.astype(np.float64))
+    )
+    return score
+
+
+def _standard(values: Floats) -> Floats:
+    spread = float(values.std())
+    score: Floats = (values - values.mean()) / (spread or 1.0)
+    return score
+
+
+def disclose(seen: Rounds, rng: np.random.Generator) -> Floats:
+    """Score each recipient: how far it stands out, in its own errors."""
+    away = seen.activity - seen.activity.mean()
+    got = seen.received - seen.received.mean(axis=0)
+    v = away @ got
+    null = np.array([rng.permutation(away) @ got for _ in range(PERMUTATIONS)])
+    score: Floats = v / np.maximum(null.std(axis=0), 1e-12)
+    return score
+
+
+def link(trace: Trace, sent: Floats) -> tuple[Floats, Bools]:
+    """Score each round of a link; and whether a message was `sent` in it, the truth."""
+    begins = trace.of(0)["at"][::ROUND]
+    number = np.searchsorted(begins, sent, side="right") - 1
+    score = activity(trace.rows)
+    writes = np.zeros(len(score), bool)
+    writes[number[(number >= 0) & (number < len(score))]] = True
+    return score, writes
+
+
+def rounds(score: Floats, writes: Bools, rng: np.random.Generator) -> Rounds:
+    """Draw who gets what in these rounds."""
+    friend = np.zeros(RECIPIENTS, bool)
+    friend[rng.permutation(RECIPIENTS)[:FRIENDS]] = True
+    received = rng.poisson(OTHERS, (len(score), RECIPIENTS)).astype(np.float64)
+    whom = rng.choice(np.flatnonzero(friend), len(score))
+    received[np.flatnonzero(writes), whom[writes]] += 1
+    return Rounds(score, received, friend)
+
+
+def figure(
+    trace: Trace,
+    sent: Floats,
+    control: tuple[Trace, Floats],
+    rng: np.random.Generator,
+    *,
+    name: str = "",
+    worlds: int = WORLDS,
+) -> Figure:
+    """Watch a sender with some sets of correspondents; and one without cover."""
+    found = []
+    count = 0
+    for wire, when in ((trace, sent), control):
+        score, writes = link(wire, when)
+        count = count or len(score)
+        seen = [rounds(score, writes, rng) for _ in range(worlds)]
+        said = np.concatenate([disclose(one, rng) for one in seen])
+        label = np.concatenate([one.friend for one in seen])
+        block = np.repeat(np.arange(worlds), RECIPIENTS)
+        found.append((measured(said, label, block, rng), roc(said, label)))
+    (one, curve), (other, broken) = found
+    plain = Control(
+        "no cover", other.value, f">= {BROKEN}", other.value >= BROKEN, broken
+    )
+    return Figure(
+        f"disclosure, {count} rounds", "statistical disclosure", one.value, one.upper,
+        None, "AUC", one.count, "", (plain,), roc=curve, world=name, rate=trace.rate,
+    )  # fmt: skip
