@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mesh.audit.filters import BINS, expected, fit, forward, lateness_bins, later
+from mesh.audit.filters import (
+    BINS,
+    expected,
+    fit,
+    forward,
+    lateness_bins,
+    later,
+    prior,
+)
 from mesh.audit.trace import Floats
 
 LATE = np.array([0.0, 0.2, 0.5])
