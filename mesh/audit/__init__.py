@@ -12,6 +12,10 @@
     statistics  how well, and how sure that is
     planting    the smallest leak that each attacker would have found
     idle_busy   all of that as figures
+    matching    which message out is which one in; sizes, disclosure, departures: how long
+                it is, who writes to whom, which one left by port 25
+    probes      what strangers and former peers say to a port; prober, reader, probing:
+                who says it, to a node and to a port that only reads
     whitebox    what the pacer's lateness could tell at most, however long one listens
     figures     what is said of it, and when it counts as shown
 
