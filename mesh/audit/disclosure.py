@@ -8,8 +8,8 @@ Disclosure Attacks", 2003; here with weights, as he does not know who was active
 
     v = sum over rounds of (activity - mean activity) * (received - mean received)
 
-one number a recipient, divided by its error (the same with the rounds out of step, at
-random): the sender's correspondents have the greatest.
+one number a recipient, divided by its error: the sender's correspondents have the
+greatest.
 
     activity   octets a second of the round, its largest write, cells close behind others
     value      AUC of v, correspondents against all others; 0.5: he learns nothing
@@ -26,7 +26,7 @@ import numpy as np
 
 from mesh.audit.figures import Control, Figure
 from mesh.audit.matching import octets
-from mesh.audit.statistics import measured, roc
+from mesh.audit.statistics import SURE, auc, roc, two_sided
 from mesh.audit.trace import Bools, Floats, Rows, Trace
 
 ROUND: Final = 16
@@ -37,9 +37,9 @@ FRIENDS: Final = 4
 OTHERS: Final = 0.5
 """Messages that a recipient gets in a round from everybody else, on average."""
 BROKEN: Final = 0.9
-PERMUTATIONS: Final = 100
 WORLDS: Final = 50
 """Sets of correspondents, for the same rounds."""
+DRAWS: Final = 100
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,12 @@ def _standard(values: Floats) -> Floats:
     return score
 
 
-def disclose(seen: Rounds, rng: np.random.Generator) -> Floats:
+def disclose(seen: Rounds) -> Floats:
     """Score each recipient: how far it stands out, in its own errors."""
     away = seen.activity - seen.activity.mean()
     got = seen.received - seen.received.mean(axis=0)
-    v = away @ got
-    null = np.array([rng.permutation(away) @ got for _ in range(PERMUTATIONS)])
-    score: Floats = v / np.maximum(null.std(axis=0), 1e-12)
+    error = np.sqrt((away**2).sum() * (got**2).mean(axis=0))
+    score: Floats = (away @ got) / np.maximum(error, 1e-12)
     return score
 
 
@@ -121,21 +120,31 @@ def figure(
     worlds: int = WORLDS,
 ) -> Figure:
     """Watch a sender with some sets of correspondents; and one without cover."""
-    found = []
-    count = 0
-    for wire, when in ((trace, sent), control):
-        score, writes = link(wire, when)
-        count = count or len(score)
-        seen = [rounds(score, writes, rng) for _ in range(worlds)]
-        said = np.concatenate([disclose(one, rng) for one in seen])
-        label = np.concatenate([one.friend for one in seen])
-        block = np.repeat(np.arange(worlds), RECIPIENTS)
-        found.append((measured(said, label, block, rng), roc(said, label)))
-    (one, curve), (other, broken) = found
+    score, writes = link(trace, sent)
+    mine, label = _scores(score, writes, rng, worlds)
+    other, others = _scores(*link(*control), rng, worlds)
+    value, broken = two_sided(auc(mine, label)), two_sided(auc(other, others))
+    count = len(score)
+    # All sets of correspondents see the same rounds: these are drawn again.
+    drawn = []
+    for _ in range(DRAWS):
+        some = rng.integers(0, count, count)
+        drawn.append(auc(*_scores(score[some], writes[some], rng, worlds)))
+    low, high = np.quantile(drawn, [1 - SURE, SURE])
+    upper = max(value, float(high), 1 - float(low))
     plain = Control(
-        "no cover", other.value, f">= {BROKEN}", other.value >= BROKEN, broken
+        "no cover", broken, f">= {BROKEN}", broken >= BROKEN, roc(other, others)
     )
     return Figure(
-        f"disclosure, {count} rounds", "statistical disclosure", one.value, one.upper,
-        None, "AUC", one.count, "", (plain,), roc=curve, world=name, rate=trace.rate,
+        f"disclosure, {count} rounds", "statistical disclosure", value, upper,
+        None, "AUC", count, "", (plain,), roc=roc(mine, label), world=name, rate=trace.rate,
     )  # fmt: skip
+
+
+def _scores(
+    score: Floats, writes: Bools, rng: np.random.Generator, worlds: int
+) -> tuple[Floats, Bools]:
+    """Score the recipients of so many worlds; and who was a correspondent."""
+    seen = [rounds(score, writes, rng) for _ in range(worlds)]
+    label: Bools = np.concatenate([one.friend for one in seen])
+    return np.concatenate([disclose(one) for one in seen]), label
