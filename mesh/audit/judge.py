@@ -48,6 +48,7 @@ BLOCKS_MIN: Final = 4
 """Of each kind: fewer are no folds, and no bootstrap."""
 BARE_BLOCKS_MIN: Final = 2
 """Where there is no cover: what is plain to see needs no bootstrap."""
+BARE_WINDOWS_MIN: Final = 8
 COUNTED_MIN: Final = 5_000
 """Cells of each kind, for the white box at one cell a second."""
 COUNTED_FAST: Final = 200_000
@@ -93,10 +94,12 @@ def white_box(
         yield replace(figure, bound=promise.bound)
 
 
-def _enough(windows: Windows, blocks: int = BLOCKS_MIN) -> bool:
+def _enough(
+    windows: Windows, blocks: int = BLOCKS_MIN, count: int = WINDOWS_MIN
+) -> bool:
     label, block = windows.label, windows.block
     return all(
-        int(kind.sum()) >= WINDOWS_MIN and len(np.unique(block[kind])) >= blocks
+        int(kind.sum()) >= count and len(np.unique(block[kind])) >= blocks
         for kind in (label, ~label)
     )
 
@@ -121,7 +124,7 @@ def pair(
 def _broken(bare: Trace, cells: int, rng: np.random.Generator) -> dict[str, Control]:
     """What each attacker makes of the link without cover, where it has enough windows."""
     windows = cut(bare, cells)
-    if not _enough(windows, BARE_BLOCKS_MIN):
+    if not _enough(windows, BARE_BLOCKS_MIN, BARE_WINDOWS_MIN):
         return {}
     found: dict[str, Control] = {}
     for attacker in ATTACKERS:

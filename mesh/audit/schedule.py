@@ -62,6 +62,8 @@ class World:
     """Of what is left."""
     plan: Plan | None
     """Of the lab, but for the length of blocks; None: it is not the lab's."""
+    block: float = BLOCK_LEAST
+    """Seconds that its blocks have at least."""
 
     @property
     def clock(self) -> str:
@@ -77,8 +79,9 @@ def _pair(key: str, title: str, share: float, load: float, burn: bool = False) -
 
 QUIET: Final = _pair("quiet", "", 0.22, 1.0)
 GREEDY: Final = World(
-    "greedy", "pair, greedy: no cover", 34.0, 0.08, Plan(clock="greedy", load=0.5)
+    "greedy", "pair, greedy: no cover", 34.0, 0.08, Plan(clock="greedy", load=0.5), 4.0
 )
+"""Its padding comes less often than cells under a clock: longer blocks have windows."""
 CHAIN: Final = World("chain", "chain, renewal", 22.0, 0.22, Plan("chain", load=0.5))
 PLAIN: Final = World(
     "plain", "chain, plain SMTP: no cover", 12.0, 0.06, Plan("plain", load=0.5)
@@ -157,7 +160,7 @@ class Schedule:
         if world.plan is None:
             return
         whole = self.seconds_of(world)
-        seconds, blocks = _cut(whole)
+        seconds, blocks = _cut(whole, world.block)
         plan = replace(world.plan, rate=self.rate, seconds=seconds)
         pieces = math.ceil(blocks * (seconds + BETWEEN_SECONDS) / PIECE_SECONDS)
         for number in range(pieces):
@@ -165,10 +168,10 @@ class Schedule:
                 yield Job(world, plan, link, number + 1, math.ceil(blocks / pieces))
 
 
-def _cut(whole: float) -> tuple[float, int]:
+def _cut(whole: float, least: float) -> tuple[float, int]:
     """How long blocks are where there is so much time, and how many."""
-    for seconds, enough in (*BLOCKS, (BLOCK_LEAST, BLOCKS_MIN)):
+    for seconds, enough in (*BLOCKS, (least, BLOCKS_MIN)):
         blocks = int(whole / (seconds + BETWEEN_SECONDS))
         if blocks >= enough:
             return seconds, blocks
-    return BLOCK_LEAST, BLOCKS_MIN
+    return least, BLOCKS_MIN
