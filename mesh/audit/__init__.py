@@ -12,12 +12,15 @@
     statistics  how well, and how sure that is
     planting    the smallest leak that each attacker would have found
     idle_busy   all of that as figures
-    matching    which message out is which one in; sizes, disclosure, departures: how long
-                it is, who writes to whom, which one left by port 25
-    probes      what strangers and former peers say to a port; prober, reader, probing:
-                who says it, to a node and to a port that only reads
-    whitebox    what the pacer's lateness could tell at most, however long one listens
-    figures     what is said of it, and when it counts as shown
+    whitebox    what the pacer's lateness could tell at most, however long one listens;
+                counts reads that lateness
+    matching    a message in by one link, and out by the next; sizes, disclosure
+    departures  which message left by port 25
+    probes      what a prober says; prober, reader, probing: to whom, and what came of it
+    figures     what is said of it, and when it counts as shown; bounds: what is promised
+    judge       from what was captured to figures; schedule: which worlds, for how long
+    suite       all of it in order
+    report      as a table and as JSON; view, page, drawing, sheet: as a page with pictures
 
 Needs the extra `audit`.  Nothing here runs inside a node, and no node imports it.
 """

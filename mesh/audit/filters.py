@@ -17,10 +17,9 @@ part in g, which is the same for each p, is left out.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mesh.audit.trace import Floats
 from mesh.core.clock import ERLANG_SHAPE, Clock
@@ -125,21 +124,16 @@ def expected(gaps: Floats, late: Floats, share: Floats, shape: int) -> Floats:
 
 
 def _posterior(gaps: Floats, late: Floats, share: Floats, shape: int) -> Floats:
-    """Forward and backward over chains (chain, gap): expected counts (chain, bin).
-
-    In single precision, which is enough for a posterior and twice as fast.
-    """
-    narrow: NDArray[Any] = gaps.astype(np.float32)
-    bins: NDArray[Any] = late.astype(np.float32)
-    each: NDArray[Any] = share.astype(np.float32)[:, None]
+    """Forward and backward over chains (chain, gap): expected counts (chain, bin)."""
+    each = share[:, None]
     ahead = [np.repeat(each, len(gaps), axis=1)]
-    for column in narrow.T:
-        new = np.einsum("kw,kjw->jw", ahead[-1], density(column, bins, shape)) * each
+    for column in gaps.T:
+        new = np.einsum("kw,kjw->jw", ahead[-1], density(column, late, shape)) * each
         ahead.append(new / new.sum(axis=0))
     back = np.ones_like(ahead[0])
-    counts = ahead[-1].astype(np.float64)
+    counts = ahead[-1].copy()
     for number in range(gaps.shape[1] - 1, -1, -1):
-        steps = density(narrow[:, number], bins, shape)
+        steps = density(gaps[:, number], late, shape)
         back = np.einsum("kjw,jw->kw", steps, back * each)
         back /= back.sum(axis=0)
         both = ahead[number] * back

@@ -10,18 +10,19 @@
 A figure whose windows are too few is not made: `too_few` says how few.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from mesh.audit import departures, matching
+from mesh.audit import departures, disclosure, matching, sizes
 from mesh.audit.attackers import ATTACKERS
 from mesh.audit.bounds import (
     AUC_LONG,
     INFORMATION_LONG,
     MATCHING,
+    SIZE,
     auc_promise,
     bound_of,
     information_promise,
@@ -34,7 +35,7 @@ from mesh.audit.idle_busy import UNSEEN, from_counts, idle_busy
 from mesh.audit.lab import Captured
 from mesh.audit.planting import LATE, OTHERS
 from mesh.audit.statistics import measured, roc
-from mesh.audit.trace import Trace
+from mesh.audit.trace import Event, Floats, Trace
 from mesh.audit.worlds import Plan
 from mesh.core.clock import Clock
 
@@ -54,6 +55,7 @@ COUNTED_FAST: Final = 200_000
 MESSAGES_MIN: Final = 40
 TICK_SECONDS: Final = Plan().tick_seconds
 """Of the lab's pool."""
+FIRST: Final = "alpha"
 WIRES: Final = ("alpha-bravo", "bravo-charlie")
 """On either side of the place that messages are followed through."""
 BROKEN: Final = 0.9
@@ -140,19 +142,19 @@ def messages(
     chain: Captured, bare: Captured | None, rng: np.random.Generator
 ) -> Iterator[Figure | str]:
     """Figures of messages on their way through a chain, and why there are no others."""
-    yield from _matched(chain, bare, rng)
-    yield from _departed(chain, bare, rng)
+    if bare is None:
+        yield "messages: not without the same over plain SMTP for control"
+        return
+    for part in (_matched, _sized, _disclosed, _departed):
+        yield from part(chain, bare, rng)
 
 
 def _matched(
-    chain: Captured, bare: Captured | None, rng: np.random.Generator
+    chain: Captured, bare: Captured, rng: np.random.Generator
 ) -> Iterator[Figure | str]:
-    mine = _through(chain)
-    if len(mine.left) < MESSAGES_MIN:
-        yield f"matching: only {len(mine.left)} messages"
-        return
-    if bare is None or len((control := _through(bare)).left) < MESSAGES_MIN:
-        yield "matching: not without the same over plain SMTP for control"
+    mine, control = _through(chain), _through(bare)
+    if few := _few(mine.left, control.left):
+        yield f"matching: {few}"
         return
     for figure in matching.figures(mine, control, rng):
         is_auc, count = figure.unit == "AUC", figure.count
@@ -160,19 +162,55 @@ def _matched(
         yield replace(figure, bound=limit)
 
 
-def _departed(
-    chain: Captured, bare: Captured | None, rng: np.random.Generator
+def _sized(
+    chain: Captured, bare: Captured, rng: np.random.Generator
 ) -> Iterator[Figure | str]:
-    mine, control = (_left_by(each) for each in (chain, bare or chain))
-    if bare is None or min(len(mine.left), len(control.left)) < MESSAGES_MIN:
-        yield f"departures: only {len(mine.left)} messages"
+    mine, control = (
+        sizes.sized(one.traces[WIRES[0]], one.events, FIRST) for one in (chain, bare)
+    )
+    if few := _few(mine.at, control.at):
+        yield f"sizes: {few}"
+        return
+    for figure in sizes.figures(mine, control, rng):
+        yield replace(figure, bound=bound_of(SIZE, figure.count))
+
+
+def _disclosed(
+    chain: Captured, bare: Captured, rng: np.random.Generator
+) -> Iterator[Figure | str]:
+    mine, control = (
+        (one.traces[WIRES[0]], _handed_in(one.events)) for one in (chain, bare)
+    )
+    if few := _few(mine[1], control[1]):
+        yield f"disclosure: {few}"
+        return
+    yield disclosure.figure(*mine, control, rng)
+
+
+def _departed(
+    chain: Captured, bare: Captured, rng: np.random.Generator
+) -> Iterator[Figure | str]:
+    mine, control = (
+        departures.departures(one.events, "charlie", "sink", TICK_SECONDS)
+        for one in (chain, bare)
+    )
+    if few := _few(mine.left, control.left):
+        yield f"port 25: {few}"
         return
     yield departures.figure(mine, control, rng)
 
 
-def _left_by(captured: Captured) -> departures.Departures:
-    """What left by port 25."""
-    return departures.departures(captured.events, "charlie", "sink", TICK_SECONDS)
+def _few(*counted: Floats) -> str:
+    """Say that there are too few messages; "": there are enough."""
+    count = min(map(len, counted))
+    return "" if count >= MESSAGES_MIN else f"only {count} messages"
+
+
+def _handed_in(events: Sequence[Event]) -> Floats:
+    """When the first place handed messages in."""
+    return np.array(
+        sorted(one.at for one in events if (one.place, one.what) == (FIRST, "in"))
+    )
 
 
 def _through(captured: Captured) -> matching.Seen:

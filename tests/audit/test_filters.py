@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mesh.audit.filters import BINS, expected, fit, forward, lateness_bins, later
+from mesh.audit.filters import (
+    BINS,
+    expected,
+    fit,
+    forward,
+    lateness_bins,
+    later,
+    prior,
+)
 from mesh.audit.trace import Floats
 
 LATE = np.array([0.0, 0.2, 0.5])
@@ -112,3 +120,16 @@ def test_later_by_an_exponential() -> None:
     assert found == pytest.approx(np.bincount(near, minlength=BINS) / 1e5, abs=0.005)
     again = later(late, np.eye(BINS)[7], 0.1)
     assert again[:7].sum() == 0
+
+
+def test_piles_and_silences_one_after_the_other_leave_numbers() -> None:
+    """Gaps of nothing and of many periods contradict each other; single precision fails."""
+    rng, late = np.random.default_rng(0), lateness_bins()
+    for _ in range(20):
+        gaps, coin = rng.gamma(4, 0.25, (200, 32)), rng.random((200, 32))
+        gaps = np.where(coin < 0.8 * rng.random(), 1e-6, gaps)
+        gaps = np.where(coin > 0.97, rng.choice([50.0, 1e4]), gaps)
+        found = expected(gaps, late, np.maximum(prior() ** 2, 1e-4), 4)
+        assert found.sum(axis=1) == pytest.approx(33)
+        laws = np.stack([prior(), later(late, prior(), 0.1)])
+        assert np.isfinite(forward(gaps, late, laws, 4)).all()
