@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Statistical disclosure: to whom a sender writes, round after round.
 
-A round is ROUND cells of the sender's link and what is delivered in the same time.  The
+A round is ROUND periods of the sender's link and what is delivered in that time.  The
 attacker sees, in clear, how many messages each recipient gets in a round; how active
 the sender was he must see on his link.  After many rounds (Danezis, "Statistical
 Disclosure Attacks", 2003; here with weights, as he does not know who was active)
@@ -11,7 +11,7 @@ Disclosure Attacks", 2003; here with weights, as he does not know who was active
 one number a recipient, divided by its error: the sender's correspondents have the
 greatest.
 
-    activity   octets a second of the round, its largest write, cells close behind others
+    activity   octets of the round, its largest write, cells close behind others
     value      AUC of v, correspondents against all others; 0.5: he learns nothing
 
 Control: a link without cover.  The link, and when the sender writes, are a capture's;
@@ -27,10 +27,10 @@ import numpy as np
 from mesh.audit.figures import Control, Figure
 from mesh.audit.matching import octets
 from mesh.audit.statistics import SURE, auc, roc, two_sided
-from mesh.audit.trace import Bools, Floats, Rows, Trace
+from mesh.audit.trace import Bools, Floats, Ints, Trace
 
 ROUND: Final = 16
-"""Cells of a round."""
+"""Periods of a round."""
 RECIPIENTS: Final = 40
 FRIENDS: Final = 4
 """Of the recipients, to whom the sender writes."""
@@ -54,24 +54,31 @@ class Rounds:
     """The truth: (recipient,)."""
 
 
-def activity(rows: Rows, cells: int = ROUND) -> Floats:
-    """Score how active the first side was in each round, by its cells.
+def edges(trace: Trace) -> Floats:
+    """Give the rounds' instants.  Rounds are alike long: in a longer one more is sent."""
+    at = trace.of(0)["at"]
+    found: Floats = np.arange(float(at[0]), float(at[-1]), ROUND / trace.rate)
+    return found
 
-    A round is so many cells: with a clock it takes longer or shorter by chance alone.
-    Octets a second, the largest write, and what is sent close behind another.
+
+def activity(trace: Trace) -> Floats:
+    """Score how active the first side was in each round.
+
+    All octets, the largest write, and what is sent close behind another.
     """
-    mine = rows[rows["side"] == 0]
-    count = len(mine) // cells
-    mine = mine[: count * cells].reshape(count, cells)
-    gaps = np.nan_to_num(mine["gap"])
-    size = octets(mine).sum(axis=1) / np.maximum(gaps.sum(axis=1), 1e-6)
-    close = (gaps < np.median(gaps) / 8).sum(axis=1)
-    largest = octets(mine).max(axis=1)
-    score: Floats = (
-        _standard(np.log1p(size))
-        + _standard(np.log1p(largest))
-        + _standard(close.astype(np.float64))
-    )
+    rows = trace.of(0)
+    begins = edges(trace)
+    count = len(begins) - 1
+    number = np.searchsorted(begins, rows["at"], side="right") - 1
+    inside = (number >= 0) & (number < count)
+    rows, number = rows[inside], number[inside]
+    size, gaps = octets(rows), np.nan_to_num(rows["gap"], nan=1 / trace.rate)
+    largest = np.zeros(count)
+    np.maximum.at(largest, number, size)
+    close = np.bincount(number[gaps < np.median(gaps) / 8], minlength=count)
+    total = np.bincount(number, size, count)
+    parts = np.log1p(total), np.log1p(largest), close.astype(np.float64)
+    score: Floats = sum((_standard(part) for part in parts), np.zeros(count))
     return score
 
 
@@ -90,23 +97,23 @@ def disclose(seen: Rounds) -> Floats:
     return score
 
 
-def link(trace: Trace, sent: Floats) -> tuple[Floats, Bools]:
-    """Score each round of a link; and whether a message was `sent` in it, the truth."""
-    begins = trace.of(0)["at"][::ROUND]
-    number = np.searchsorted(begins, sent, side="right") - 1
-    score = activity(trace.rows)
-    writes = np.zeros(len(score), bool)
-    writes[number[(number >= 0) & (number < len(score))]] = True
+def link(trace: Trace, sent: Floats) -> tuple[Floats, Ints]:
+    """Score each round of a link; and how many messages were `sent` in it, the truth."""
+    number = np.searchsorted(edges(trace), sent, side="right") - 1
+    score = activity(trace)
+    inside = number[(number >= 0) & (number < len(score))]
+    writes: Ints = np.bincount(inside, minlength=len(score)).astype(np.int64)
     return score, writes
 
 
-def rounds(score: Floats, writes: Bools, rng: np.random.Generator) -> Rounds:
+def rounds(score: Floats, writes: Ints, rng: np.random.Generator) -> Rounds:
     """Draw who gets what in these rounds."""
     friend = np.zeros(RECIPIENTS, bool)
     friend[rng.permutation(RECIPIENTS)[:FRIENDS]] = True
     received = rng.poisson(OTHERS, (len(score), RECIPIENTS)).astype(np.float64)
-    whom = rng.choice(np.flatnonzero(friend), len(score))
-    received[np.flatnonzero(writes), whom[writes]] += 1
+    which = np.repeat(np.arange(len(score)), writes)
+    whom = rng.choice(np.flatnonzero(friend), len(which))
+    np.add.at(received, (which, whom), 1)
     return Rounds(score, received, friend)
 
 
@@ -142,7 +149,7 @@ def figure(
 
 
 def _scores(
-    score: Floats, writes: Bools, rng: np.random.Generator, worlds: int
+    score: Floats, writes: Ints, rng: np.random.Generator, worlds: int
 ) -> tuple[Floats, Bools]:
     """Score the recipients of so many worlds; and who was a correspondent."""
     seen = [rounds(score, writes, rng) for _ in range(worlds)]

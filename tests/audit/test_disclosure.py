@@ -3,10 +3,8 @@
 
 import numpy as np
 
-from mesh.audit.disclosure import Rounds, activity, disclose, figure, link
-from mesh.audit.simulated import simulate
+from mesh.audit.disclosure import Rounds, disclose, edges, figure, link
 from mesh.audit.statistics import auc
-from mesh.core.clock import Clock
 from tests.audit.worlds import bare, covered
 
 SEED = 2
@@ -27,27 +25,30 @@ def test_nothing_is_disclosed_where_all_rounds_are_alike() -> None:
     assert disclose(seen).tolist() == [0.0] * 4
 
 
-def test_a_round_with_more_cells_in_less_time_is_an_active_one() -> None:
+def test_rounds_in_which_more_is_written_are_the_active_ones() -> None:
     rng = np.random.default_rng(SEED)
-    rows = simulate(Clock.CONSTANT, 64.0, 640, rng)
-    busy = (np.arange(640) // 16) % 2 == 0
-    mine = np.flatnonzero(rows["side"] == 0)
-    rows["gap"][mine[busy]] /= 10
-    assert auc(activity(rows), busy[::16]) > 0.99
+    world = bare(120, rng)
+    score, writes = link(world.second, world.left + 0.002)
+    assert writes.sum() > 100
+    assert auc(score, writes > 0) > 0.99
 
 
-def test_rounds_in_which_something_was_sent_are_marked() -> None:
+def test_rounds_are_alike_long_and_what_lies_outside_counts_for_none() -> None:
     trace = covered(30, np.random.default_rng(SEED)).first
-    at = trace.of(0)["at"]
-    score, writes = link(trace, np.array([at[0] - 1, at[17], at[40], at[-1] + 1]))
-    assert np.flatnonzero(writes).tolist()[:2] == [1, 2]
-    assert len(score) == len(at) // 16
+    begins = edges(trace)
+    width = np.diff(begins)
+    assert np.allclose(width, width[0])
+    sent = np.array([begins[0] - 1, begins[3] + 0.01, begins[3] + 0.02, begins[-1] + 9])
+    score, writes = link(trace, sent)
+    assert np.flatnonzero(writes).tolist() == [3]
+    assert writes[3] == 2
+    assert len(score) == len(begins) - 1
 
 
 def test_the_figure_has_its_control() -> None:
     rng = np.random.default_rng(SEED)
     hidden, naked = covered(240, rng), bare(240, rng)
     control = naked.second, naked.left + 0.002
-    said = figure(hidden.second, hidden.left, control, rng, worlds=12)
+    said = figure(hidden.second, hidden.left, control, rng, worlds=5)
     assert said.shown
     assert said.value < 0.62
