@@ -53,7 +53,7 @@ COUNTED_MIN: Final = 5_000
 """Cells of each kind, for the white box at one cell a second."""
 COUNTED_FAST: Final = 200_000
 """At 64: where lateness shows more, so does the noise of its counts."""
-MESSAGES_MIN: Final = 40
+MESSAGES_MIN: Final = 15
 TICK_SECONDS: Final = Plan().tick_seconds
 """Of the lab's pool."""
 FIRST: Final = "alpha"

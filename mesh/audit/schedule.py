@@ -3,9 +3,9 @@
 
     key       the world                                            seconds    share
     quiet     pair, renewal, all that a link carries                    40     0.22
-    greedy    pair, without cover: a control                            34     0.08
-    chain     alpha, bravo, charlie, and a sink behind port 25          22     0.22
-    plain     the same remailers over plain SMTP: a control             12     0.06
+    greedy    pair, without cover: a control                            26     0.08
+    chain     alpha, bravo, charlie, and a sink behind port 25          28     0.22
+    plain     the same remailers over plain SMTP: a control             16     0.06
     probed    a node and a port that only reads, on loopback            10     0.10
     loaded    as quiet, all cores of the host busy                      40     0.20
     half      as quiet, half of what the link carries                   40     0.06
@@ -44,6 +44,8 @@ BETWEEN_SECONDS: Final = 2.0
 RATE: Final = 64.0
 """Cells a second."""
 SHORT_RATE: Final = 256.0
+APART_LOAD: Final = 0.15
+"""Of a chain: where messages lie one upon the other, nobody follows one without cover."""
 HOURS_FROM: Final = 60.0
 """Minutes."""
 
@@ -79,12 +81,14 @@ def _pair(key: str, title: str, share: float, load: float, burn: bool = False) -
 
 QUIET: Final = _pair("quiet", "", 0.22, 1.0)
 GREEDY: Final = World(
-    "greedy", "pair, greedy: no cover", 34.0, 0.08, Plan(clock="greedy", load=0.5), 4.0
+    "greedy", "pair, greedy: no cover", 26.0, 0.08, Plan(clock="greedy", load=1.0), 4.0
 )
 """Its padding comes less often than cells under a clock: longer blocks have windows."""
-CHAIN: Final = World("chain", "chain, renewal", 22.0, 0.22, Plan("chain", load=0.5))
+CHAIN: Final = World(
+    "chain", "chain, renewal", 28.0, 0.22, Plan("chain", load=APART_LOAD)
+)
 PLAIN: Final = World(
-    "plain", "chain, plain SMTP: no cover", 12.0, 0.06, Plan("plain", load=0.5)
+    "plain", "chain, plain SMTP: no cover", 16.0, 0.06, Plan("plain", load=APART_LOAD)
 )
 PROBED: Final = World("probed", "loopback, renewal", 10.0, 0.10, None)
 LOADED: Final = _pair("loaded", ", cores busy", 0.20, 1.0, burn=True)

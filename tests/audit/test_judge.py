@@ -15,7 +15,7 @@ from mesh.audit.view import in_halves
 from mesh.core.clock import Clock
 from tests.audit.worlds import bare, covered
 
-SECONDS = 60.0
+SECONDS = 25.0
 
 
 def captured(seen: Seen, rng: np.random.Generator) -> Captured:

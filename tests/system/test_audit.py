@@ -21,8 +21,10 @@ from mesh.audit.report import read
 
 SCHEMA = Path(mesh.audit.__file__).parent / "schema.json"
 WORLD = "pair, renewal, 256 cells/s"
-MINUTES = "1.25"
+MINUTES = "1.15"
 """As few as two worlds need."""
+BROKEN = 0.75
+"""Of a few seconds without cover each attacker must tell so much."""
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace needs root")
@@ -51,7 +53,7 @@ def test_as_few_minutes_as_two_worlds_need(
     for each in figures:
         if each.unit == "AUC":
             (bare,) = (one for one in each.controls if one.name == "without cover")
-            assert bare.found, ran.stdout
+            assert bare.value > BROKEN, ran.stdout
     # A host under the other tests is no place to judge a link: only that it is told.
     assert {wire.world for wire in report.wires} == {WORLD, "pair, greedy: no cover"}
     assert "<svg" in page.read_text()
