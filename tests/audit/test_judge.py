@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from mesh.audit import disclosure, judge, matching
+from mesh.audit import disclosure, judge, matching, sizes
 from mesh.audit.bounds import SIZE, bound_of, rate_bound
 from mesh.audit.figures import Figure
 from mesh.audit.lab import Captured
@@ -15,7 +15,7 @@ from mesh.audit.view import in_halves
 from mesh.core.clock import Clock
 from tests.audit.worlds import bare, covered
 
-SECONDS = 25.0
+SECONDS = 60.0
 
 
 def captured(seen: Seen, rng: np.random.Generator) -> Captured:
@@ -75,6 +75,18 @@ def test_few_messages_are_said_to_be_few(worlds: tuple[Captured, Captured]) -> N
     told = list(judge.messages(few, plain, np.random.default_rng(1)))
     assert len(told) == 4
     assert all(isinstance(one, str) and "only 10 messages" in one for one in told)
+
+
+def test_messages_in_too_few_places_are_said_to_be(
+    worlds: tuple[Captured, Captured], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def folds(*_: object) -> None:
+        raise ValueError("two blocks of each kind are wanted")
+
+    monkeypatch.setattr(sizes, "figures", folds)
+    monkeypatch.setattr(judge, "PARTS", {"sizes": judge.PARTS["sizes"]})
+    (note,) = judge.messages(*worlds, np.random.default_rng(1))
+    assert note == "sizes: two blocks of each kind are wanted"
 
 
 def test_the_white_box_wants_counts_of_either_kind() -> None:
