@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What is judged, with which bounds, and what is said where there is too little."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -47,7 +49,11 @@ def test_messages_have_every_figure_and_the_bounds_of_their_number(
 ) -> None:
     monkeypatch.setattr(matching, "PLANTED", ())  # these are test_matching's
     monkeypatch.setattr(matching, "NEGATIVES", 2)
-    monkeypatch.setattr(disclosure, "WORLDS", 4)
+    cheaper = partial(matching.figures, matchers=("statistical",))
+    monkeypatch.setattr(matching, "figures", cheaper)
+    monkeypatch.setattr(sizes, "figures", partial(sizes.figures, guesses=("excess",)))
+    shorter = partial(disclosure.figure, worlds=4)
+    monkeypatch.setattr(disclosure, "figure", shorter)
     told = list(judge.messages(*worlds, np.random.default_rng(1)))
     figures = [one for one in told if isinstance(one, Figure)]
     assert len(figures) == len(told)
