@@ -69,8 +69,9 @@ def sheet(report: Report) -> str:
 def _wires(report: Report) -> Iterator[str]:
     if not report.wires:
         return
-    yield "<h2>The wire</h2><p>Each tick is a cell: up from the first node, down from the "
-    yield "second. Mail was on its way in the lanes that say busy.</p>"
+    yield "<h2>The wire</h2><p>Each tick is a cell, or a write where there are none: up "
+    yield "from the first end, down from the second. Mail was on its way in lanes that "
+    yield "say busy.</p>"
     for wire in report.wires:
         yield f"<h3>{html.escape(wire.world)}</h3>"
         yield strip([Lane("idle", wire.idle), Lane("busy", wire.busy)], wire.seconds)
