@@ -43,7 +43,6 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.page import chart, page
 from benchmarks.relay import (
     MESH,
     cpu_seconds,
@@ -54,6 +53,7 @@ from benchmarks.relay import (
     tool,
     wait_listening,
 )
+from mesh.audit.page import chart, page
 from mesh.core.control import Ask, Request, encode_request
 from mesh.core.crypto import SystemEntropy
 from mesh.core.record import Record

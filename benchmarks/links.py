@@ -39,7 +39,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.page import chart, page
+from mesh.audit.page import chart, page
 from mesh.core.cell import BODY_LEN, CELL_LEN
 from mesh.core.cellstream import CellOpener, CellSealer
 from mesh.core.clock import Clock, class_of

@@ -87,7 +87,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-@pytest.mark.parametrize("room", ["core", "node"])
+@pytest.mark.parametrize("room", ["audit", "core", "node"])
 def test_every_module_is_in_the_reading_order(room: str) -> None:
     rows = re.findall(rf"(?m)^\| (`{room}/[^|]+) \|", README)
     named = [
@@ -100,7 +100,9 @@ def test_every_module_is_in_the_reading_order(room: str) -> None:
 
 
 def test_every_file_that_it_names_is_there() -> None:
-    for name in re.findall(r"`((?:mesh|tests|scripts|node|core)/[\w/.-]+)`", README):
+    for name in re.findall(
+        r"`((?:mesh|tests|scripts|node|core|audit)/[\w/.-]+)`", README
+    ):
         path = name if name.startswith(("mesh", "tests", "scripts")) else f"mesh/{name}"
         assert (ROOT / path).exists() or (ROOT / f"{path}.py").exists(), name
 

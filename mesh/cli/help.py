@@ -22,6 +22,7 @@ ORDER: Final = (
     "systemd",
     "troubleshooting",
     "security",
+    "audit",
     "protocol",
 )
 """As a reader should meet them; other pages follow by name."""

@@ -46,6 +46,7 @@ VERBS: Final = {
     "sendmail": "Hand over a message on standard input, as sendmail does.",
     "rotate": "Change this node's link key; its peers need do nothing.",
     "withdraw": "Announce the hour at which this node leaves the mesh.",
+    "audit": "Attack a link as its snooper would, and say what came of it.",
     "help": "Read the handbook, or about one verb.",
 }
 """In the order in which a new operator meets them."""

@@ -31,7 +31,7 @@ gate.py.  A message leaves `response_delay` after the one that it answers has co
 drawn before any work on that, so that it tells nothing of the work.
 
 Invariants: one error with one text for every refusal, and the answer is silence: keep
-reading, send nothing, close after `silence_duration`.  Only signatures prove who
+reading, a `look_pause` between two looks, send nothing, close after `silence_duration`.  Only signatures prove who
 somebody is: DH(S_I, S_R) is a gate that spares strangers an answer, no proof.  Both
 signatures cover both identities, all ephemerals, k_I, ct, S_I and the role.  All that
 is ephemeral is wiped when a handshake ends, well or not.
@@ -78,6 +78,9 @@ RESPONSE_SECONDS: Final = (0.1, 1.1)
 takes a hundredth of it, the width hides what a busy machine adds."""
 SILENCE_SECONDS: Final = (60.0, 180.0)
 """From accept or connect to our close, when the other side does not close first."""
+LOOK_SECONDS: Final = (0.1, 0.5)
+"""Between two looks at a connection that has proven nothing: a hundred times what a
+busy machine makes a look late, and little beside RESPONSE_SECONDS."""
 COUNTER_MAX: Final = 2**64 - 1
 NO_DIRECTORY: Final = (0, bytes(32))
 REFUSED: Final = "the handshake does not hold"
@@ -169,6 +172,14 @@ def response_delay(entropy: Entropy) -> float:
 def silence_duration(entropy: Entropy) -> float:
     """Seconds from accept or connect until a refused connection is closed."""
     return uniform(entropy, *SILENCE_SECONDS)
+
+
+def look_pause(entropy: Entropy) -> float:
+    """Seconds from one look at an unproven connection to the next.
+
+    The mean of two draws: no edge against which a look that is late would show.
+    """
+    return (uniform(entropy, *LOOK_SECONDS) + uniform(entropy, *LOOK_SECONDS)) / 2
 
 
 def next_counter(last: int, unix_ns: int) -> int:

@@ -38,12 +38,12 @@ from mesh.core.names import parse_endpoint
 from mesh.errors import HandshakeError
 from mesh.node.counters import OwnCounter
 from mesh.node.exchange import Exchange
+from mesh.node.looks import Looks
 from mesh.node.peer import Peer
 from mesh.node.wire import (
     SocketWire,
     Wire,
     close_quietly,
-    receive,
     receive_exactly,
 )
 
@@ -179,8 +179,7 @@ class Dialer:
                 session = await self._handshake(wire, peer, keys, silences)
                 if session is None:
                     task_status.started(True)
-                    while await receive(wire):
-                        pass
+                    await Looks(wire, self._entropy).ignore()
             finally:
                 if session is None:
                     close_quietly(wire)

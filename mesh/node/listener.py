@@ -3,9 +3,12 @@
 
     accepted    -> 4,096 octets of M1 within 15 s -> M2 after a drawn delay
                 -> 4,096 octets of M3 within 15 s -> the exchange's link
-    otherwise   -> silence: read and throw away, send nothing; close when the other
-                   side does, or 60 to 180 s after the accept (drawn then)
+    otherwise   -> silence: read and throw away, send nothing; close a while after the
+                   other side does, or 60 to 180 s after the accept (drawn then)
 
+Until M1 has opened, whatever comes is read, and an end answered, at instants that were
+drawn from the accept on (looks.py): mesh/audit/reader.py does that and nothing else,
+and nobody who is not listed can tell the two apart.  More than M1 before M2 is no M1.
 A handshake in which this machine may have become another one (pacer/standstill.py) meets
 silence too: a clone has its keys as well.
 At most UNPROVEN_MAX connections before their proof; the oldest makes room, so that a
@@ -33,12 +36,12 @@ from mesh.core.names import parse_endpoint
 from mesh.errors import CannotCreateError, HandshakeError
 from mesh.node.counters import PeerCounters
 from mesh.node.exchange import Exchange
+from mesh.node.looks import Looks
 from mesh.node.wire import (
     SOCKET_BUFFER,
     SocketWire,
     Wire,
     close_quietly,
-    receive,
     receive_exactly,
 )
 
@@ -128,16 +131,16 @@ class Listener:
 
     async def _serve(self, wire: Wire) -> None:
         until = trio.current_time() + silence_duration(self._entropy)
+        looks = Looks(wire, self._entropy)
         while len(self._unproven) >= UNPROVEN_MAX:
             self._unproven.pop(next(iter(self._unproven))).cancel()
         scope = self._unproven[wire] = trio.CancelScope(deadline=until)
         session = None
         try:
             with scope:
-                session = await self._handshake(wire)
+                session = await self._handshake(wire, looks)
                 if session is None:
-                    while await receive(wire):
-                        pass
+                    await looks.ignore()
         finally:
             self._unproven.pop(wire, None)
             if session is None:
@@ -145,12 +148,15 @@ class Listener:
         if session is not None:
             await self._exchange.run_link(session, wire)
 
-    async def _handshake(self, wire: Wire) -> Session | None:
+    async def _handshake(self, wire: Wire, looks: Looks) -> Session | None:
         """Prove and be proven; None: be silent."""
-        message = None
-        with trio.move_on_after(MESSAGE_SECONDS):
-            message = await receive_exactly(wire, CELL_LEN)
-        if message is not None:
+        message = b""
+        until = trio.current_time() + MESSAGE_SECONDS
+        while (
+            len(message) < CELL_LEN and not looks.over and trio.current_time() < until
+        ):
+            message += await looks.next()
+        if len(message) == CELL_LEN:
             with self._guard():  # what breaks us meets silence too
                 return await self._answer(wire, message)
         return None

@@ -14,14 +14,16 @@ from typing import Final, Protocol
 import trio
 
 from mesh.node.bare import (
-    DRAIN_READS,
-    BareWire,
+    DRAIN_READS as DRAIN_READS,
 )
 from mesh.node.bare import (
     RECEIVE_MAX as RECEIVE_MAX,
 )
 from mesh.node.bare import (
     SOCKET_BUFFER as SOCKET_BUFFER,
+)
+from mesh.node.bare import (
+    BareWire,
 )
 from mesh.node.parking import Parking
 

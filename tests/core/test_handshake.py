@@ -17,6 +17,7 @@ from mesh.core.handshake import (
     PeerKeys,
     Session,
     Terms,
+    look_pause,
     next_counter,
     response_delay,
     silence_duration,
@@ -290,4 +291,9 @@ def test_delays_are_drawn_evenly_within_their_bounds() -> None:
     silences = [silence_duration(entropy) for _ in range(500)]
     assert 60.0 <= min(silences) < 62.0
     assert 178.0 < max(silences) < 180.0
+    looks = [look_pause(entropy) for _ in range(500)]
+    assert 0.1 <= min(looks) < 0.14
+    assert 0.46 < max(looks) < 0.5
+    edge = sum(pause < 0.12 for pause in looks)  # of two draws: no edge
+    assert edge < 10
     assert len(BODY) == BODY_LEN

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+"""`mesh audit --live` for hours, with a progress bar: see `mesh help audit`.
+
+    python -m benchmarks.audit [--hours H] [--links N] [--folder FOLDER]
+                               [--json FILE] [--html FILE]
+
+Pieces and what was found in them stay in FOLDER: a run that was ended goes on, and one
+with more hours adds to it.  Ends with 0 when each figure with a bound holds, else 1.
+"""
+
+import argparse
+from pathlib import Path
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from mesh.audit.report import text, written
+from mesh.audit.sheet import sheet
+from mesh.audit.suite import live
+
+HOURS = 8.0
+LINKS = 4
+
+
+def main() -> int:
+    """Run it, and give its exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--hours", type=float, default=HOURS)
+    parser.add_argument("--links", type=int, default=LINKS, help="side by side")
+    parser.add_argument("--folder", type=Path, default=Path("build/audit"))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--html", type=Path)
+    args = parser.parse_args()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task("begins", total=1.0)
+
+        def tell(line: str, share: float) -> None:
+            progress.update(task, description=line, completed=share)
+
+        report = live(args.hours * 60, args.folder, tell, args.links)
+        progress.update(task, description="done", completed=1.0)
+    print(text(report), end="")
+    if args.json:
+        args.json.write_text(written(report), encoding="utf-8")
+    if args.html:
+        args.html.write_text(sheet(report), encoding="utf-8")
+    return 0 if report.holds else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

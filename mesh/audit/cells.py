@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: MIT
+"""From packets to cells: the rows (trace.py) of a link, and of a wire that has none.
+
+A link's stream is cells and nothing else, once the three messages of its handshake are
+over, which are as long.  So where cells lie in the stream is told by where TCP's
+numbers begin, or, where that was not seen, by the short segments: a cell is sent in one
+write, and its last segment is the short one.  A connection whose writes end elsewhere
+is no link; CaptureError says so where a capture has none.
+
+Of a row
+- `at` is the first copy of the segment that holds the cell's first octet;
+- `segments` are those that hold octets of it, each once; `again` the copies beyond;
+- `gap` is nan where the cell before was not seen whole;
+- a cell that was not seen whole has no row.
+
+The link of a capture is that of the two hosts that exchange most.  Its connections
+follow each other: while an old one ends, the new one's cells count.  A second one that
+ends within another's life lost the race of two dials, and does not count.
+
+A wire without cells has rows of the same kind, so that whoever tells idle from busy can
+look at it: `bursts`.  A row is what one side sent without a pause of BURST_SECONDS and
+without a word of the other in between, and, where a side is silent, a row without
+segments for each 1 / rate seconds.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from mesh.audit.trace import NO_BLOCK, ROW, SIDES, Bools, Ints, Rows, Trace, by_time
+from mesh.audit.wire import (
+    ACK,
+    FIN,
+    NANO,
+    RST,
+    SYN,
+    CaptureError,
+    Connection,
+    Packets,
+    read,
+)
+from mesh.core.cell import CELL_LEN
+
+HANDSHAKE_CELLS: Final = {True: 2, False: 1}
+"""Messages of a cell's length that go first: from who dialled, from who was dialled."""
+CELLS_MIN: Final = 8
+"""Each way: fewer are no link yet."""
+FIT_MIN: Final = 0.5
+"""Of the writes, that end where a cell does: nearly all of a link's, one in 4,096 else.
+A host under load may merge or cut some."""
+GUARD_SECONDS: Final = 0.5
+"""At a block's edges, whose cells are left out: mail of the block before may be there."""
+BURST_SECONDS: Final = 0.005
+"""A pause that parts two bursts: longer than TCP's own within one write, here."""
+
+
+class Block(NamedTuple):
+    """A stretch of a capture: seconds, and whether mail was on its way in it."""
+
+    begin: float
+    end: float
+    busy: bool
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """One side's stream: each segment's first copy, in the stream's order."""
+
+    begin: Ints
+    """Octets since the first cell's first one."""
+    end: Ints
+    """Never falls."""
+    at: Ints
+    length: Ints
+    window: Ints
+    again: Ints
+    """Where copies began, beyond the first."""
+    acks: tuple[Ints, Ints]
+    """The other side: when, and up to where it has acknowledged by then."""
+    bare: Ints
+    """When the other side sent an acknowledgement and nothing else."""
+    words: Ints
+    """When the other side sent octets."""
+    is_phased: bool
+    """Whether writes end where cells do."""
+
+
+def trace_of(
+    path: Path, *, rate: float = 0.0, clock: str = "", source: str = ""
+) -> Trace:
+    """Read a capture's link; a rate of 0 is estimated.
+
+    CaptureError: no capture, or no link in it; NoInputError: no such file.
+    """
+    rows = rows_of(read(path), str(path))
+    return Trace(rows, rate or rate_in(rows), clock, source or str(path))
+
+
+def rows_of(connections: Iterable[Connection], name: str = "the capture") -> Rows:
+    """Give the rows of the link in them, unlabelled; CaptureError: there is none."""
+    links: dict[tuple[bytes, bytes], list[Rows]] = defaultdict(list)
+    for one in connections:
+        rows = _cells(one)
+        if len(rows):
+            links[one.ends[0].address, one.ends[1].address].append(rows)
+    if not links:
+        raise CaptureError(
+            f"{name}: no link in it: no connection carries cells of {CELL_LEN} octets "
+            "both ways"
+        )
+    return _in_turn(max(links.values(), key=lambda some: sum(map(len, some))))
+
+
+def rate_in(rows: Rows) -> float:
+    """Estimate a link's rate: the class nearest to its first side's cells a second."""
+    mine = rows["at"][rows["side"] == 0]
+    seconds = float(mine[-1] - mine[0])
+    return float(2.0 ** round(np.log2((len(mine) - 1) / seconds)))
+
+
+def labelled(rows: Rows, blocks: Sequence[Block], guard: float = GUARD_SECONDS) -> Rows:
+    """Say which block each row lies in, and whether it was busy; NO_BLOCK: in none."""
+    rows = rows.copy()
+    rows["block"], rows["busy"] = NO_BLOCK, False
+    for number, (begin, end, busy) in enumerate(blocks):
+        inside = (rows["at"] >= begin + guard) & (rows["at"] < end - guard)
+        rows["block"][inside], rows["busy"][inside] = number, busy
+    return rows
+
+
+def bursts(
+    connections: Iterable[Connection], rate: float, begin: float, end: float
+) -> Rows:
+    """Give the rows of a wire without cells, between two instants."""
+    found: tuple[list[Rows], list[Rows]] = ([], [])
+    for one in connections:
+        for side in SIDES:
+            sent = _sent(one, side)
+            if sent is not None:
+                found[side].append(_rows(sent, side, *_writes(sent)))
+    sides = []
+    for side in SIDES:
+        rows = by_time(np.concatenate([np.empty(0, ROW), *found[side]]))
+        rows = rows[(rows["at"] >= begin) & (rows["at"] < end)]
+        sides.append(_with_silence(rows, side, 1 / rate, begin, end))
+    return by_time(np.concatenate(sides))
+
+
+# one connection
+
+
+def _cells(one: Connection) -> Rows:
+    """Give both sides' cells; none where it is no link."""
+    found = []
+    for side in SIDES:
+        sent = _sent(one, side)
+        if sent is None or not sent.is_phased:
+            return np.empty(0, ROW)
+        first = -(-int(sent.begin[0]) // CELL_LEN)
+        if one.opener is not None:
+            first = max(first, HANDSHAKE_CELLS[one.opener == side])
+        begins = np.arange(first, int(sent.end[-1]) // CELL_LEN) * CELL_LEN
+        if len(begins) < CELLS_MIN:
+            return np.empty(0, ROW)
+        found.append(_rows(sent, side, begins, begins + CELL_LEN))
+    return by_time(np.concatenate(found))
+
+
+def _sent(one: Connection, side: int) -> _Sent | None:
+    """One side's stream; None: it sent nothing."""
+    packets = one.packets
+    mine = packets["side"] == side
+    data = packets[mine & (packets["length"] > 0)]
+    if not len(data):
+        return None
+    syns = packets["sequence"][mine & (packets["flags"] & SYN > 0)]
+    base = int(syns[0]) + 1 if len(syns) else int(data["sequence"][0])
+    begins = _unwrapped(data["sequence"], base)
+    ends = begins + data["length"]
+    short = data["length"] < data["length"].max()
+    places = (ends[short] if short.any() else ends) % CELL_LEN
+    phase = 0 if len(syns) else int(np.bincount(places).argmax())
+    begin, index = np.unique(begins - phase, return_index=True)
+    again = np.delete(begins - phase, index)
+    first = data[index]
+    answers = packets[~mine]
+    heard = answers[answers["flags"] & ACK > 0]
+    upto = _unwrapped(heard["acknowledged"], base) - phase
+    return _Sent(
+        begin,
+        np.maximum.accumulate(begin + first["length"]),
+        first["at"],
+        first["length"].astype(np.int64),
+        first["window"].astype(np.int64),
+        again,
+        (heard["at"], np.maximum.accumulate(upto)),
+        np.maximum.accumulate(_bare(answers)),
+        np.maximum.accumulate(answers["at"][answers["length"] > 0]),
+        bool((places == phase).mean() >= FIT_MIN),
+    )
+
+
+def _bare(answers: Packets) -> Ints:
+    flags = answers["flags"]
+    is_bare = (answers["length"] == 0) & (flags & (ACK | SYN | FIN | RST) == ACK)
+    at: Ints = answers["at"][is_bare]
+    return at
+
+
+def _unwrapped(numbers: Ints, base: int) -> Ints:
+    """TCP's numbers, of 32 bits, as octets since `base`; each is near the one before."""
+    wide = numbers.astype(np.int64)
+    steps = wide - np.concatenate([np.array([base]), wide[:-1]])
+    return np.cumsum((steps + (1 << 31)) % (1 << 32) - (1 << 31))
+
+
+def _writes(sent: _Sent) -> tuple[Ints, Ints]:
+    """Where the stream's bursts begin and end."""
+    answered = np.searchsorted(sent.words, sent.at)
+    parted = (np.diff(sent.at) > BURST_SECONDS * NANO) | (np.diff(answered) > 0)
+    pauses = np.flatnonzero(parted) + 1
+    begins = sent.begin[np.concatenate([np.zeros(1, np.int64), pauses])]
+    return begins, np.append(begins[1:], sent.end[-1])
+
+
+def _rows(sent: _Sent, side: int, begins: Ints, ends: Ints) -> Rows:
+    """A row for each stretch of a stream that was seen whole; they follow each other."""
+    last_of_all = len(sent.begin) - 1
+    head = np.searchsorted(sent.end, begins, "right").clip(0, last_of_all)
+    tail = (np.searchsorted(sent.begin, ends, "left") - 1).clip(0, last_of_all)
+    at = sent.at[head]
+    acked_at, upto = sent.acks
+    answer = np.searchsorted(upto, ends, "left")
+    came = np.append(acked_at, -1)[answer]
+    delay = (came - sent.at[tail]) / NANO
+    rows = np.zeros(len(begins), ROW)
+    rows["side"], rows["block"], rows["at"] = side, NO_BLOCK, at / NANO
+    rows["ack_delay"] = np.where(delay >= 0, delay, np.nan)
+    since = np.searchsorted(sent.bare, at, "left")
+    rows["acks"] = _small(np.append(since[1:], len(sent.bare)) - since)
+    rows["segments"] = _small(tail - head + 1)
+    rows["first"], rows["last"] = _small(sent.length[head]), _small(sent.length[tail])
+    which = np.searchsorted(begins, sent.again, "right") - 1
+    which = which[(which >= 0) & (sent.again < ends[-1])]
+    rows["again"] = _small(np.bincount(which, minlength=len(begins)))
+    rows["window"] = sent.window[head]
+    whole = _whole(sent, begins, ends)
+    rows["gap"] = np.nan
+    rows["gap"][1:] = np.where(whole[:-1], np.diff(at) / NANO, np.nan)
+    return rows[whole]
+
+
+def _small(numbers: Ints) -> Ints:
+    """As much of a number as fits in a row."""
+    return numbers.clip(0, 0xFFFF)
+
+
+def _whole(sent: _Sent, begins: Ints, ends: Ints) -> Bools:
+    """Say of each stretch whether all its octets were seen."""
+    whole = np.ones(len(begins), np.bool_)
+    holes = np.flatnonzero(sent.begin[1:] > sent.end[:-1])
+    for low, high in zip(sent.end[holes], sent.begin[holes + 1], strict=True):
+        whole[(begins < high) & (ends > low)] = False
+    return whole
+
+
+# several connections
+
+
+def _in_turn(connections: Sequence[Rows]) -> Rows:
+    """One link's connections as one, each until the next one is there."""
+    turns: list[Rows] = []
+    for rows in sorted(connections, key=lambda some: float(some["at"][0])):
+        if turns and rows["at"][-1] < turns[-1]["at"][-1]:
+            continue
+        if turns:
+            turns[-1] = turns[-1][turns[-1]["at"] < rows["at"][0]]
+        turns.append(rows)
+    return np.concatenate(turns)
+
+
+def _with_silence(rows: Rows, side: int, step: float, begin: float, end: float) -> Rows:
+    """The bursts of a side, and a row for each step in which it sent nothing."""
+    edges = np.concatenate([[begin], rows["at"], [end]])
+    silent = [np.arange(here + step, there, step) for here, there in pairwise(edges)]
+    empty = np.zeros(sum(map(len, silent)), ROW)
+    empty["side"], empty["block"], empty["ack_delay"] = side, NO_BLOCK, np.nan
+    empty["at"] = np.concatenate(silent)
+    both = by_time(np.concatenate([rows, empty]))
+    both["gap"] = np.diff(both["at"], prepend=np.nan)
+    return both

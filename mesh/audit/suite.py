@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: MIT
+"""The whole of it: worlds are taken, each is judged, and there is a report.
+
+    of_capture   a capture file of somebody's link, with or without events
+    live         the worlds of a schedule, from our own lab
+
+    FOLDER/KEY-LINK/piece-NUMBER/    what was taken (lab.py)
+    FOLDER/judged/NAME.json          what was found in so many pieces, as a report
+
+What is there is not made again, so a run that was ended goes on; one of other minutes has
+other blocks, and wants a folder of its own.  `tell` hears what is being done, and which
+share of all is.
+"""
+
+import math
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from multiprocessing import get_context
+from pathlib import Path
+from signal import SIGTERM, signal
+from typing import Final, TypeAlias
+
+import numpy as np
+
+import mesh
+from mesh.audit import judge, lab, probing, schedule, spaces, trace
+from mesh.audit.bounds import PROBES, bound_of
+from mesh.audit.cells import trace_of
+from mesh.audit.figures import Figure
+from mesh.audit.lab import Captured, capture_pieces
+from mesh.audit.report import Cost, Report, Wire, read, written
+from mesh.audit.schedule import Job, Schedule, World
+from mesh.audit.trace import Event, Trace, load_events
+from mesh.audit.view import clock_in, in_halves, labelled, latency, wire_of
+from mesh.errors import IoError, MessageError, NoInputError
+
+Tell: TypeAlias = Callable[[str, float], None]
+
+FIRST_WIRE: Final = "alpha-bravo"
+SEED: Final = 7
+"""The same captures give the same figures."""
+TAKING: Final = 0.8
+"""Of a run's time, about; the rest is judging."""
+PROBES_A_SECOND: Final = 10.0
+"""All kinds together: 48 at once, of some 4 s each."""
+PROBES_MIN: Final = 80
+"""Of each kind."""
+BARE_SECONDS: Final = 2.0
+"""Drawn of a wire without a clock: long enough to see mail come."""
+APART_SECONDS: Final = 60.0
+"""Between pieces in one trace: more than any window lasts."""
+
+
+def of_capture(capture: Path, events: Path | None) -> Report:
+    """Look at a capture of a link; NoInputError, MessageError: it cannot be."""
+    seen = _read(capture)
+    notes = [f"gaps vary as those of {seen.clock or 'no clock'}; {seen.rate:g} cells/s"]
+    title = f"{capture.name}, {seen.rate:g} cells/s"
+    if events is None:
+        seen = in_halves(seen, np.random.default_rng(SEED))
+        notes.append("no events: idle and busy were drawn by a coin, so each value is a guess's, and what is found are planted leaks")  # fmt: skip
+    else:
+        seen = labelled(seen, _events(events))
+    found: list[Figure] = []
+    for cells in judge.LENGTHS:
+        if few := judge.too_few(seen, cells):
+            notes.append(f"too few windows of {few}")
+            continue
+        for figure in judge.pair(seen, cells, None, np.random.default_rng(SEED)):
+            bound = None if events is None else figure.bound
+            found.append(replace(figure, bound=bound, world=title, rate=seen.rate))
+    at = seen.rows["at"]
+    wire = wire_of(seen, title)
+    return Report(
+        mesh.__version__,
+        f"capture {capture.name}",
+        float(at[-1] - at[0]),
+        len(at),
+        tuple(found),
+        (Cost(title, seen.clock, seen.rate),),
+        (wire,) if wire and events else (),
+        tuple(notes),
+    )
+
+
+def _read(capture: Path) -> Trace:
+    if capture.suffix != ".npz":
+        seen = trace_of(capture)
+        return replace(seen, clock=clock_in(seen))
+    try:
+        return trace.load(capture)
+    except FileNotFoundError as error:
+        raise NoInputError(f"{capture}: {error.strerror}") from error
+    except ValueError as error:
+        raise MessageError(f"{capture}: {error}") from error
+
+
+def _events(path: Path) -> list[Event]:
+    try:
+        return load_events(path)
+    except FileNotFoundError as error:
+        raise NoInputError(f"{path}: {error.strerror}") from error
+    except (ValueError, TypeError) as error:
+        raise MessageError(
+            f"{path}: no events: one JSON object a line, see `mesh help audit`"
+        ) from error
+
+
+# live
+
+
+def live(minutes: float, folder: Path | None, tell: Tell, links: int = 1) -> Report:
+    """Take the worlds of a schedule and judge them; folder: where pieces are kept.
+
+    NotPermittedError, UnavailableError: there can be no lab here.
+    """
+    spaces.check()
+    with ExitStack() as stack:
+        if folder is None:
+            name = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="mesh-audit-")
+            )
+            folder = Path(name)
+        plan = Schedule(minutes, links)
+        _take(plan, folder, tell)
+        return judged(plan, folder, tell)
+
+
+def _take(plan: Schedule, folder: Path, tell: Tell) -> None:
+    """Take what is not there yet, links of one world side by side."""
+    jobs = plan.jobs()
+    whole, done = sum(job.seconds for job in jobs) / plan.links, 0.0
+    for _, some in groupby(jobs, key=lambda job: (job.world.key, job.pieces)):
+        beside = list(some)
+        told = f"{plan.title(beside[0].world)}: listening for {beside[0].seconds:.0f} s"
+        tell(told, TAKING * done / whole)
+        _side_by_side(beside, folder)
+        done += beside[0].seconds
+
+
+def _side_by_side(jobs: Sequence[Job], folder: Path) -> None:
+    """Do jobs, each in a process of its own where there are several: so are labs."""
+    if len(jobs) == 1:
+        _piece(jobs[0], folder)
+        return
+    spawn = get_context("spawn")
+    processes = [spawn.Process(target=_beside, args=(job, folder)) for job in jobs]
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.terminate()
+    if failed := [process for process in processes if process.exitcode]:
+        raise IoError(f"{len(failed)} of {len(processes)} links broke off")
+
+
+def _beside(job: Job, folder: Path) -> None:
+    """Be one of those processes: what it made goes with it when it is ended."""
+    signal(SIGTERM, lambda *_: sys.exit(1))
+    _piece(job, folder)
+
+
+def _piece(job: Job, folder: Path) -> None:
+    """Take the pieces of one link up to the job's."""
+    place = folder / f"{job.world.key}-{job.link}"
+    capture_pieces(job.plan, place, pieces=job.pieces, blocks=job.blocks)
+
+
+def judged(plan: Schedule, folder: Path, tell: Tell) -> Report:
+    """Judge all that lies in a folder."""
+    made = {
+        world.key: whole
+        for world in plan.worlds
+        if (whole := _whole(folder, world)) is not None
+    }
+    seconds = sum(map(_seconds, made.values()))
+    cells = sum(len(one.rows) for each in made.values() for one in each.traces.values())
+    left = [plan.title(world) for world in schedule.WORLDS if world not in plan.worlds]
+    notes = [f"{title}: not in a run of {plan.minutes:g} minutes" for title in left]
+    costs: list[Cost] = []
+    wires: list[Wire] = []
+    found: list[Figure] = []
+    for number, world in enumerate(plan.worlds):
+        tell(
+            f"{world.title}: judging", TAKING + (1 - TAKING) * number / len(plan.worlds)
+        )
+        if world is schedule.PROBED:
+            part = _kept(folder, "probed", lambda: _probed(plan))
+        elif world.key in made:
+            part = _Judge(plan, folder, made).world(world)
+            costs.append(_cost(plan, world, made))
+            wires += _wires(plan, world, made[world.key])
+        else:
+            continue
+        notes += part.notes
+        found += part.figures
+    source = f"live, {plan.minutes:g} minutes"
+    if plan.links > 1:
+        source += f", {plan.links} links side by side"
+    return Report(
+        mesh.__version__, source, seconds, cells,
+        tuple(found), tuple(costs), tuple(wires), tuple(notes),
+    )  # fmt: skip
+
+
+def _whole(folder: Path, world: World) -> Captured | None:
+    """All pieces of a world, one after the other; None: there is none."""
+    pieces = [
+        lab.load_captured(piece)
+        for piece in sorted(folder.glob(f"{world.key}-*/piece-*"))
+    ]
+    return lab.together(list(apart(pieces))) if pieces else None
+
+
+def apart(pieces: Sequence[Captured]) -> Iterator[Captured]:
+    """The same pieces, each after the end of the one before, as windows need it."""
+    end = 0.0
+    for piece in pieces:
+        shift = end - piece.blocks[0].begin
+        end += piece.blocks[-1].end - piece.blocks[0].begin + APART_SECONDS
+        traces = {}
+        for name, one in piece.traces.items():
+            rows = one.rows.copy()
+            rows["at"] += shift
+            traces[name] = one.with_rows(rows)
+        events = [replace(event, at=event.at + shift) for event in piece.events]
+        blocks = [
+            block._replace(begin=block.begin + shift, end=block.end + shift)
+            for block in piece.blocks
+        ]
+        yield Captured(traces, events, blocks, piece.late)
+
+
+def _seconds(captured: Captured) -> float:
+    return sum(block.end - block.begin for block in captured.blocks)
+
+
+def _kept(folder: Path, name: str, make: Callable[[], Report]) -> Report:
+    """What was found before, or is found now and kept."""
+    file = folder / "judged" / f"{name}.json"
+    if file.exists():
+        return read(file.read_text())
+    report = make()
+    file.parent.mkdir(exist_ok=True)
+    part = file.with_suffix(".part")
+    part.write_text(written(report))
+    part.rename(file)
+    return report
+
+
+def _found(figures: Sequence[Figure], notes: Sequence[str]) -> Report:
+    """A part of a report."""
+    return Report(mesh.__version__, "", 0.0, 0, tuple(figures), notes=tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """What all judging needs."""
+
+    plan: Schedule
+    folder: Path
+    made: dict[str, Captured]
+
+    def world(self, world: World) -> Report:
+        """What is found in one of the lab's worlds, window by window."""
+        size = len(self.made[world.key].blocks)
+        parts: dict[str, Callable[[], Report]] = {}
+        if world is schedule.CHAIN:
+            parts[f"{world.key}-{size}"] = lambda: self._messages(world)
+        elif world not in (schedule.GREEDY, schedule.PLAIN):  # those are controls
+            for cells in judge.LENGTHS:
+                part = partial(self._windows, world, cells)
+                parts[f"{world.key}-{size}-{cells}"] = part
+            box = partial(self._white_box, world)
+            parts[f"{world.key}-{size}-white-box"] = box
+        found = [_kept(self.folder, name, part) for name, part in parts.items()]
+        notes = [note for part in found for note in part.notes]
+        if notes and world is not schedule.CHAIN:  # from here on they are lengths
+            notes = [f"too few windows of {', '.join(notes)}"]
+        return _found(
+            [figure for part in found for figure in part.figures],
+            [f"{self.plan.title(world)}: {note}" for note in notes],
+        )
+
+    def _windows(self, world: World, cells: int) -> Report:
+        mine = self.made[world.key].traces[FIRST_WIRE]
+        if few := judge.too_few(mine, cells):
+            return _found([], [few])
+        bare = self.made.get(schedule.GREEDY.key)
+        rng = np.random.default_rng(SEED)
+        wire = bare.traces[FIRST_WIRE] if bare else None
+        return self._of(world, judge.pair(mine, cells, wire, rng))
+
+    def _white_box(self, world: World) -> Report:
+        rng = np.random.default_rng(SEED)
+        return self._of(world, judge.white_box(self.made[world.key], world.clock, rng))
+
+    def _messages(self, world: World) -> Report:
+        bare = self.made.get(schedule.PLAIN.key)
+        rng = np.random.default_rng(SEED)
+        return self._of(world, judge.messages(self.made[world.key], bare, rng))
+
+    def _of(self, world: World, found: Iterable[Figure | str]) -> Report:
+        """Figures of a world, and notes."""
+        title, rate = self.plan.title(world), self.plan.rate
+        told = list(found)
+        figures = [one for one in told if isinstance(one, Figure)]
+        return _found(
+            [replace(one, world=title, rate=rate) for one in figures],
+            [one for one in told if isinstance(one, str)],
+        )
+
+
+def _probed(plan: Schedule) -> Report:
+    each = math.ceil(plan.seconds_of(schedule.PROBED) * PROBES_A_SECOND / 3)
+    figures = probing.figures(max(PROBES_MIN, each), np.random.default_rng(SEED))
+    title = plan.title(schedule.PROBED)
+    return _found(
+        [
+            replace(one, world=title, bound=bound_of(PROBES, one.count))
+            for one in figures
+        ],
+        [],
+    )
+
+
+def _cost(plan: Schedule, world: World, made: dict[str, Captured]) -> Cost:
+    """What cover costs there: by the law, and as it was measured where links were free."""
+    mine = made[world.key]
+    is_free = world.plan is not None and world.plan.load < 1
+    bare = made.get("plain") if world is schedule.CHAIN else None
+    return Cost(
+        plan.title(world),
+        world.clock,
+        plan.rate if world.clock not in ("", "greedy") else 0.0,
+        latency(mine.events) if is_free else None,
+        latency(bare.events) if bare else None,
+    )
+
+
+def _wires(plan: Schedule, world: World, captured: Captured) -> list[Wire]:
+    covered = world.clock not in ("", schedule.GREEDY.clock)
+    seconds = None if covered else BARE_SECONDS
+    wire = wire_of(captured.traces[FIRST_WIRE], plan.title(world), seconds)
+    return [wire] if wire else []

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""What is read off a trace and its events besides figures.
+
+    wire_of      an idle and a busy stretch, to be drawn
+    latency      what a message took from where it went in to where it came out
+    labelled     rows busy or idle by when messages were on their way; in blocks
+    in_halves    rows busy or idle by a coin for each block, where nobody knows better
+    clock_in     which law of the clocks the gaps are nearest to
+
+A block of `labelled` is a stretch of at most BLOCK_CELLS of the first side's cells that is
+busy, or idle, all through; a guard of GUARD_SECONDS about each change belongs to none,
+since a message's own times are not those of its cells.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from mesh.audit.report import Wire
+from mesh.audit.trace import NO_BLOCK, Bools, Event, Floats, Rows, Trace
+from mesh.core.clock import Clock
+
+STRETCH_CELLS: Final = 48
+"""Of each side in a drawing: as many as the eye still parts."""
+BLOCK_CELLS: Final = 1_024
+COINS_MIN: Final = 24
+"""Blocks that a coin is thrown for, where a capture has the cells for it."""
+COIN_CELLS_MIN: Final = 64
+GUARD_SECONDS: Final = 0.5
+LAWS: Final = (
+    (Clock.RENEWAL, 1 / 4),
+    (Clock.SLOTTED, 1 / 6 - 1 / math.pi**2),
+    (Clock.POISSON, 1.0),
+    (Clock.CONSTANT, 0.0),
+)
+"""Clocks, and the variance of a gap in squares of its mean (report.py)."""
+
+
+def wire_of(trace: Trace, world: str, seconds: float | None = None) -> Wire | None:
+    """Draw the first idle block's begin, and the first busy one's; None: one is missing.
+
+    Of so many seconds, or else of STRETCH_CELLS cells.
+    """
+    seconds = seconds or STRETCH_CELLS / trace.rate
+    lanes = []
+    for busy in (False, True):
+        rows = trace.rows[
+            (trace.rows["block"] != NO_BLOCK) & (trace.rows["busy"] == busy)
+        ]
+        if not len(rows):
+            return None
+        block = rows["block"] == rows["block"][0]
+        lanes.append(_ticks(rows[block], seconds))
+    return Wire(world, seconds, lanes[0], lanes[1])
+
+
+def _ticks(rows: Rows, seconds: float) -> tuple[tuple[float, int], ...]:
+    """Rows without segments are silence, where a wire has no cells."""
+    begin = float(rows["at"][0])
+    seen = rows[(rows["at"] < begin + seconds) & (rows["segments"] > 0)]
+    return tuple((round(float(row["at"]) - begin, 6), int(row["side"])) for row in seen)
+
+
+def latency(events: Sequence[Event]) -> float | None:
+    """Seconds from a message's first "in" to its last "out", median; None: none came."""
+    first: dict[str, float] = {}
+    last: dict[str, float] = {}
+    for event in events:
+        if event.what == "in":
+            first[event.ident] = min(event.at, first.get(event.ident, math.inf))
+        else:
+            last[event.ident] = max(event.at, last.get(event.ident, -math.inf))
+    took = [last[ident] - first[ident] for ident in last if ident in first]
+    return float(np.median(took)) if took else None
+
+
+def labelled(trace: Trace, events: Sequence[Event]) -> Trace:
+    """Label the rows of a capture by its events."""
+    at = trace.rows["at"]
+    begins, ends = _on_their_way(events)
+    inside = _within(at, begins, ends)
+    surely = _within(at, begins - GUARD_SECONDS, ends + GUARD_SECONDS)
+    within = _within(at, begins + GUARD_SECONDS, ends - GUARD_SECONDS)
+    counts = np.where(trace.rows["side"] == 0, 1, 0).cumsum()
+    change = np.flatnonzero(np.diff(inside)) + 1
+    block = np.zeros(len(at), np.int64)
+    number = 0
+    for part in np.split(np.arange(len(at)), change):
+        if len(part):
+            pieces = (counts[part] - counts[part[0]]) // BLOCK_CELLS
+            block[part] = number + pieces
+            number += int(pieces[-1]) + 1
+    # Idle: no message within the guard; busy: one at least for as long.
+    block[np.where(inside, ~within, surely)] = NO_BLOCK
+    return trace.with_labels(block, inside)
+
+
+def in_halves(trace: Trace, rng: np.random.Generator) -> Trace:
+    """Label the rows of a capture by a coin for each block; as many of either kind."""
+    side = trace.rows["side"] == 0
+    size = max(COIN_CELLS_MIN, min(BLOCK_CELLS, int(side.sum()) // COINS_MIN))
+    block = np.where(side, 1, 0).cumsum() // size
+    coins = rng.permutation(np.arange(int(block[-1]) + 1) % 2 == 0)
+    return trace.with_labels(block, coins[block])
+
+
+def _on_their_way(events: Sequence[Event]) -> tuple[Floats, Floats]:
+    """Stretches in which a message was inside, joined where they overlap."""
+    first: dict[str, list[float]] = {}
+    for event in events:
+        first.setdefault(event.ident, []).append(event.at)
+    spans = sorted((min(each), max(each)) for each in first.values() if len(each) > 1)
+    joined: list[list[float]] = []
+    for begin, end in spans:
+        if joined and begin <= joined[-1][1]:
+            joined[-1][1] = max(joined[-1][1], end)
+        else:
+            joined.append([begin, end])
+    pairs = np.array(joined, np.float64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _within(at: Floats, begins: Floats, ends: Floats) -> Bools:
+    """Whether each instant lies in one of the stretches, which may overlap or be empty."""
+    keep = ends > begins
+    opened = np.searchsorted(np.sort(begins[keep]), at, side="right")
+    closed = np.searchsorted(np.sort(ends[keep]), at, side="right")
+    inside: Bools = opened > closed
+    return inside
+
+
+def clock_in(trace: Trace) -> str:
+    """Name the law whose gaps vary as much as the first side's; "": too few cells."""
+    gaps = trace.of(0)["gap"]
+    gaps = gaps[np.isfinite(gaps)]
+    if len(gaps) < STRETCH_CELLS:
+        return ""
+    variance = float(gaps.var() / gaps.mean() ** 2)
+    nearest = min(LAWS, key=lambda law: abs(math.sqrt(law[1]) - math.sqrt(variance)))
+    return nearest[0].name.lower()

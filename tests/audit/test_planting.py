@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""What is planted is there and nothing else; labels are thrown for whole windows."""
+
+import numpy as np
+import pytest
+
+from mesh.audit.attackers import LikelihoodRatio
+from mesh.audit.features import cut
+from mesh.audit.planting import (
+    GUARD_CELLS,
+    LATE,
+    OTHERS,
+    Found,
+    late,
+    late_acks,
+    marked,
+    missing,
+    moved,
+    search,
+    smallest,
+    stalls,
+    thrown,
+)
+from mesh.audit.simulated import simulated
+from mesh.audit.statistics import Measured
+from mesh.audit.trace import NO_BLOCK, Floats, Trace
+from mesh.core.clock import Clock
+
+CELLS = 16
+WINDOWS = 60
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Trace:
+    return simulated(Clock.RENEWAL, 64.0, WINDOWS * (CELLS + GUARD_CELLS), rng())
+
+
+@pytest.fixture(scope="module")
+def trace(plain: Trace) -> Trace:
+    return thrown(plain, CELLS, rng(1))
+
+
+def gaps_of(trace: Trace) -> Floats:
+    at: Floats = np.diff(trace.of(0)["at"])
+    return at
+
+
+def test_thrown_labels_are_a_windows_and_half_of_them_busy(trace: Trace) -> None:
+    windows = cut(trace, CELLS)
+    assert len(windows) == WINDOWS
+    assert windows.label.sum() == WINDOWS / 2
+    assert len(np.unique(windows.block)) == WINDOWS
+    for side in (0, 1):
+        busy, block = (windows.of(side, name) for name in ("busy", "block"))
+        assert (busy == windows.label[:, None]).all()
+        assert (block == windows.block[:, None]).all()
+        assert (np.diff(windows.index[side], axis=1) > 0).all()
+
+
+def test_what_lies_between_windows_is_never_busy(plain: Trace) -> None:
+    odd = plain.only(np.arange(len(plain.rows)) < len(plain.rows) - 10)
+    for seed in range(6):
+        rows = thrown(odd, CELLS - 1, rng(seed)).rows
+        between = rows["block"] == NO_BLOCK
+        assert between.any()
+        assert not rows["busy"][between].any()
+
+
+def test_they_lie_within_the_old_blocks_and_idle_ones_if_asked(plain: Trace) -> None:
+    old = np.arange(len(plain.rows)) // 400 - 1  # the first ones lie in none
+    labelled = plain.with_labels(old, old % 2 == 1)
+    new = thrown(labelled, CELLS, rng())
+    inside = new.rows["block"] != NO_BLOCK
+    assert not inside[:400].any()
+    for block in np.unique(new.rows["block"][inside]):
+        assert len(np.unique(old[new.rows["block"] == block])) == 1
+    quiet = thrown(labelled, CELLS, rng(), idle_only=True)
+    assert (old[quiet.rows["block"] != NO_BLOCK] % 2 == 0).all()
+    assert 0 < len(cut(quiet, CELLS)) < len(cut(new, CELLS))
+
+
+def test_a_block_of_just_one_window_is_used_without_a_guard(plain: Trace) -> None:
+    mine = plain.only(np.arange(len(plain.rows)) < 70)
+    block = np.arange(70) // 35
+    assert len(cut(thrown(mine.with_labels(block, block > 1), 15, rng()), 15)) == 2
+    with pytest.raises(ValueError, match="no two windows"):
+        thrown(mine, 60, rng())
+
+
+def test_late_cells_are_late_by_their_mean_and_others_are_not(trace: Trace) -> None:
+    planted = late(1e-3, trace, rng())
+    rows = planted.of(0)
+    shift = rows["at"] - trace.of(0)["at"]
+    busy = rows["busy"]
+    assert shift[busy].mean() == pytest.approx(1e-3, rel=0.15)
+    assert (shift >= 0).all()
+    assert (planted.of(1)["at"] == trace.of(1)["at"]).all()
+    assert rows["gap"][1:] == pytest.approx(gaps_of(planted))
+
+
+def test_a_stall_holds_up_what_follows(trace: Trace) -> None:
+    planted = stalls(0.05, trace, rng())
+    shift = planted.of(0)["at"] - trace.of(0)["at"]
+    assert shift.max() == pytest.approx(20e-3)
+    assert ((shift > 1e-6) & (shift < 19e-3)).any()
+    assert (planted.of(0)["gap"][1:] >= 0).all()
+    assert planted.of(0)["gap"][1:] == pytest.approx(gaps_of(planted))
+
+
+def test_missing_cells_leave_a_double_gap(trace: Trace) -> None:
+    planted = missing(0.1, trace, rng())
+    gone = len(trace.rows) - len(planted.rows)
+    assert gone == pytest.approx(0.1 * marked(trace).sum(), rel=0.5)
+    assert len(planted.of(1)) == len(trace.of(1))
+    assert planted.of(0)["gap"][1:] == pytest.approx(gaps_of(planted))
+    assert np.isnan(planted.of(0)["gap"][0])
+    assert len(cut(planted, CELLS)) > 0.9 * WINDOWS  # the guard stands in
+
+
+def test_late_acks_touch_nothing_else(trace: Trace) -> None:
+    planted = late_acks(1e-3, trace, rng())
+    more = planted.rows["ack_delay"] - trace.rows["ack_delay"]
+    assert more == pytest.approx(np.where(marked(trace), 1e-3, 0.0))
+    assert (planted.rows["at"] == trace.rows["at"]).all()
+
+
+def test_no_shift_no_change(trace: Trace) -> None:
+    same = moved(trace, np.zeros(len(trace.rows)))
+    assert same.rows.tobytes() == trace.rows.tobytes()
+
+
+def test_the_search_and_the_smallest(plain: Trace) -> None:
+    attacker = LikelihoodRatio()
+    found = list(search(plain, CELLS, [attacker], rng(), (*LATE[2:], OTHERS[2])))
+    assert [each.leak.name for each in found] == [
+        "1 ms late", "5 ms late", "ACKs 1 ms late",
+    ]  # fmt: skip
+    assert found[1].auc.found
+    assert found[2].auc.signed > 0.99
+    assert smallest(found, attacker) in ("1 ms late", "5 ms late")
+
+
+@pytest.mark.parametrize(
+    ("aucs", "name"),
+    [
+        ((0.5, 0.5, 0.5, 0.5), ""),
+        ((0.5, 0.5, 0.8, 0.9), "1 ms late"),
+        ((0.9, 0.5, 0.5, 0.9), "5 ms late"),  # the first one by chance
+        ((0.9, 0.9, 0.9, 0.5), ""),
+    ],
+)
+def test_the_smallest_is_found_with_all_above_it(
+    aucs: tuple[float, ...], name: str
+) -> None:
+    attacker = LikelihoodRatio()
+    found = [
+        Found(leak, attacker, Measured(auc, auc, 0.02, auc, 100), ())
+        for leak, auc in zip(LATE, aucs, strict=True)
+    ]
+    assert smallest(found, attacker) == name
+    assert smallest(found, LikelihoodRatio()) == ""

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""The time is shared among as many worlds as it suffices for."""
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mesh.audit import schedule
+from mesh.audit.lab import PIECE_SECONDS_MAX
+from mesh.audit.schedule import BLOCKS_MIN, WORLDS, Schedule
+
+MINUTES = st.floats(1.0, 5_000.0)
+
+
+@settings(max_examples=30)
+@given(MINUTES, st.integers(1, 4))
+def test_a_run_is_as_long_as_it_is_said(minutes: float, links: int) -> None:
+    plan = Schedule(minutes, links)
+    planned = sum(map(plan.seconds_of, plan.worlds))
+    assert planned == pytest.approx(minutes * 60) or not plan.worlds
+    for world in plan.worlds:
+        jobs = [job for job in plan.jobs() if job.world is world]
+        if world.plan is None:
+            assert not jobs
+            continue
+        assert plan.seconds_of(world) >= world.least
+        assert {job.link for job in jobs} == set(range(links))
+        taken = sum(job.seconds for job in jobs) / links
+        # Blocks are whole ones, and pieces have equally many.
+        assert 0.5 * world.least <= taken <= 1.6 * plan.seconds_of(world)
+        for job in jobs:
+            assert job.blocks >= BLOCKS_MIN
+            assert job.blocks * job.plan.seconds <= PIECE_SECONDS_MAX
+
+
+@given(MINUTES)
+def test_a_longer_run_has_the_same_worlds_and_more(minutes: float) -> None:
+    few, many = Schedule(minutes).worlds, Schedule(2 * minutes).worlds
+    assert many[: len(few)] == few
+    assert few == WORLDS[: len(few)]
+
+
+def test_two_minutes_have_controls_and_messages() -> None:
+    assert [world.key for world in Schedule(2).worlds] == [
+        "quiet", "greedy", "chain", "plain", "probed",
+    ]  # fmt: skip
+    assert Schedule(10).worlds == WORLDS
+
+
+def test_pieces_go_round_the_worlds() -> None:
+    keys = [job.world.key for job in Schedule(600, 2).jobs()]
+    first = keys[: 2 * 7]
+    assert sorted(set(first)) == sorted(w.key for w in WORLDS if w.plan is not None)
+    numbers = [job.pieces for job in Schedule(600).jobs() if job.world.key == "quiet"]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_hours_have_blocks_for_the_longest_window() -> None:
+    (job, *_) = Schedule(12 * 60).jobs()
+    assert job.plan.seconds * job.plan.rate >= 3_600
+    (job, *_) = Schedule(10).jobs()
+    assert job.plan.rate == schedule.SHORT_RATE
+
+
+def test_titles_have_the_rate_where_there_is_one() -> None:
+    plan = Schedule(60)
+    assert [plan.title(world) for world in WORLDS[:5]] == [
+        "pair, renewal, 64 cells/s", "pair, greedy: no cover",
+        "chain, renewal, 64 cells/s", "chain, plain SMTP: no cover",
+        "loopback, renewal, 1 cell/s",
+    ]  # fmt: skip
+
+
+def test_the_header_has_the_worlds() -> None:
+    rows = re.findall(r"(?m)^    (\w+) .* (\d+) +(0\.\d\d)$", schedule.__doc__ or "")
+    assert [(key, float(least), float(share)) for key, least, share in rows] == [
+        (world.key, world.least, world.share) for world in WORLDS
+    ]

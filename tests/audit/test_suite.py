@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: MIT
+"""From pieces in a folder, and from a capture, to a report; without a lab."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import pytest
+
+from mesh.audit import judge, schedule, suite
+from mesh.audit.attackers import LikelihoodRatio
+from mesh.audit.cells import Block
+from mesh.audit.lab import Captured
+from mesh.audit.planting import LATE, late
+from mesh.audit.report import read, written
+from mesh.audit.schedule import Schedule
+from mesh.audit.simulated import burst, noisy, simulated
+from mesh.audit.trace import Event, Trace, save_events
+from mesh.audit.view import in_halves
+from mesh.core.clock import Clock
+from mesh.errors import MessageError, NoInputError
+
+RATE = 256.0
+CELLS = 6_000
+WIRE = "alpha-bravo"
+WAYS: Final[tuple[tuple[Literal["in", "out"], float], ...]] = (
+    ("in", 0.0),
+    ("out", 2.0),
+)
+
+
+def link(seed: int) -> Trace:
+    """A link whose busy blocks are like its idle ones."""
+    rng = np.random.default_rng(seed)
+    return in_halves(simulated(Clock.RENEWAL, RATE, CELLS, rng, noisy(rng)), rng)
+
+
+def bare(seed: int) -> Trace:
+    """One without cover: mail shows in how many cells there are."""
+    one = replace(link(seed), clock="greedy")
+    rng = np.random.default_rng(seed)
+    return one.with_rows(burst(one.rows, one.rows["busy"], 0.5, rng))
+
+
+def captured(one: Trace, begin: float = 1e6) -> Captured:
+    """As the lab gives it, at some hour."""
+    rows = one.rows.copy()
+    rows["at"] += begin
+    edges = [0, *(np.flatnonzero(np.diff(rows["block"])) + 1), len(rows)]
+    blocks = [
+        Block(float(rows["at"][a]), float(rows["at"][b - 1]), bool(rows["busy"][a]))
+        for a, b in pairwise(edges)
+    ]
+    events = [Event(begin, 9, f"{begin}", "in", "alpha"), Event(begin + 2, 9, f"{begin}", "out", "bravo")]  # fmt: skip
+    return Captured({WIRE: one.with_rows(rows)}, events, blocks)
+
+
+def cheaply(patch: pytest.MonkeyPatch) -> None:
+    """Who learns, and many leaks, are test_planting's; here one of either is enough."""
+    patch.setattr(judge, "ATTACKERS", (LikelihoodRatio(),))
+    patch.setattr(judge, "LEAKS", LATE[-1:])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Pieces of two worlds; nothing is taken any more, and only short windows judged."""
+    monkeypatch.setattr(judge, "LENGTHS", (32, 3_600))
+    cheaply(monkeypatch)
+    monkeypatch.setattr(schedule, "WORLDS", (schedule.QUIET, schedule.GREEDY))
+    for key, make in (("quiet", link), ("greedy", bare)):
+        (tmp_path / f"{key}-0").mkdir()
+        captured(make(1)).save(tmp_path / f"{key}-0" / "piece-0000")
+    return tmp_path
+
+
+def hush(_: str, __: float) -> None:
+    """Nobody listens."""
+
+
+def test_a_folder_s_pieces_become_figures_with_controls(folder: Path) -> None:
+    report = suite.judged(Schedule(2), folder, hush)
+    assert report.figures
+    assert {figure.world for figure in report.figures} == {"pair, renewal, 256 cells/s"}
+    for figure in report.figures:
+        if figure.unit == "AUC":
+            (control,) = (c for c in figure.controls if c.name == "without cover")
+            assert control.found
+            assert control.value > 0.9
+            assert figure.bound is not None
+            assert figure.upper < figure.bound < 1
+    assert [wire.world for wire in report.wires] == [
+        "pair, renewal, 256 cells/s", "pair, greedy: no cover",
+    ]  # fmt: skip
+    (cover, no_cover) = report.costs
+    assert cover.gigabytes == pytest.approx(256 * 0.354, rel=0.01)
+    assert no_cover.gigabytes == 0
+    assert any("3,600 cells" in note for note in report.notes)
+    assert read(written(report)) == report
+
+
+def test_what_was_judged_is_not_judged_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = suite.judged(Schedule(2), folder, hush)
+    asked: list[int] = []
+    pair: Any = judge.pair
+
+    def ask(*args: Any) -> Any:
+        asked.append(1)
+        return pair(*args)
+
+    monkeypatch.setattr(judge, "pair", ask)
+    assert suite.judged(Schedule(2), folder, hush) == before
+    assert not asked
+    captured(link(2), 2e6).save(folder / "quiet-0" / "piece-0001")
+    after = suite.judged(Schedule(2), folder, hush)
+    assert asked
+    assert min(figure.count for figure in after.figures) > max(
+        figure.count for figure in before.figures
+    )
+
+
+def test_pieces_never_meet() -> None:
+    """Those that were made side by side, too: no window reaches across."""
+    pieces = [captured(link(1), 5.0), captured(link(2), 6.0)]
+    one, other = suite.apart(pieces)
+    end = one.traces[WIRE].rows["at"][-1]
+    assert other.traces[WIRE].rows["at"][0] - end > suite.APART_SECONDS / 2
+    for before, after in zip(pieces, (one, other), strict=True):
+        shift = after.blocks[0].begin - before.blocks[0].begin
+        assert after.events[0].at - before.events[0].at == pytest.approx(shift)
+        moved = after.traces[WIRE].rows["at"] - before.traces[WIRE].rows["at"]
+        assert moved == pytest.approx(shift)
+        assert after.blocks[-1].busy == before.blocks[-1].busy
+
+
+# a capture of somebody's link
+
+
+@pytest.fixture
+def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(judge, "LENGTHS", (32,))
+    cheaply(monkeypatch)
+    link(3).save(tmp_path / "link.npz")
+    return tmp_path / "link.npz"
+
+
+def test_without_events_only_what_would_be_found_is_told(seen: Path) -> None:
+    report = suite.of_capture(seen, None)
+    assert {figure.bound for figure in report.figures} == {None}
+    assert {figure.verdict for figure in report.figures} <= {"open", "not shown"}
+    assert any("coin" in note for note in report.notes)
+    assert not report.wires
+
+
+def test_events_say_when_mail_was_there_and_a_leak_is_found(tmp_path: Path, seen: Path) -> None:  # fmt: skip
+    """Six messages of two seconds each; in one capture their cells are 2 ms late."""
+    events = [
+        Event(at + later, 9, str(at), what, "alpha")
+        for at in np.arange(1.0, 22.0, 4.0).tolist()
+        for what, later in WAYS
+    ]
+    file = tmp_path / "events"
+    save_events(events, file)
+    clean = suite.of_capture(seen, file)
+    assert clean.wires
+    trace = link(3)
+    at = trace.rows["at"]
+    inside = np.zeros(len(at), bool)
+    for event in events[::2]:
+        inside |= (at >= event.at) & (at < event.at + 2.0)
+    busy = trace.with_labels(trace.rows["block"].astype(np.int64), inside)
+    late(2e-3, busy, np.random.default_rng(4)).save(tmp_path / "leaky.npz")
+    leaky = suite.of_capture(tmp_path / "leaky.npz", file)
+    for before, after in zip(clean.figures, leaky.figures, strict=True):
+        if before.unit == "AUC":
+            assert after.value > before.value + 0.2
+            assert after.upper > (after.bound or 1)
+
+
+def test_files_that_are_not_there_or_are_something_else(tmp_path: Path, seen: Path) -> None:  # fmt: skip
+    with pytest.raises(NoInputError, match=r"none\.npz"):
+        suite.of_capture(tmp_path / "none.npz", None)
+    with pytest.raises(NoInputError, match="none"):
+        suite.of_capture(seen, tmp_path / "none")
+    (tmp_path / "bad.npz").write_bytes(b"no trace")
+    with pytest.raises(MessageError, match=r"bad\.npz"):
+        suite.of_capture(tmp_path / "bad.npz", None)
+    for bad in ("{", "3\n", json.dumps({"at": 1})):
+        (tmp_path / "events").write_text(bad)
+        with pytest.raises(MessageError, match="no events"):
+            suite.of_capture(seen, tmp_path / "events")

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""What is saved comes back; labels and pieces."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mesh.audit.simulated import simulated
+from mesh.audit.trace import (
+    NO_BLOCK,
+    ROW,
+    Event,
+    Trace,
+    joined,
+    load,
+    load_events,
+    save_events,
+)
+from mesh.core.clock import Clock
+
+
+@pytest.fixture
+def trace() -> Trace:
+    return simulated(Clock.RENEWAL, 64.0, 20, np.random.default_rng(0))
+
+
+def test_a_trace_comes_back(trace: Trace, tmp_path: Path) -> None:
+    file = tmp_path / "some.trace"
+    trace.save(file)
+    again = load(file)
+    assert again.rows.dtype == ROW
+    assert again.rows.tobytes() == trace.rows.tobytes()
+    assert replace(again, rows=trace.rows) == trace
+
+
+def test_what_is_no_trace(trace: Trace, tmp_path: Path) -> None:
+    file = tmp_path / "some.npz"
+    np.savez(file, rows=np.zeros(3))
+    with pytest.raises(ValueError, match="no trace"):
+        load(file)
+    np.savez(file, rows=np.zeros(3), rate=1.0, clock="", source="")
+    with pytest.raises(ValueError, match="other fields"):
+        load(file)
+    np.savez(file, rows=np.array([{}]), rate=1.0, clock="", source="")
+    with pytest.raises(ValueError, match="pickle"):
+        load(file)
+
+
+def test_labels_are_put_on_a_copy(trace: Trace) -> None:
+    block = np.arange(len(trace.rows))
+    labelled = trace.with_labels(block, block % 2 == 0)
+    assert labelled.rows["block"].tolist() == block.tolist()
+    assert labelled.rows["busy"].sum() == 20
+    assert not trace.rows["block"].any()
+    assert (trace.of(1)["side"] == 1).all()
+    assert len(trace.of(1)) == len(trace.only(trace.rows["side"] == 0).rows) == 20
+
+
+def test_pieces_keep_their_blocks_apart(trace: Trace) -> None:
+    later = trace.rows.copy()
+    later["at"] += 10
+    later["block"][:3] = NO_BLOCK
+    both = joined([trace.with_rows(later), trace])
+    assert len(both.rows) == 80
+    assert (np.diff(both.rows["at"]) >= 0).all()
+    assert np.unique(both.rows["block"]).tolist() == [NO_BLOCK, 0, 1]
+    assert (both.rows["block"][:40] == 0).all()
+    with pytest.raises(ValueError, match="follow each other"):
+        joined([trace, trace])
+    with pytest.raises(ValueError, match="one clock"):
+        joined([])
+    with pytest.raises(ValueError, match="one clock"):
+        joined([trace, replace(trace, rate=1.0)])
+
+
+def test_events_come_back(tmp_path: Path) -> None:
+    events = [
+        Event(1.5, 2048, "a", "in", "alpha"),
+        Event(2.5, 2048, "a", "out", "bravo"),
+    ]
+    file = tmp_path / "events"
+    save_events(events, file)
+    assert load_events(file) == events
+    assert file.read_text().count("\n") == 2
