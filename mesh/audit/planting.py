@@ -101,7 +101,8 @@ def missing(share: float, trace: Trace, rng: np.random.Generator) -> Trace:
         mine = rows["side"] == side
         since = np.cumsum(np.nan_to_num(rows["gap"][mine]))[~gone[mine]]
         kept = mine & ~gone
-        first = rows["gap"][kept][:1]
+        # Before the first one that is left nobody knows.
+        first = np.nan if gone[mine][:1].any() else rows["gap"][mine][:1]
         rows["gap"][kept] = np.diff(since, prepend=since[:1])
         rows["gap"][np.flatnonzero(kept)[:1]] = first
     return trace.with_rows(rows[~gone])

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: MIT
 """`mesh run` in this process: ready, signals, exit codes."""
 
-import gc
 import os
 import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,18 +19,6 @@ from mesh.node.spool import Spool
 from tests.node.homes import Home
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    """What a process changes of itself, changed back."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    handlers = {number: signal.getsignal(number) for number in run.SIGNALS}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    gc.unfreeze()
-    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
