@@ -172,6 +172,19 @@ def test_a_negative_number_is_no_bug(made: Path, tmp_path: Path) -> None:
     assert used(folder) == ROWS
 
 
+def inner_cells(octets: bytes) -> list[int]:
+    """Give the places of the root's cells: a leaf's number, its greatest row's."""
+    root = next(
+        start
+        for start in range(groups.PAGE_LEN, len(octets), groups.PAGE_LEN)
+        if octets[start] == 5  # an inner page of a table
+    )
+    return [
+        root + int.from_bytes(octets[at : at + 2])
+        for at in range(root + 12, root + 12 + 2 * 5, 2)
+    ]
+
+
 @pytest.mark.parametrize("leaf", [2, 4])
 def test_a_leaf_that_is_there_twice_hides_another(
     made: Path, tmp_path: Path, leaf: int
@@ -181,19 +194,51 @@ def test_a_leaf_that_is_there_twice_hides_another(
     shutil.copytree(made, folder)
     path = folder / "spool.db"
     octets = bytearray(path.read_bytes())
-    root = next(
-        start
-        for start in range(groups.PAGE_LEN, len(octets), groups.PAGE_LEN)
-        if octets[start] == 5  # an inner page of a table
-    )
-    cells = [
-        root + int.from_bytes(octets[at : at + 2])
-        for at in range(root + 12, root + 12 + 2 * 5, 2)
-    ]
+    cells = inner_cells(bytes(octets))
     octets[cells[leaf] : cells[leaf] + 4] = octets[cells[1] : cells[1] + 4]
     path.write_bytes(octets)
     with pytest.raises(SpoolCorruptError):
         look(folder)
+
+
+def test_a_wrong_number_in_the_tree_hides_nothing(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No row is out of order, and yet it is told that something is wrong."""
+    monkeypatch.setattr(recovery, "READ_RECORDS", 4)
+    folder = tmp_path / "spool"
+    shutil.copytree(made, folder)
+    path = folder / "spool.db"
+    octets = bytearray(path.read_bytes())
+    octets[inner_cells(bytes(octets))[1] + 4] = ABOVE
+    path.write_bytes(octets)
+    assert corrupt_of(folder) == (ROWS, 1)
+
+
+def test_a_row_that_is_gone_while_it_is_read_is_damage(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "READ_RECORDS", 8)
+    folder = tmp_path / "spool"
+    shutil.copytree(made, folder)
+    spool = reopen(folder)
+    found = spool.recovered()
+    next(found)
+    spool._groups.delete(list(range(1, ROWS + 1)))
+    with pytest.raises(SpoolCorruptError):
+        list(found)
+    spool.close()
+
+
+async def test_a_new_row_does_not_take_its_namesake_along(
+    made: Path, tmp_path: Path
+) -> None:
+    folder = damaged(made, tmp_path, {30: ROWS + 1})
+    async with running(folder) as spool:
+        refs = await stored(spool, message(99))
+        await forgotten(spool, *refs)
+        await flushed(spool)
+        assert [row.id for row in spool._groups.scan()].count(ROWS + 1) == 2
 
 
 async def test_a_dead_row_does_not_take_its_namesake_along(
