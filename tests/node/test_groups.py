@@ -99,6 +99,11 @@ def test_no_number_is_greater_than_the_greatest(groups: Groups) -> None:
         groups.next_id()
 
 
+def test_the_first_number_is_1_whatever_is_there(groups: Groups) -> None:
+    groups.insert(-5, SALT, SLOTS, HEADS, BODIES)
+    assert groups.next_id() == 1
+
+
 def test_a_row_that_lies_there_twice_hides_another(groups: Groups) -> None:
     groups.insert(1, SALT, SLOTS, HEADS, BODIES)
     assert groups.namesakes() == []
