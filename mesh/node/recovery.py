@@ -8,6 +8,7 @@ First every row that was there at the start, oldest first, a head a record:
     opens, greater generation        is delivered; a row of such alone is rubbish
     anything else                    is damaged, and its row is kept for the operator
     its row's number is damaged      is damaged when it is asked for; counted once more
+      or a search misses it by that  the same: its slot is held, and nothing is deleted
     its leaf of the b-tree says      is lost and not counted: SQLite finds no fault, and
     that it has fewer rows           nobody knows how many there were; its slot is freed
 
