@@ -12,14 +12,14 @@ First every row that was there at the start, oldest first, a head a record:
     its leaf of the b-tree says      is lost and not counted: SQLite finds no fault, and
     that it has fewer rows           nobody knows how many there were; its slot is freed
 
+then every slot that no row has claimed: it is free, or a tombstone, or damaged.  Only
+then is it known which slots of the old arena are free, and which ids are known.
+
 A row's number may be damaged, and SQLite searches by it.  So each stretch begins with a
 row that the one before has seen, and is read from the start of the table when a search
 does not find just that row; the end is a row too, and not a number.  A number out of
 order, and one that two rows have, is of rows that are kept.  Where there is no way on,
 or a row is found twice, the start ends with SpoolCorruptError: no slot is freed then.
-
-then every slot that no row has claimed: it is free, or a tombstone, or damaged.  Only
-then is it known which slots of the old arena are free, and which ids are known.
 
 A million records take 20 s of one core, so what may be many is read beside the running
 node, STEP_RECORDS at a time on the Trio thread, the rows ahead of it by the writer.
