@@ -38,10 +38,10 @@ tells a failing disk from a bug, else apsw's own.
 
 import json
 import os
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -50,6 +50,7 @@ import apsw
 from mesh.core.record import HEAD_LEN, SALT_LEN
 from mesh.errors import IoError, SpoolCorruptError, SpoolFullError
 from mesh.node.copies import check_regular, open_private, sync_folder
+from mesh.node.row import Row, row_of
 
 _SETUP: Final = """
 pragma page_size = 32768;
@@ -61,9 +62,11 @@ pragma journal_size_limit = 83886080;
 pragma secure_delete = off;
 pragma temp_store = memory;
 pragma cache_size = -8192;
-create table if not exists groups (
+"""
+_CREATE: Final = """
+create table groups (
     id integer primary key, salt blob, slots blob, heads blob, bodies blob
-);
+)
 """
 _FLAGS: Final = (
     apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
@@ -80,7 +83,16 @@ _COLUMNS: Final = [
     *((name, "blob", 0) for name in ("salt", "slots", "heads", "bodies")),
 ]
 """What is damaged there would pass for a table without any numbers."""
-_NEWEST: Final = "select id from groups order by id desc limit 2"
+_NEWEST: Final = "select id from groups order by id desc limit ?"
+_GREATEST: Final = "select max(+id) from groups"
+"""The + has SQLite look at all rows, and not take the last one for it."""
+_NAMESAKES: Final = "select id from groups group by +id having count(*) > 1"
+_TWICE: Final = (
+    "select count(salt) - count(distinct salt) from groups where length(salt) = ?"
+)
+_LAST: Final = (
+    "select id, salt, slots, heads, length(bodies) from groups order by id desc limit ?"
+)
 _ONE: Final = "select salt, slots, heads, length(bodies) from groups where id = ?"
 
 PAGE_LEN: Final = 32_768
@@ -91,6 +103,9 @@ NUMBER_MAX: Final = (1 << 63) - 1
 """SQLite's greatest."""
 BEFORE_ALL: Final = -NUMBER_MAX
 """A search for this ends at the first row, whatever numbers are damaged."""
+TAIL_ROWS: Final = 16
+"""Rows at the end whose order is looked at: more than one leaf has, so that a new row
+meets none of its own number; a row has a head and a body, and takes 4 KiB of its leaf."""
 ROW_PAGES: Final = 4
 """Pages of a row beside its octets: its own, its parents', the list of free ones."""
 
@@ -98,22 +113,6 @@ DAMAGED: Final = "the spool's database is damaged"
 
 DISK_ERRORS: Final = (OSError, apsw.Error)
 """What a failing disk raises here."""
-
-ENTRY: Final = struct.Struct(">IQI")
-"""Slot, generation, length of the sealed body: what a row says of a record in clear."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A group without its bodies."""
-
-    id: int
-    salt: bytes
-    entries: tuple[tuple[int, int, int], ...]
-    """Slot, generation, length of the sealed body."""
-    heads: bytes
-    sound: bool
-    """The parts agree with each other in length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +127,11 @@ class Sealed:
 class Groups:
     """The database, open."""
 
-    def __init__(self, path: Path) -> None:
-        """Open, recover and, when it is new, create; SpoolCorruptError if it is none."""
+    def __init__(self, path: Path, *, new: bool = True) -> None:
+        """Open and recover; SpoolCorruptError if it is none.
+
+        Only a `new` one may have no table yet: of another it was lost.
+        """
         self._wal = path.with_name(f"{path.name}-wal")
         check_regular(self._wal)
         _sync(self._wal)
@@ -145,7 +147,7 @@ class Groups:
         try:
             with _failing():
                 self._db.execute(_SETUP).fetchall()
-                self._check_table()
+                self._check_table(new=new)
         except (apsw.CorruptError, apsw.NotADBError) as error:
             self.close()
             raise SpoolCorruptError(f"{path}: not a spool, or damaged") from error
@@ -155,9 +157,12 @@ class Groups:
         self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         sync_folder(path.parent)
 
-    def _check_table(self) -> None:
-        if self._db.execute(_TABLE).fetchall() != _COLUMNS:
-            raise apsw.CorruptError("another table")
+    def _check_table(self, *, new: bool) -> None:
+        found = self._db.execute(_TABLE).fetchall()
+        if new and not found:
+            self._db.execute(_CREATE).fetchall()
+        elif found != _COLUMNS:
+            raise apsw.CorruptError("another table, or none")
 
     def close(self) -> None:
         """Close the database; nothing is written."""
@@ -167,20 +172,38 @@ class Groups:
     def next_id(self) -> int:
         """Give a number greater than that of any row; SpoolCorruptError.
 
-        SQLite takes the last row's for the greatest and asks nobody: of a page with
-        zeros at its end that is 0, and all mail would be younger than the start.
+        SQLite takes the last row's for the greatest and asks nobody.  Where the last
+        rows are out of order, each row is asked: that is slow.
         """
+        last = [cast(int, number) for (number,) in self._all(_NEWEST, TAIL_ROWS)]
+        if any(before >= after for after, before in pairwise(last)):
+            [(newest,)] = self._all(_GREATEST)
+        else:
+            newest = max(last, default=0)
+        if newest == NUMBER_MAX:
+            raise SpoolCorruptError(DAMAGED)
+        return max(0, cast(int, newest)) + 1
+
+    def tail(self) -> list[Row]:
+        """Read the last rows, TAIL_ROWS at most; SpoolCorruptError."""
+        return [row_of(*values) for values in reversed(self._all(_LAST, TAIL_ROWS))]
+
+    def namesakes(self) -> list[int]:
+        """Look at all rows for numbers that two of them have; SpoolCorruptError.
+
+        That too when one row lies there twice: it hides another, or many.
+        """
+        [(twice,)] = self._all(_TWICE, SALT_LEN)
+        if twice:
+            raise SpoolCorruptError(DAMAGED)
+        return [cast(int, number) for (number,) in self._all(_NAMESAKES)]
+
+    def _all(self, statement: str, *values: int) -> list[tuple[Any, ...]]:
         try:
             with _failing():
-                found = self._db.execute(_NEWEST).fetchall()
+                return self._db.execute(statement, values).fetchall()
         except apsw.CorruptError as error:
             raise SpoolCorruptError(DAMAGED) from error
-        newest, before = [cast(int, number) for (number,) in found] + [0, 0][
-            len(found) :
-        ]
-        if newest <= before and found:
-            raise SpoolCorruptError(DAMAGED)
-        return newest + 1
 
     def insert(
         self, number: int, salt: bytes, slots: bytes, heads: bytes, bodies: bytes
@@ -268,11 +291,18 @@ class Groups:
         except apsw.FullError as error:
             raise SpoolFullError("the disk is full") from error
 
-    def scan(self, after: int = BEFORE_ALL, records: int = NUMBER_MAX) -> list[Row]:
-        """Read groups in the order in which they lie, until they hold so many records.
+    def scan(
+        self,
+        after: int = BEFORE_ALL,
+        records: int = NUMBER_MAX,
+        begin: Row | None = None,
+    ) -> list[Row]:
+        """Read groups in the order in which they lie: so many records, one row more.
 
-        That is the order of their numbers; a number that is damaged stands out of it.
-        SpoolCorruptError: the database is damaged.
+        That is the order of their numbers; a number that is damaged stands out of it,
+        and what is found `after` it may be anywhere.  With `begin` all rows up to that
+        one are passed over: slow, and it asks for no number.  SpoolCorruptError: the
+        database is damaged.
         """
         rows: list[Row] = []
         try:
@@ -281,11 +311,13 @@ class Groups:
                 closing(self._db.execute(_SCAN, (after,))) as cursor,
             ):
                 for values in cursor:
-                    row = _row(*cast(tuple[Any, ...], values))
+                    row = row_of(*cast(tuple[Any, ...], values))
+                    if begin is not None and not rows and row != begin:
+                        continue
                     rows.append(row)
-                    records -= max(1, len(row.entries))
                     if records <= 0:
                         break
+                    records -= max(1, len(row.entries))
         except apsw.CorruptError as error:
             raise SpoolCorruptError(DAMAGED) from error
         return rows
@@ -322,7 +354,7 @@ class Groups:
             found = self._db.execute(_ONE, (number,)).fetchone()
         if found is None:
             return None
-        return _row(number, *cast(tuple[Any, ...], found))
+        return row_of(number, *cast(tuple[Any, ...], found))
 
     def _body(self, row: Row, index: int) -> bytes:
         offset = sum(entry[2] for entry in row.entries[:index])
@@ -357,21 +389,3 @@ def _failing() -> Iterator[None]:
         raise
     except apsw.Error as error:
         raise IoError(f"the spool's disk failed: {error}") from error
-
-
-def _row(number: int, salt: object, slots: object, heads: object, body: object) -> Row:
-    """Judge a row by its lengths; what is in the boxes is not known here."""
-    if (
-        not isinstance(salt, bytes)
-        or len(salt) != SALT_LEN
-        or not isinstance(slots, bytes)
-        or len(slots) % ENTRY.size
-    ):
-        return Row(number, b"", (), b"", sound=False)
-    entries = tuple(ENTRY.iter_unpack(slots))
-    if not isinstance(heads, bytes):
-        heads = b""
-    sound = len(heads) == HEAD_LEN * len(entries) and body == sum(
-        entry[2] for entry in entries
-    )
-    return Row(number, salt, entries, heads, sound)

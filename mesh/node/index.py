@@ -64,6 +64,10 @@ class Index:
         """Never report this row as finished: it holds something for the operator."""
         self._kept.add(row)
 
+    def is_kept(self, row: int) -> bool:
+        """Say whether this row is to stay."""
+        return row in self._kept
+
     def place(self, slot: int) -> tuple[int, int]:
         """Give the row of a slot's record and its place there."""
         return self._rows[slot], self._places[slot]

@@ -23,8 +23,9 @@ from mesh.core.crypto import Entropy, Key
 from mesh.core.record import SALT_LEN, Record, seal_record, sealed_len
 from mesh.errors import SpoolFullError
 from mesh.node.arena import Arena
-from mesh.node.groups import ENTRY, Groups
+from mesh.node.groups import Groups
 from mesh.node.index import Ref, ref_of, slot_of
+from mesh.node.row import ENTRY
 from mesh.node.writer import Writer
 
 GROUP_RECORDS: Final = 64

@@ -8,9 +8,18 @@ First every row that was there at the start, oldest first, a head a record:
     opens, greater generation        is delivered; a row of such alone is rubbish
     anything else                    is damaged, and its row is kept for the operator
     its row's number is damaged      is damaged when it is asked for; counted once more
+      or a search misses it by that  the same: its slot is held, and nothing is deleted
+    its leaf of the b-tree says      is lost and not counted: SQLite finds no fault, and
+    that it has fewer rows           nobody knows how many there were; its slot is freed
 
 then every slot that no row has claimed: it is free, or a tombstone, or damaged.  Only
 then is it known which slots of the old arena are free, and which ids are known.
+
+A row's number may be damaged, and SQLite searches by it.  So each stretch begins with a
+row that the one before has seen, and is read from the start of the table when a search
+does not find just that row; the end is a row too, and not a number.  A number out of
+order, and one that two rows have, is of rows that are kept.  Where there is no way on,
+or a row is found twice, the start ends with SpoolCorruptError: no slot is freed then.
 
 A million records take 20 s of one core, so what may be many is read beside the running
 node, STEP_RECORDS at a time on the Trio thread, the rows ahead of it by the writer.
@@ -24,7 +33,8 @@ Until that is complete:
     a re-wrap        waits: it would open slots that nobody has looked at
 
 Nothing is written by this but the deletion of rubbish: a crash in its middle leaves what
-the crash before it left.  A row is deleted only when each of its records moved on.
+the crash before it left.  A row is deleted only when each of its records moved on, and
+none before all rows were read.
 """
 
 from collections import deque
@@ -36,12 +46,13 @@ import trio
 
 from mesh.core.crypto import Key
 from mesh.core.record import HEAD_LEN, NO_ID, Record, open_head_untrusted, sealed_len
-from mesh.errors import RemoteProtocolError
+from mesh.errors import RemoteProtocolError, SpoolCorruptError
 from mesh.node.arena import Arena, State
-from mesh.node.groups import BEFORE_ALL, Groups, Row
+from mesh.node.groups import BEFORE_ALL, DAMAGED, TAIL_ROWS, Groups
 from mesh.node.ids import Ids
 from mesh.node.index import Index, Ref, ref_of, slot_of
 from mesh.node.parking import Parking
+from mesh.node.row import Row
 from mesh.node.shares import Shares, sealed_charge
 from mesh.node.writer import Writer
 
@@ -80,6 +91,11 @@ class Recovery:
         self._corrupt = corrupt
         self._rubbish = rubbish
         self._row = BEFORE_ALL
+        self._next: Row | None = None
+        """With which the next stretch begins."""
+        self._wide = 0
+        """Records in the longest stretch that was looked for from the start."""
+        self._mark, self._behind, self._left = _end(groups.tail())
         self.last_row = groups.next_id() - 1
         """The newest row that was there at the start."""
         self._early: dict[bytes, list[bytes]] = {}
@@ -91,6 +107,8 @@ class Recovery:
         self.damaged = 0
         """Records that no slot stands for."""
         self._disordered = 0
+        self._doubtful: set[int] = set()
+        """Numbers that are out of order, or of two rows."""
         self.is_complete = False
         """Everything was read."""
 
@@ -162,22 +180,49 @@ class Recovery:
     def _read(self) -> Sequence[Row]:
         """Read the next rows, on whichever thread has the database.
 
-        A row whose number is damaged is out of order: then as much is counted, for what
-        else cannot be found by its number nobody knows.  The last row of a stretch is
-        read again with the next one, for it to be seen in its order.
+        The last row of a stretch is not given: it is the first one of the next.  Of what
+        is out of order as much is counted: what else cannot be found nobody knows.
+        """
+        if self._left == 0:
+            return ()
+        rows = self._ahead()
+        given = rows[:-1] or rows
+        end = self._end_in(given)
+        if end is None and len(rows) == 1:
+            raise SpoolCorruptError(DAMAGED)
+        for before, after in pairwise(rows[:end]):
+            if after.id <= before.id:
+                self._disordered += 1
+                self._doubtful |= {before.id, after.id}
+        if end is not None and (self._disordered or self._wide):
+            self._doubtful.update(self._groups.namesakes())
+        self._row, self._next = given[-1].id, rows[-1]
+        return given[:end]
+
+    def _ahead(self) -> list[Row]:
+        """Read from the next row on, and another behind it if there is one.
+
+        Each time that a search went astray a longer stretch is read, so that a number
+        high in the b-tree does not have the table read a thousand times.
         """
         rows = self._groups.scan(self._row, READ_RECORDS)
-        if len(rows) > 1 and rows[-1].id < self.last_row:
-            del rows[-1]
-        self._disordered += sum(b.id <= a.id for a, b in pairwise(rows))
-        old = [row for row in rows if row.id <= self.last_row]
-        if not old:
-            return old
-        if old[-1].id <= self._row:  # no way on from here
-            self._disordered += 1
-            return []
-        self._row = old[-1].id
-        return old
+        if self._next is not None and rows[:1] != [self._next]:
+            self._wide = 2 * max(self._wide, READ_RECORDS)
+            rows = self._groups.scan(records=self._wide, begin=self._next)
+        if not rows:
+            raise SpoolCorruptError(DAMAGED)
+        return rows
+
+    def _end_in(self, rows: Sequence[Row]) -> int | None:
+        """Count the rows that were there at the start, if the last one is among these."""
+        for count, row in enumerate(rows, 1):
+            if self._left is not None:
+                self._left -= 1
+            elif row == self._mark:
+                self._left = self._behind
+            if self._left == 0:
+                return count
+        return None
 
     def _take(self, row: Row) -> Iterable[tuple[Ref, Record]]:
         """Claim a row's slots; give its records that wait."""
@@ -203,7 +248,7 @@ class Recovery:
         self._take_tombstones()
         self.damaged += damaged
         if alive:
-            self._index.add(row.id, alive)
+            self._index.add(max(0, row.id), alive)  # below it only a damaged one is
         if damaged:
             self._index.keep(row.id)
         elif not alive:
@@ -225,7 +270,8 @@ class Recovery:
             return
         self._ids.sort()  # with those of what was forgotten meanwhile
         self.is_complete = True
-        self.damaged += self._disordered
+        self.damaged += self._disordered or int(self._wide > 0)
+        self._keep_doubtful()
         for origin, ids in self._early.items():
             for origin_id in ids:
                 forget_id(self._ids, arena, origin, origin_id)
@@ -234,6 +280,16 @@ class Recovery:
         calls, self._calls = self._calls, []
         for call in calls:
             call()
+
+    def _keep_doubtful(self) -> None:
+        """Have no row deleted by a number that may be another's."""
+        if not self._doubtful:
+            return
+        for number in self._doubtful:
+            self._index.keep(number)
+        dead = [row for row in self._rubbish if not self._index.is_kept(row)]
+        self._rubbish.clear()
+        self._rubbish.extend(dead)
 
 
 async def pause() -> None:
@@ -248,6 +304,19 @@ def forget_id(ids: Ids, arena: Arena, origin: bytes, origin_id: bytes) -> None:
         arena.renew(slot)
     for slot in living:
         arena.mark_done(slot)
+
+
+def _end(tail: Sequence[Row]) -> tuple[Row | None, int, int | None]:
+    """Give what tells the end: a row, and how many lie behind it; or how many there are.
+
+    A row without a salt may be like another one.
+    """
+    for behind, row in enumerate(reversed(tail)):
+        if row.salt:
+            return row, behind, None
+    if len(tail) == TAIL_ROWS:
+        raise SpoolCorruptError(DAMAGED)
+    return None, 0, len(tail)
 
 
 def _open(row: Row, place: int, key: Key, length: int) -> Record | None:

@@ -58,8 +58,9 @@ def open_files(
     if is_new:
         begin_arena(copies, spool_key, entropy)
     arena = open_arena(copies, spool_key, entropy)
-    groups = Groups(database)
-    if arena.keys.sequence == FIRST_SEQUENCE:
+    is_first = arena.keys.sequence == FIRST_SEQUENCE
+    groups = Groups(database, new=is_first)
+    if is_first:
         note_database(copies, arena)
     return copies, arena, groups
 

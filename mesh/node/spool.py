@@ -366,7 +366,8 @@ class Spool:
         if not (self._arena.dirty or self._forgotten or self._tidying.dead):
             return
         calls, self._forgotten = self._forgotten, []
-        empty = len(self._tidying.dead)
+        # Before each row was seen another may have the number of one that is dead.
+        empty = len(self._tidying.dead) if self.is_indexed else 0
         await self._upkeep.flush()
         for call in calls:
             call()

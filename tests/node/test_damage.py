@@ -120,6 +120,20 @@ def test_a_table_of_another_shape_is_damage(tmp_path: Path, word: bytes) -> None
     assert outcome.ends["SpoolCorruptError 74"]
 
 
+def test_a_table_that_is_lost_is_not_made_anew(tmp_path: Path) -> None:
+    """Page 1 says that it has no cell."""
+    sample = damaging.sampled(tmp_path, stopped=True)
+    path = sample.folder / "spool.db"
+    database = bytearray(path.read_bytes())
+    assert database[103:105] == b"\0\1"
+    database[104] = 0
+    path.write_bytes(database)
+    outcome = Outcome()
+    damaging.check(sample, "a table", sample.folder, outcome)
+    assert not outcome.wrong
+    assert outcome.ends["SpoolCorruptError 74"]
+
+
 def row_numbers(database: bytes, page: int) -> Iterator[tuple[int, int]]:
     """Give places and values of the rows' numbers: fileformat2.html, 1.6."""
     for start in range(page, len(database), page):

@@ -12,7 +12,9 @@ import pytest
 
 from mesh.core.record import HEAD_LEN
 from mesh.errors import IoError, SpoolCorruptError, SpoolFullError
-from mesh.node.groups import ENTRY, PAGE_LEN, Groups, Sealed
+from mesh.node.groups import NUMBER_MAX, PAGE_LEN, Groups, Sealed
+from mesh.node.row import ENTRY
+from tests.node.test_damage import row_numbers
 
 SALT = bytes(11)
 SLOTS = ENTRY.pack(7, 1, 4096) + ENTRY.pack(9, 3, 8192)
@@ -65,6 +67,49 @@ def test_rows_are_deleted_together(groups: Groups) -> None:
     groups.delete([1, 3, 99])
     assert [row.id for row in groups.scan()] == [2, 4]
     assert groups.next_id() == 5
+
+
+@pytest.mark.parametrize(
+    ("damaged", "other", "next_id"),
+    [(3, 40, 41), (4, 0, 4), (4, 2, 4), (3, 0, 5), (4, 60, 61), (1, 50, 51)],
+)
+def test_a_wrong_number_at_the_end_is_not_gone_by(
+    tmp_path: Path, damaged: int, other: int, next_id: int
+) -> None:
+    path = tmp_path / "spool.db"
+    made = Groups(path)
+    for number in range(1, 5):
+        made.insert(number, SALT, SLOTS, HEADS, bytes([number]) * 12288)
+    made.checkpoint(last=True)
+    made.close()
+    octets = path.read_bytes()
+    places = {number: at for at, number in row_numbers(octets, PAGE_LEN)}
+    at = places[damaged]
+    path.write_bytes(octets[:at] + bytes([other]) + octets[at + 1 :])
+    again = Groups(path, new=False)
+    assert again.next_id() == next_id
+    again.insert(next_id, SALT, SLOTS, HEADS, BODIES)
+    assert [row.id for row in again.scan()][-1] == next_id
+    again.close()
+
+
+def test_no_number_is_greater_than_the_greatest(groups: Groups) -> None:
+    groups.insert(NUMBER_MAX, SALT, SLOTS, HEADS, BODIES)
+    with pytest.raises(SpoolCorruptError):
+        groups.next_id()
+
+
+def test_the_first_number_is_1_whatever_is_there(groups: Groups) -> None:
+    groups.insert(-5, SALT, SLOTS, HEADS, BODIES)
+    assert groups.next_id() == 1
+
+
+def test_a_row_that_lies_there_twice_hides_another(groups: Groups) -> None:
+    groups.insert(1, SALT, SLOTS, HEADS, BODIES)
+    assert groups.namesakes() == []
+    groups.insert(2, SALT, SLOTS, HEADS, BODIES)
+    with pytest.raises(SpoolCorruptError):
+        groups.namesakes()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from mesh.core.record import HEAD_LEN, NO_ID, SALT_LEN, Record, sealed_len
 from mesh.node import restore
-from mesh.node.groups import ENTRY, PAGE_LEN, Groups
+from mesh.node.groups import PAGE_LEN, Groups
+from mesh.node.row import ENTRY
 from mesh.node.shares import (
     NOBODY,
     Holding,
