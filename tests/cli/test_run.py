@@ -17,6 +17,7 @@ import trio
 from mesh.cli import run
 from mesh.cli.main import main
 from mesh.core.control import CONTROL_NAME
+from mesh.node.keeping import Keeping
 from mesh.node.pacer import client
 from mesh.node.service import lock_state
 from mesh.node.spool import Spool
@@ -119,16 +120,22 @@ def test_a_look_at_the_peers_ends_no_node_that_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     alpha = Home(tmp_path, "alpha")
-    said = run._ready
+    said, wake, looks = run._ready, Keeping.wake, []
+
+    def waking(keeping: Keeping) -> None:
+        looks.append(1)
+        wake(keeping)
 
     def ready() -> None:
         said()
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(run, "_ready", ready)
+    monkeypatch.setattr(Keeping, "wake", waking)
     during_its_making(monkeypatch, signal.SIGHUP)
     assert main(["run", "-c", str(alpha.toml)]) == 0
     assert capsys.readouterr().err == "mesh: ready\n"
+    assert looks == [1]
 
 
 def during_its_making(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
