@@ -111,3 +111,8 @@ def domain_of(address: str) -> str:
     """What follows the last "@", in lower case; "" where there is none."""
     _, at, domain = address.rpartition("@")
     return domain.lower() if at else ""
+
+
+def without_route(path: str) -> str:
+    """Take the source route off a forward-path: `@me:x@peer` is `x@peer`."""
+    return path.partition(":")[2] if path.startswith("@") else path

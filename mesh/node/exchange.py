@@ -19,13 +19,14 @@ import trio
 
 from mesh.core.chance import uniform
 from mesh.core.crypto import Entropy
+from mesh.core.envelope import without_route
 from mesh.core.handshake import NO_DIRECTORY, Session
 from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
 from mesh.errors import LocalProtocolError
 from mesh.node.gossip import Gossiping
 from mesh.node.inside import Port
 from mesh.node.pacing import BROKEN, CLOSED, SILENT, STALLED, Pacer, carry
-from mesh.node.peer import Peer, without_route
+from mesh.node.peer import Peer
 from mesh.node.qmgr import QueueManager
 from mesh.node.routing import LOCAL, REFUSED
 from mesh.node.wire import Wire

@@ -74,7 +74,7 @@ ANSWER_SECONDS: Final = 2.0
 
 
 class Node:
-    """One node from its start to its end; `run` is all that is called."""
+    """One node from its start to its end; `run` is all that is called, or `close`."""
 
     def __init__(
         self, config: Config, *, pacer: Pacer | None, entropy: Entropy | None = None
@@ -251,10 +251,18 @@ class Node:
         finally:
             for sock in sockets:
                 sock.close()
-            self._gate.wipe()
-            self._drop.close()
-            self._starting.close()
-            os.close(self._lock)
+            self._let_go()
+
+    def close(self) -> None:
+        """End a node that was made and is not to run."""
+        self._spool.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._gate.wipe()
+        self._drop.close()
+        self._starting.close()
+        os.close(self._lock)
 
     async def _run_spool(self, task_status: trio.TaskStatus[None]) -> None:
         await self._spool.run(task_status=task_status)

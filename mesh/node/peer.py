@@ -7,6 +7,7 @@
                            on the next link again if this one ends before it is heard
                       4yz: deferred, 5yz: bounced; with a 250 among them: DONE, too
                       link gone: back into the queue
+                   -> somebody else's by now: routed anew, not offered
 
 An id (128 bits, new for every hop) is stored once: while its first copy is being
 committed later copies wait for that commit; afterwards they get its reply.  Ids are
@@ -27,6 +28,7 @@ import trio
 from mesh.core.clock import period_of
 from mesh.core.dialogue import MessageReceived
 from mesh.core.election import SILENT_PERIODS, SILENT_SECONDS, we_are_smaller
+from mesh.core.envelope import without_route
 from mesh.core.gossip import MUTE
 from mesh.core.handshake import Session
 from mesh.core.link import Link, Received
@@ -269,9 +271,12 @@ class Peer:
             inside.port.on_data()
 
     def _offer(self, inside: Inside, ref: Ref, record: Record) -> None:
-        """Put a message on a free stream of the link."""
+        """Put a message on a free stream of the link, if it still goes there."""
         path, to, content = record.reverse_path, record.recipients, record.content
         try:
+            if any(self._qmgr.router(each) != self.name for each in to):
+                self._qmgr.lead_back([ref])  # no queue had it when addresses moved
+                return
             inside.link.offer(Outgoing(ref, path, to, content, record.id))
         except BaseException:  # a bug: the next link is not to end by it, too
             self._qmgr.defer(ref)
@@ -393,8 +398,3 @@ class Peer:
     def accepts(self, path: str) -> Reply | None:
         """Say why this peer may not hand over mail for a path; None: it may."""
         return self._refusal(self.name, path)
-
-
-def without_route(path: str) -> str:
-    """Take the source route off a forward-path: `@me:x@peer` is `x@peer`."""
-    return path.partition(":")[2] if path.startswith("@") else path

@@ -7,12 +7,15 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from mesh.cli import run
 from mesh.cli.main import main
+from mesh.core.control import CONTROL_NAME
+from mesh.node.keeping import Keeping
 from mesh.node.pacer import client
 from mesh.node.service import lock_state
 from mesh.node.spool import Spool
@@ -83,6 +86,65 @@ def test_a_signal_before_anybody_listens_is_not_lost(
 
     monkeypatch.setattr(trio, "open_signal_receiver", late)
     assert main(["run", "-c", str(alpha.toml)]) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_node_is_made_ends_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, number: int
+) -> None:
+    alpha = Home(tmp_path, "alpha")
+    during_its_making(monkeypatch, number)
+    assert main(["run", "-c", str(alpha.toml)]) == 0
+    assert capsys.readouterr().err == ""
+    assert not alpha.socket.exists()
+    assert not (alpha.path / "state" / CONTROL_NAME).exists()
+    os.close(lock_state(alpha.path / "state"))
+    assert signal.getsignal(number) is signal.SIG_IGN
+
+
+def test_a_look_at_the_peers_ends_no_node_that_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    alpha = Home(tmp_path, "alpha")
+    said, wake, looks = run._ready, Keeping.wake, []
+
+    def waking(keeping: Keeping) -> None:
+        looks.append(1)
+        wake(keeping)
+
+    def ready() -> None:
+        said()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(run, "_ready", ready)
+    monkeypatch.setattr(Keeping, "wake", waking)
+    during_its_making(monkeypatch, signal.SIGHUP)
+    assert main(["run", "-c", str(alpha.toml)]) == 0
+    assert capsys.readouterr().err == "mesh: ready\n"
+    assert looks == [1]
+
+
+def during_its_making(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Send ourselves a signal when the spool is opened; unheard, it is an error."""
+
+    def unheard(*_: object) -> None:
+        raise AssertionError("the system would have ended us")
+
+    signal.signal(number, unheard)
+    opened = Spool.open
+
+    def opening(*args: Any) -> Spool:
+        os.kill(os.getpid(), number)
+        return opened(*args)
+
+    monkeypatch.setattr(Spool, "open", opening)
+
+
+def test_a_start_that_fails_leaves_the_process_as_it_was(tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in run.SIGNALS]
+    assert main(["run", "-c", str(tmp_path / "nowhere.toml")]) == 66
+    assert gc.isenabled()
+    assert [signal.getsignal(number) for number in run.SIGNALS] == before
 
 
 def test_mistakes_have_their_codes(tmp_path: Path, capsys: Capture) -> None:

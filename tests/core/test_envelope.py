@@ -11,6 +11,7 @@ from mesh.core.envelope import (
     normalize,
     parse_path_untrusted,
     split_path_untrusted,
+    without_route,
 )
 from mesh.errors import CommandError
 from tests import strategies
@@ -130,3 +131,8 @@ def test_a_normal_form_is_its_own(address: str) -> None:
 def test_domains() -> None:
     assert domain_of('"a@b"@C.example') == "c.example"
     assert domain_of("postmaster") == ""
+
+
+@given(strategies.forward_paths)
+def test_a_source_route_comes_off(path: Path) -> None:
+    assert without_route(path.text) == path.address

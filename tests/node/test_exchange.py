@@ -522,6 +522,30 @@ async def test_what_was_read_ahead_goes_back_when_the_link_is_lost(
         assert len(await bravo.arrived()) == 60
 
 
+async def test_what_was_read_ahead_goes_where_its_address_moved(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The old peer's 550 would be a bounce, of mail that the new one takes."""
+    async with alpha_half(tmp_path) as alpha:
+        for number in range(60):
+            alpha.submit(b"%d\r\n" % number, HERE)
+        await until(lambda: alpha.spool.waiting == 60)
+    async with two(tmp_path) as (alpha, bravo, nursery):
+        cable = await connect(nursery, alpha, bravo)
+        cable.far.held = True  # the replies do not come through
+        old, new = alpha.qmgr.queue("bravo"), alpha.qmgr.queue("charlie")
+        await until(lambda: bravo.spool.waiting)
+        await trio.sleep(5)
+        offered = bravo.spool.waiting
+        assert len(old.ready) < 60 - offered  # some were read and are not offered yet
+        alpha.routes[HERE] = "charlie"
+        alpha.qmgr.reroute(lambda _: True, changed=True)
+        cable.far.let_go()
+        await until(lambda: len(new.ready) == 60 - offered)
+        await until(lambda: alpha.spool.waiting == 60 - offered)
+        assert bravo.spool.waiting == offered
+
+
 async def test_what_is_being_read_goes_back_too(
     tmp_path: Path, autojump_clock: MockClock, patience: Patience
 ) -> None:
