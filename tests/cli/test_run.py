@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`mesh run` in this process: ready, signals, exit codes."""
 
+import gc
 import os
 import resource
 import signal
