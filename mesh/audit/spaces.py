@@ -37,6 +37,9 @@ BUFFER_KIB: Final = 16_384
 """For packets that tcpdump has not read yet: seconds of the fastest link."""
 SETTLE_SECONDS: Final = 30.0
 """For tcpdump to read what it has: it looks each second."""
+STILL_SECONDS: Final = 5.0
+"""In which it answers and reads nothing: what else was counted is nothing for it, such as
+what came before its filter was there."""
 LOOK_SECONDS: Final = 0.1
 """Between two questions to it."""
 _CLONE_NEWNET: Final = 0x40000000
@@ -227,15 +230,21 @@ def listening(space: Space, wire: Wire, file: Path) -> Iterator[None]:
 def _settle(process: Process) -> None:
     """Wait until tcpdump has read what has been there: it would forget the rest."""
     asked, seen, there = time.monotonic(), 0, None
+    grew = asked
     while there is None or seen < there:
-        if time.monotonic() > asked + SETTLE_SECONDS:
+        now = time.monotonic()
+        if there is not None and now > grew + STILL_SECONDS:
+            return
+        if now > asked + SETTLE_SECONDS:
             raise IoError("tcpdump does not keep up: the host is too busy")
         process.send_signal(signal.SIGUSR1)  # it tells its counts
         time.sleep(LOOK_SECONDS)
         assert process.stderr  # noqa: S101  # for mypy
         counts = _COUNTS.search(process.stderr.readline())
         if counts:
+            before = seen
             seen, received, dropped = map(int, counts.groups())
+            grew = time.monotonic() if seen != before else grew
             there = received if there is None else there
             if dropped:
                 raise IoError(f"tcpdump missed {dropped} packets: the host is too busy")
