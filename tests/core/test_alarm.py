@@ -99,6 +99,23 @@ def test_freshness_counts_from_the_sending() -> None:
     assert one.holds(later + WINDOW + 0.1)
 
 
+def test_a_late_beat_arms_nothing_and_keeps_nobody_counted() -> None:
+    one = alarm()
+    [content] = sent(one, 0.0)
+    assert one.came_untrusted(content, WINDOW + 0.1)
+    assert not one.is_armed
+    assert one._peers["bravo"].heard == -math.inf
+
+
+def test_beats_that_pass_one_another_count_by_the_newest() -> None:
+    one = alarm()
+    [older], [newer] = sent(one, 0.0), sent(one, 9.0)
+    assert one.came_untrusted(newer, 9.1)
+    assert one.came_untrusted(older, 9.2)
+    assert not one.holds(9.0 + WINDOW)
+    assert one.holds(9.1 + WINDOW)
+
+
 def test_a_slow_link_that_comes_up_makes_no_beat_of_another_fresh_again() -> None:
     one = armed(0.0)
     [content] = sent(one, 1.0)

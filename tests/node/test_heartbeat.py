@@ -9,7 +9,8 @@ from trio.testing import MockClock
 
 from mesh.core.alarm import HOLD_SECONDS
 from mesh.node.heartbeat import Heartbeats
-from tests.harness import Patience, until
+from tests.harness import Patience, half, until
+from tests.node.gossips import public_of
 from tests.node.homes import Home, mesh, running
 
 TICK = 10
@@ -99,6 +100,7 @@ async def test_a_peer_who_was_removed_holds_up_nobody(
         for _ in range(12):
             await trio.sleep(TICK)
             assert not beats_of(bravo).holds()
+        assert list(beats_of(bravo)._alarm._peers) == ["charlie"]
 
 
 async def test_a_whole_domain_has_an_address_for_them(
@@ -115,6 +117,19 @@ async def test_a_whole_domain_has_an_address_for_them(
     async with running(bravo, alpha):
         await armed(bravo)
         assert not bravo.found()
+
+
+async def test_a_peer_s_queue_lets_what_it_brought_itself_go_first(
+    tmp_path: Path,
+) -> None:
+    async with half(tmp_path, "alpha", {"mix@bravo.test": "bravo"}) as alpha:
+        peer = alpha.exchange.peer("bravo", public_of("bravo"))
+        for content, origin in ((b"mail", b"c" * 16), (b"beat", peer.fingerprint)):
+            alpha.submit(content, "mix@bravo.test", origin=origin)
+            count = len(peer._queue.ready)
+            await until(lambda n=count: len(peer._queue.ready) > n)  # type: ignore[misc]
+        records = [alpha.spool.hot(ref) for ref in peer._queue.ready]
+        assert [record.content for record in records if record] == [b"beat", b"mail"]
 
 
 @pytest.mark.parametrize("off", [{"heartbeats": "false"}, {"kind": '"none"'}])
@@ -147,4 +162,5 @@ async def test_beats_are_no_mail_on_any_list(
         for one, other in ((alpha, bravo), (bravo, alpha)):
             peer = one.node._exchange.peers[other.name]
             assert one.node._spool.known_ids(peer.fingerprint) <= 1  # one on its way
+            assert not one.node._qmgr.guard.bugs
             assert not one.found()

@@ -24,6 +24,22 @@ def test_a_queue_is_made_once_and_wakes_its_worker() -> None:
     assert woken == [1, 2]
 
 
+def test_what_its_taker_brought_for_himself_goes_first_and_nothing_else_does() -> None:
+    """A heartbeat is not to wait behind all mail; it delays the mail of who sent it."""
+    waiting = Waiting(FixedEntropy())
+    queue = waiting.queue("bravo")
+    waiting.enqueue(ONE, "bravo")
+    waiting.enqueue(TWO, "bravo", b"")  # a remailer's own, and nobody's queue yet
+    queue.own = b"b" * 16
+    woken: list[Ref] = []
+    queue.wake = lambda: woken.append(queue.ready[0])
+    waiting.enqueue(THREE, "bravo", queue.own)
+    assert list(queue.ready) == [THREE, ONE, TWO]
+    assert woken == [THREE]
+    waiting.enqueue(Ref(4), "bravo", b"c" * 16)
+    assert list(queue.ready) == [THREE, ONE, TWO, Ref(4)]
+
+
 async def test_places_outside_are_there_while_something_waits(
     autojump_clock: MockClock,
 ) -> None:
