@@ -97,11 +97,15 @@ def together(pieces: Sequence[Captured]) -> Captured:
     )
 
 
-def throw(blocks: int, rng: np.random.Generator) -> list[bool]:
+def throw(blocks: int, rng: np.random.Generator, busy: float = 0.5) -> list[bool]:
     """Throw so many coins, until each side has come two times in five: else again.
 
     With fewer there is little to compare; and no snooper knows what was thrown before.
+    A share of another than one half is no coin's: so many blocks, but for one at least.
     """
+    if busy != 0.5:
+        idle = max(1, round((1 - busy) * blocks))
+        return [bool(one) for one in rng.permutation(np.arange(blocks) >= idle)]
     while True:
         coins = [bool(coin) for coin in rng.integers(2, size=blocks)]
         if min(sum(coins), blocks - sum(coins)) >= max(
@@ -139,8 +143,6 @@ def capture(
             for wire, file in files.items():
                 stack.enter_context(listening(made[wire.first], wire, file))
             pids = stack.enter_context(running(homes, made))
-            if plan.burn:
-                stack.enter_context(burning(folder))
             counted = Counted(pids.get("alpha"), plan.rate)
             blocks = mail_in_blocks(plan, coins, post, rng, tick, counted)
             events, end = post.events, time.time()
@@ -177,7 +179,7 @@ def capture_pieces(
     for number in range(pieces):
         piece = folder / f"piece-{number:04}"
         if not piece.exists():
-            _piece(plan, throw(blocks, rng), letters, rng).save(piece)
+            _piece(plan, throw(blocks, rng, plan.busy), letters, rng).save(piece)
         tick()
     done = sorted(folder.glob("piece-*"))[:pieces]
     return together([load_captured(piece) for piece in done])
@@ -203,9 +205,10 @@ def _piece(
 
 
 @contextmanager
-def burning(folder: Path) -> Iterator[None]:
+def burning() -> Iterator[None]:
     """Keep all cores busy."""
-    with ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
         for number in range(os.cpu_count() or 1):
             words = (sys.executable, "-c", SPIN)
             stack.enter_context(started(words, folder, folder / f"burner{number}"))

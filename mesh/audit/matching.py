@@ -37,7 +37,7 @@ WINDOW: Final = 64
 """Cells within which a pair that is no message's lies from the message's."""
 NEGATIVES: Final = 7
 """For each message: 14,000 make the 1e5 that a rate of one in a thousand needs."""
-APART: Final = 14.0
+APART: Final = 20.0
 """Periods that it lies from any message's."""
 JITTER: Final = 3.0
 """Periods by which an attacker is told an instant wrongly, at most."""
@@ -47,6 +47,8 @@ ALL: Final = 10
 """Column of a summary: octets of the first side's cells."""
 COMMAND: Final = 1024
 """Octets: what is shorter is no message."""
+MORE: Final = 1e-5
+"""Of octets more than usual, beside likeness: they decide where all writes are alike."""
 NOTHING: Final = 9.0
 """How unlike two links are where one of them has no message."""
 TRIES: Final = 8
@@ -160,18 +162,30 @@ def _summary(trace: Trace, at: Floats) -> Floats:
 
 
 def _writes(trace: Trace, at: Floats) -> Floats:
-    """Octets of what the first side sent around each instant; nan: a command, nothing."""
+    """Octets of what the first side sent within NEAR periods; nan: less, and commands.
+
+    An SMTP session without cover is half a dozen writes at once: they are not counted,
+    or a message at the end of one would be out of sight.
+    """
     rows = trace.of(0)
-    index = np.searchsorted(rows["at"], at)[:, None] + np.arange(-NEAR, NEAR)
-    size = octets(rows[np.clip(index, 0, len(rows) - 1)])
-    size[size < COMMAND] = np.nan
-    return size
+    size = octets(rows)
+    when, size = rows["at"][size >= COMMAND], size[size >= COMMAND]
+    if not len(size):
+        return np.full((len(at), 1), np.nan)
+    index = np.searchsorted(when, at)[:, None] + np.arange(-NEAR, NEAR)
+    index = np.clip(index, 0, len(size) - 1)
+    near = np.abs(when[index] - at[:, None]) <= NEAR / trace.rate
+    return np.where(near, size[index], np.nan)
 
 
 def unlike(world: Seen, pairs: Pairs) -> Floats:
-    """Say how far the two writes on either link that are most alike are apart: a share."""
+    """Say how far the two writes on either link that are most alike are apart: a share.
+
+    A place takes something off a message, or nothing: what left is not the larger one.
+    """
     one, two = _writes(world.first, pairs.first), _writes(world.second, pairs.second)
-    apart = np.abs(one[:, :, None] - two[:, None, :]) / one[:, :, None]
+    less = one[:, :, None] - two[:, None, :]
+    apart = np.where(less < 0, np.nan, less / one[:, :, None])
     least: Floats = np.nan_to_num(apart, nan=NOTHING).min(axis=(1, 2))
     return least
 
@@ -188,7 +202,7 @@ def statistical(world: Seen, pairs: Pairs, rng: np.random.Generator) -> Floats:
     del rng
     both = [_summary(world.first, pairs.first), _summary(world.second, pairs.second)]
     more = [one[:, ALL] / max(1.0, float(one[:, ALL].mean())) for one in both]
-    score: Floats = 0.01 * np.minimum(*more) - unlike(world, pairs)
+    score: Floats = MORE * np.minimum(*more) - unlike(world, pairs)
     return score
 
 

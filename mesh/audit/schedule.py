@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Which worlds an audit has, and for how long each is listened to.
 
-    key       the world                                            seconds    share
-    quiet     pair, renewal, all that a link carries                    40     0.22
-    greedy    pair, without cover: a control                            26     0.08
-    chain     alpha, bravo, charlie, and a sink behind port 25          28     0.22
-    plain     the same remailers over plain SMTP: a control             16     0.06
-    probed    a node and a port that only reads, on loopback            10     0.10
-    loaded    as quiet, all cores of the host busy                      40     0.20
-    half      as quiet, half of what the link carries                   40     0.06
-    tenth     as quiet, a tenth                                         40     0.06
+    key       the world                                      seconds    share     whole
+    quiet     pair, renewal, all that a link carries              40     0.22     36.00
+    greedy    pair, without cover: a control                      26     0.08      0.20
+    chain     alpha, bravo, charlie, and a sink on port 25        28     0.22      5.00
+    plain     the same remailers over plain SMTP: a control       16     0.06      0.60
+    probed    a node and a port that only reads, on loopback      10     0.10      0.00
+    loaded    as quiet, all cores of the host busy                40     0.20      8.00
+    half      as quiet, half of what the link carries             40     0.06      4.00
+    tenth     as quiet, a tenth                                   40     0.06      4.00
 
 In a run of HOURS_FROM minutes links have 64 cells a second, in a shorter one 256, and not
 the default's one: a figure needs windows, and what leaks, how late a cell is, does not
@@ -17,7 +17,10 @@ depend on the rate.  The same lateness shows more at a higher one.  What one cel
 leaks in an hour is said by the white box, from the lateness itself.
 
 In the order of the table worlds are taken in while their seconds, the least with which
-they say anything, fit into the run; what is left of the time is shared out.
+they say anything, fit into the run; what is left of the time is shared out: in a run of
+minutes by the share, in one of hours as the whole audit needs it.  That is the column
+of hours: so long one link, or several side by side all together, has to be listened to for
+the number of windows and messages that bounds.py promises.  `whole` is the run that has it.
 
 A world is taken in pieces, since a link is renewed after half an hour at the earliest; a
 piece has blocks, for each of which a coin is thrown (lab.py).  The longer a run, the longer
@@ -26,16 +29,18 @@ worlds, so that a run that is ended early has some of all.
 """
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from mesh.audit.lab import Plan
 
-PIECE_SECONDS: Final = 600.0
-BLOCKS: Final = ((60.0, 100), (20.0, 60), (10.0, 40), (5.0, 24))
-"""Seconds of a block, and how many must fit.  Into the longest fit 3,600 cells at 64 a
-second; a bootstrap of blocks wants many, five folds two of each kind at least."""
+PIECE_SECONDS: Final = 960.0
+BLOCKS: Final = ((60.0, 60), (20.0, 60), (10.0, 40), (5.0, 24))
+"""Seconds of a block, and how many must fit into what all links of a world have together.
+Into the longest fit 3,600 cells at 64 a second; a bootstrap of blocks wants many, five
+folds two of each kind at least."""
 BLOCK_LEAST: Final = 2.0
 """Of which one is guard."""
 BLOCKS_MIN: Final = 4
@@ -44,8 +49,9 @@ BETWEEN_SECONDS: Final = 2.0
 RATE: Final = 64.0
 """Cells a second."""
 SHORT_RATE: Final = 256.0
-APART_LOAD: Final = 0.15
-"""Of a chain: where messages lie one upon the other, nobody follows one without cover."""
+APART: Final[dict[str, Any]] = {"load": 0.15, "octets": (2_000, 20_000), "busy": 0.9}
+"""Of a chain: where messages lie one upon the other, nobody follows one without cover; and
+there is mail nearly always, since messages are compared with each other."""
 HOURS_FROM: Final = 60.0
 """Minutes."""
 
@@ -61,11 +67,17 @@ class World:
     least: float
     """Seconds."""
     share: float
-    """Of what is left."""
+    """Of what is left, in a run of minutes."""
+    whole: float
+    """Hours of one link, in the whole audit."""
     plan: Plan | None
     """Of the lab, but for the length of blocks; None: it is not the lab's."""
     block: float = BLOCK_LEAST
     """Seconds that its blocks have at least."""
+    burn: bool = False
+    """Whether all cores are kept busy."""
+    beside: int = sys.maxsize
+    """Links that there are side by side at most."""
 
     @property
     def clock(self) -> str:
@@ -75,26 +87,34 @@ class World:
         return self.plan.clock if self.plan.nodes else ""
 
 
-def _pair(key: str, title: str, share: float, load: float, burn: bool = False) -> World:
-    return World(key, f"pair, renewal{title}", 40.0, share, Plan(load=load, burn=burn))
+def _pair(
+    key: str, title: str, share: float, whole: float, load: float, burn: bool = False
+) -> World:
+    plan = Plan(load=load)
+    return World(key, f"pair, renewal{title}", 40.0, share, whole, plan, burn=burn)
 
 
-QUIET: Final = _pair("quiet", "", 0.22, 1.0)
+QUIET: Final = _pair("quiet", "", 0.22, 36.0, 1.0)
 GREEDY: Final = World(
-    "greedy", "pair, greedy: no cover", 26.0, 0.08, Plan(clock="greedy", load=1.0), 4.0
-)
-"""Its padding comes less often than cells under a clock: longer blocks have windows."""
+    "greedy", "pair, greedy: no cover", 26.0, 0.08, 0.2,
+    Plan(clock="greedy", load=1.0), 4.0, beside=4,
+)  # fmt: skip
+"""Its padding comes less often than cells under a clock: longer blocks have windows.  It
+sends as fast as it can: few beside each other."""
 CHAIN: Final = World(
-    "chain", "chain, renewal", 28.0, 0.22, Plan("chain", load=APART_LOAD)
+    "chain", "chain, renewal", 28.0, 0.22, 5.0, Plan("chain", **APART), beside=32
 )
 PLAIN: Final = World(
-    "plain", "chain, plain SMTP: no cover", 16.0, 0.06, Plan("plain", load=APART_LOAD)
-)
-PROBED: Final = World("probed", "loopback, renewal", 10.0, 0.10, None)
-LOADED: Final = _pair("loaded", ", cores busy", 0.20, 1.0, burn=True)
+    "plain", "chain, plain SMTP: no cover", 16.0, 0.06, 0.6, Plan("plain", **APART),
+    beside=4,
+)  # fmt: skip
+"""A host that relays for many is late, and hides what it does."""
+PROBED: Final = World("probed", "loopback, renewal", 10.0, 0.10, 0.0, None)
+LOADED: Final = _pair("loaded", ", cores busy", 0.20, 8.0, 1.0, burn=True)
 WORLDS: Final = (
     QUIET, GREEDY, CHAIN, PLAIN, PROBED, LOADED,
-    _pair("half", ", half full", 0.06, 0.5), _pair("tenth", ", a tenth full", 0.06, 0.1),
+    _pair("half", ", half full", 0.06, 4.0, 0.5),
+    _pair("tenth", ", a tenth full", 0.06, 4.0, 0.1),
 )  # fmt: skip
 
 
@@ -125,9 +145,14 @@ class Schedule:
     links: int = 1
 
     @property
+    def is_long(self) -> bool:
+        """Whether it is one of hours."""
+        return self.minutes >= HOURS_FROM
+
+    @property
     def rate(self) -> float:
         """Of the links, cells a second."""
-        return RATE if self.minutes >= HOURS_FROM else SHORT_RATE
+        return RATE if self.is_long else SHORT_RATE
 
     def title(self, world: World) -> str:
         """A world's name in the report."""
@@ -150,7 +175,15 @@ class Schedule:
         """How long one link of a world is listened to."""
         kept = self.worlds
         free = self.minutes * 60 - sum(each.least for each in kept)
-        return world.least + free * world.share / sum(each.share for each in kept)
+        return world.least + free * self._share(world) / sum(map(self._share, kept))
+
+    def _share(self, world: World) -> float:
+        """Of what is left, in parts of the whole."""
+        return world.whole / self.links_of(world) if self.is_long else world.share
+
+    def links_of(self, world: World) -> int:
+        """So many side by side."""
+        return min(self.links, world.beside)
 
     def jobs(self) -> list[Job]:
         """All pieces of the lab's worlds, in the order in which they are best taken."""
@@ -163,19 +196,26 @@ class Schedule:
     def _of(self, world: World) -> Iterator[Job]:
         if world.plan is None:
             return
-        whole = self.seconds_of(world)
-        seconds, blocks = _cut(whole, world.block)
+        whole, links = self.seconds_of(world), self.links_of(world)
+        seconds, blocks = _cut(whole, links, world.block)
         plan = replace(world.plan, rate=self.rate, seconds=seconds)
         pieces = math.ceil(blocks * (seconds + BETWEEN_SECONDS) / PIECE_SECONDS)
         for number in range(pieces):
-            for link in range(self.links):
+            for link in range(links):
                 yield Job(world, plan, link, number + 1, math.ceil(blocks / pieces))
 
 
-def _cut(whole: float, least: float) -> tuple[float, int]:
-    """How long blocks are where there is so much time, and how many."""
+def whole(links: int) -> Schedule:
+    """All that bounds.py promises, with so many links side by side."""
+    plan = Schedule(math.inf, links)
+    hours = sum(world.whole / plan.links_of(world) for world in WORLDS)
+    return Schedule(60 * hours + sum(world.least for world in WORLDS) / 60, links)
+
+
+def _cut(whole: float, links: int, least: float) -> tuple[float, int]:
+    """How long blocks are where each link has so much time, and how many each has."""
     for seconds, enough in (*BLOCKS, (least, BLOCKS_MIN)):
         blocks = int(whole / (seconds + BETWEEN_SECONDS))
-        if blocks >= enough:
+        if blocks >= BLOCKS_MIN and blocks * links >= enough:
             return seconds, blocks
     return least, BLOCKS_MIN

@@ -16,7 +16,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -50,6 +50,9 @@ PROBES_A_SECOND: Final = 10.0
 """All kinds together: 48 at once, of some 4 s each."""
 PROBES_MIN: Final = 80
 """Of each kind."""
+PROBES_WHOLE: Final = 2 * PROBES.enough
+"""Of each kind, in a run of hours: half an hour of them, and twice as many as promised,
+since who is judged by one fold only has few."""
 BARE_SECONDS: Final = 2.0
 """Drawn of a wire without a clock: long enough to see mail come."""
 APART_SECONDS: Final = 60.0
@@ -120,13 +123,13 @@ def live(minutes: float, folder: Path | None, tell: Tell, links: int = 1) -> Rep
     NotPermittedError, UnavailableError: there can be no lab here.
     """
     spaces.check()
+    plan = Schedule(minutes, links)
     with ExitStack() as stack:
         if folder is None:
             name = stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="mesh-audit-")
             )
             folder = Path(name)
-        plan = Schedule(minutes, links)
         _take(plan, folder, tell)
         return judged(plan, folder, tell)
 
@@ -134,13 +137,19 @@ def live(minutes: float, folder: Path | None, tell: Tell, links: int = 1) -> Rep
 def _take(plan: Schedule, folder: Path, tell: Tell) -> None:
     """Take what is not there yet, links of one world side by side."""
     jobs = plan.jobs()
-    whole, done = sum(job.seconds for job in jobs) / plan.links, 0.0
-    for _, some in groupby(jobs, key=lambda job: (job.world.key, job.pieces)):
-        beside = list(some)
-        told = f"{plan.title(beside[0].world)}: listening for {beside[0].seconds:.0f} s"
-        tell(told, TAKING * done / whole)
-        _side_by_side(beside, folder)
-        done += beside[0].seconds
+    rounds = [
+        list(some)
+        for _, some in groupby(jobs, key=lambda job: (job.world.key, job.pieces))
+    ]
+    whole, done = sum(beside[0].seconds for beside in rounds), 0.0
+    for beside in rounds:
+        world, seconds = beside[0].world, beside[0].seconds
+        tell(
+            f"{plan.title(world)}: listening for {seconds:.0f} s", TAKING * done / whole
+        )
+        with lab.burning() if world.burn else nullcontext():
+            _side_by_side(beside, folder)
+        done += seconds
 
 
 def _side_by_side(jobs: Sequence[Job], folder: Path) -> None:
@@ -322,7 +331,8 @@ class _Judge:
 
 def _probed(plan: Schedule) -> Report:
     each = math.ceil(plan.seconds_of(schedule.PROBED) * PROBES_A_SECOND / 3)
-    figures = probing.figures(max(PROBES_MIN, each), np.random.default_rng(SEED))
+    each = PROBES_WHOLE if plan.is_long else max(PROBES_MIN, each)
+    figures = probing.figures(each, np.random.default_rng(SEED))
     title = plan.title(schedule.PROBED)
     return _found(
         [

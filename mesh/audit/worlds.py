@@ -60,8 +60,8 @@ class Plan:
     """A block."""
     octets: tuple[int, int] = (2_000, 60_000)
     """Of a message: from, to."""
-    burn: bool = False
-    """Whether all cores are kept busy, in idle blocks, too."""
+    busy: float = 0.5
+    """Share of blocks with mail; of another than one half, so many, drawn by chance."""
     loss: float = 0.0
     pool: str = "timed"
     tick_seconds: float = 1.0
@@ -105,6 +105,8 @@ class Plan:
             raise UsageError(f"no world {self.world!r}: pair, chain, plain")
         if not 0 <= self.load <= 1 or self.rate <= 0 or not self.octets[0] > 0:
             raise UsageError("a load is from 0 to 1; rate and octets are above 0")
+        if not 0 < self.busy <= 1:
+            raise UsageError("of the blocks some have mail")
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ def test_a_run_is_as_long_as_it_is_said(minutes: float, links: int) -> None:
             assert not jobs
             continue
         assert plan.seconds_of(world) >= world.least
-        assert {job.link for job in jobs} == set(range(links))
-        taken = sum(job.seconds for job in jobs) / links
+        assert {job.link for job in jobs} == set(range(plan.links_of(world)))
+        taken = sum(job.seconds for job in jobs) / plan.links_of(world)
         # Blocks are whole ones, and pieces have equally many.
         assert 0.5 * world.least <= taken <= 1.6 * plan.seconds_of(world)
         for job in jobs:
@@ -74,7 +74,22 @@ def test_titles_have_the_rate_where_there_is_one() -> None:
 
 
 def test_the_header_has_the_worlds() -> None:
-    rows = re.findall(r"(?m)^    (\w+) .* (\d+) +(0\.\d\d)$", schedule.__doc__ or "")
-    assert [(key, float(least), float(share)) for key, least, share in rows] == [
-        (world.key, world.least, world.share) for world in WORLDS
+    rows = re.findall(
+        r"(?m)^    (\w+) .* (\d+) +(0\.\d\d) +(\d+\.\d\d)$", schedule.__doc__ or ""
+    )
+    assert [(row[0], *map(float, row[1:])) for row in rows] == [
+        (world.key, world.least, world.share, world.whole) for world in WORLDS
     ]
+
+
+@given(st.integers(1, 100))
+def test_the_whole_has_what_is_promised(links: int) -> None:
+    plan = schedule.whole(links)
+    assert plan.worlds == WORLDS
+    for world in WORLDS:
+        jobs = [job for job in plan.jobs() if job.world is world]
+        beside = {job.link for job in jobs}
+        assert len(beside) <= min(links, world.beside)
+        if world is schedule.QUIET:
+            assert sum(job.blocks for job in jobs) >= 2 * 1_000
+            assert all(job.plan.seconds * job.plan.rate >= 3_600 for job in jobs)
