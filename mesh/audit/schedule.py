@@ -209,7 +209,8 @@ def whole(links: int) -> Schedule:
     """All that bounds.py promises, with so many links side by side."""
     plan = Schedule(math.inf, links)
     hours = sum(world.whole / plan.links_of(world) for world in WORLDS)
-    return Schedule(60 * hours + sum(world.least for world in WORLDS) / 60, links)
+    minutes = 60 * hours + sum(world.least for world in WORLDS) / 60
+    return Schedule(max(minutes, HOURS_FROM), links)
 
 
 def _cut(whole: float, links: int, least: float) -> tuple[float, int]:
