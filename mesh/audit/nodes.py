@@ -45,8 +45,9 @@ PORT: Final = 7000
 UP_SECONDS: Final = 240.0
 """For all links to be up: 10 s, on a host that has nothing else to do; minutes, where
 dozens of labs begin side by side."""
-LOOK_SECONDS: Final = 0.1
-"""Between two looks whether they are."""
+LOOK_SECONDS: Final = 0.5
+"""Between two looks whether they are: each costs the node milliseconds, and there may be
+dozens of labs."""
 
 
 def make_nodes(

@@ -102,7 +102,7 @@ GREEDY: Final = World(
 """Its padding comes less often than cells under a clock: longer blocks have windows.  It
 sends as fast as it can: few beside each other."""
 CHAIN: Final = World(
-    "chain", "chain, renewal", 28.0, 0.22, 5.0, Plan("chain", **APART), beside=32
+    "chain", "chain, renewal", 28.0, 0.22, 5.0, Plan("chain", **APART), beside=20
 )
 PLAIN: Final = World(
     "plain", "chain, plain SMTP: no cover", 16.0, 0.06, 0.6, Plan("plain", **APART),
