@@ -8,8 +8,8 @@
     plain     the same remailers over plain SMTP: a control       16     0.06      0.60
     probed    a node and a port that only reads, on loopback      10     0.10      0.00
     loaded    as quiet, all cores of the host busy                40     0.20      8.00
-    half      as quiet, half of what the link carries             40     0.06      4.00
-    tenth     as quiet, a tenth                                   40     0.06      4.00
+    half      as quiet, half of what the link carries             40     0.06      2.00
+    tenth     as quiet, a tenth                                   40     0.06      2.00
 
 In a run of HOURS_FROM minutes links have 64 cells a second, in a shorter one 256, and not
 the default's one: a figure needs windows, and what leaks, how late a cell is, does not
@@ -113,8 +113,8 @@ PROBED: Final = World("probed", "loopback, renewal", 10.0, 0.10, 0.0, None)
 LOADED: Final = _pair("loaded", ", cores busy", 0.20, 8.0, 1.0, burn=True)
 WORLDS: Final = (
     QUIET, GREEDY, CHAIN, PLAIN, PROBED, LOADED,
-    _pair("half", ", half full", 0.06, 4.0, 0.5),
-    _pair("tenth", ", a tenth full", 0.06, 4.0, 0.1),
+    _pair("half", ", half full", 0.06, 2.0, 0.5),
+    _pair("tenth", ", a tenth full", 0.06, 2.0, 0.1),
 )  # fmt: skip
 
 
