@@ -8,6 +8,7 @@ import pytest
 
 from mesh.audit import disclosure, judge, matching, sizes
 from mesh.audit.bounds import SIZE, bound_of, rate_bound
+from mesh.audit.features import cut
 from mesh.audit.figures import Figure
 from mesh.audit.lab import Captured
 from mesh.audit.matching import Seen
@@ -114,3 +115,14 @@ def test_windows_that_are_too_few_are_counted() -> None:
     assert judge.too_few(halves, 32) == ""
     assert judge.too_few(halves, 1_024) == "1,024 cells (0 idle, 0 busy)"
     assert judge.too_few(trace.only(trace.rows["at"] < 0), 32).startswith("32 cells (")
+
+
+def test_of_too_many_windows_some_blocks_are_left_out() -> None:
+    rng = np.random.default_rng(2)
+    trace = in_halves(simulated(Clock.RENEWAL, 64.0, 4_000, rng), rng)
+    windows = cut(trace, 32)
+    fewer = cut(judge.thinned(trace, 32, rng, len(windows) // 2), 32)
+    assert len(windows) // 4 < len(fewer) <= len(windows) // 2
+    some = np.isin(windows.block, fewer.block)
+    assert (windows.label[some] == fewer.label).all()
+    assert len(cut(judge.thinned(trace, 32, rng), 32)) == len(windows)

@@ -72,6 +72,8 @@ def test_the_octets_of_a_load_are_the_link_s() -> None:
         Plan(load=-0.5),
         Plan(rate=0),
         Plan(octets=(0, 9)),
+        Plan(busy=0),
+        Plan(busy=1.5),
     ],
 )
 def test_what_is_no_plan_is_refused(plan: Plan) -> None:
@@ -85,6 +87,15 @@ def test_coins_come_down_on_both_sides(blocks: int, seed: int) -> None:
     assert len(coins) == blocks
     least = min(2, blocks // 2)
     assert least <= sum(coins) <= blocks - least
+
+
+@given(st.integers(2, 30), st.sampled_from([0.25, 0.9, 1.0]), st.integers(0, 9))
+def test_where_mail_is_compared_with_mail_few_blocks_are_idle(
+    blocks: int, busy: float, seed: int
+) -> None:
+    coins = throw(blocks, np.random.default_rng(seed), busy)
+    assert len(coins) == blocks
+    assert coins.count(False) == max(1, round((1 - busy) * blocks))
 
 
 @given(st.integers(1, 40_000), st.integers(2, 4))

@@ -6,8 +6,11 @@ import pytest
 
 from mesh.audit.matching import (
     APART,
+    COMMAND,
     JITTER,
+    NEAR,
     WINDOW,
+    Seen,
     figures,
     learned,
     near,
@@ -16,9 +19,10 @@ from mesh.audit.matching import (
     planted,
     seen,
     statistical,
+    unlike,
 )
 from mesh.audit.statistics import auc
-from mesh.audit.trace import Event
+from mesh.audit.trace import Event, Trace, by_time
 from tests.audit.worlds import RATE, bare, covered
 
 SEED = 5
@@ -65,6 +69,41 @@ def test_without_cover_every_message_is_matched() -> None:
     mail = octets(world.second.of(0))
     assert mail.max() > 20_000
     assert mail.min() == 0
+
+
+def test_a_message_at_the_end_of_many_small_writes_is_in_sight() -> None:
+    rng = np.random.default_rng(SEED)
+    world = bare(60, rng)
+    chatty = Seen(
+        *(_chatty(wire) for wire in (world.first, world.second)),
+        world.arrived, world.left,
+    )  # fmt: skip
+    pairs = pairs_of(chatty, rng)
+    assert auc(statistical(chatty, pairs, rng), pairs.label) > 0.99
+
+
+def _chatty(wire: Trace, lines: int = 3 * NEAR) -> Trace:
+    """As in SMTP: before each message go commands."""
+    large = wire.rows[octets(wire.rows) >= COMMAND]
+    said = np.repeat(large, lines)
+    said["at"] -= 1e-4 * (1 + np.arange(len(said)) % lines)
+    said["segments"], said["first"], said["last"] = 1, 30, 30
+    return wire.with_rows(by_time(np.concatenate([wire.rows, said])))
+
+
+def test_what_grew_on_its_way_is_another_message() -> None:
+    rng = np.random.default_rng(SEED)
+    world = bare(60, rng)
+    pairs = pairs_of(world, rng)
+    sent = _larger(world.second)
+    alike = unlike(Seen(world.first, sent, world.arrived, world.left), pairs)
+    assert np.median(alike[pairs.label]) > 0.1
+
+
+def _larger(wire: Trace) -> Trace:
+    rows = wire.rows.copy()
+    rows["last"] += np.where(octets(rows) >= COMMAND, 40, 0).astype(rows["last"].dtype)
+    return wire.with_rows(rows)
 
 
 def test_a_cell_that_is_late_by_the_message_is_found() -> None:
