@@ -36,12 +36,13 @@ from mesh.audit.lab import Captured, capture_pieces
 from mesh.audit.report import Cost, Report, Wire, read, written
 from mesh.audit.schedule import Job, Schedule, World
 from mesh.audit.trace import Event, Trace, load_events
-from mesh.audit.view import clock_in, in_halves, labelled, latency, wire_of
+from mesh.audit.view import carried, clock_in, in_halves, labelled, latency, wire_of
 from mesh.errors import IoError, MessageError, NoInputError
 
 Tell: TypeAlias = Callable[[str, float], None]
 
 FIRST_WIRE: Final = "alpha-bravo"
+SECOND: Final = "bravo"
 SEED: Final = 7
 """The same captures give the same figures."""
 TAKING: Final = 0.8
@@ -234,8 +235,9 @@ def apart(pieces: Sequence[Captured]) -> Iterator[Captured]:
     """The same pieces, each after the end of the one before, as windows need it."""
     end = 0.0
     for piece in pieces:
-        shift = end - piece.blocks[0].begin
-        end += piece.blocks[-1].end - piece.blocks[0].begin + APART_SECONDS
+        first, last = _span(piece)
+        shift = end - first
+        end += last - first + APART_SECONDS
         traces = {}
         for name, one in piece.traces.items():
             rows = one.rows.copy()
@@ -247,6 +249,14 @@ def apart(pieces: Sequence[Captured]) -> Iterator[Captured]:
             for block in piece.blocks
         ]
         yield Captured(traces, events, blocks, piece.late)
+
+
+def _span(piece: Captured) -> tuple[float, float]:
+    """From the first to the last that was seen: mail may come long after a last block."""
+    rows = [one.rows["at"][[0, -1]] for one in piece.traces.values() if len(one.rows)]
+    firsts = [piece.blocks[0].begin, *(float(at[0]) for at in rows)]
+    lasts = [piece.blocks[-1].end, *(float(at[-1]) for at in rows)]
+    return min(firsts), max(lasts)
 
 
 def _seconds(captured: Captured) -> float:
@@ -295,10 +305,20 @@ class _Judge:
         notes = [note for part in found for note in part.notes]
         if notes and world is not schedule.CHAIN:  # from here on they are lengths
             notes = [f"too few windows of {', '.join(notes)}"]
+        notes += self._carried(world)
         return _found(
             [figure for part in found for figure in part.figures],
             [f"{self.plan.title(world)}: {note}" for note in notes],
         )
+
+    def _carried(self, world: World) -> list[str]:
+        """How full the link was: a host that has no time for mail is no test of it."""
+        if world.plan is None or world.plan.world != "pair" or world is schedule.GREEDY:
+            return []
+        mine = self.made[world.key]
+        octets = replace(world.plan, rate=self.plan.rate).octets_a_second
+        share = carried(mine.events, mine.blocks, SECOND, octets)
+        return [] if share is None else [f"busy, it carried {share:.0%} of all it can"]
 
     def _windows(self, world: World, cells: int) -> Report:
         mine = self.made[world.key].traces[FIRST_WIRE]

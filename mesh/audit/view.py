@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 
 from mesh.audit.report import Wire
+from mesh.audit.cells import Block
 from mesh.audit.trace import NO_BLOCK, Bools, Event, Floats, Rows, Trace
 from mesh.core.clock import Clock
 
@@ -74,6 +75,20 @@ def latency(events: Sequence[Event]) -> float | None:
             last[event.ident] = max(event.at, last.get(event.ident, -math.inf))
     took = [last[ident] - first[ident] for ident in last if ident in first]
     return float(np.median(took)) if took else None
+
+
+def carried(
+    events: Sequence[Event], blocks: Sequence[Block], place: str, octets: float
+) -> float | None:
+    """Share of `octets` a second that came to a place in busy blocks; None: there is none."""
+    begins = np.array([block.begin for block in blocks if block.busy])
+    ends = np.array([block.end for block in blocks if block.busy])
+    if not len(begins):
+        return None
+    came = [one for one in events if (one.what, one.place) == ("out", place)]
+    inside = _within(np.array([one.at for one in came]), begins, ends)
+    size = np.array([one.size for one in came])[inside].sum()
+    return float(size / ((ends - begins).sum() * octets))
 
 
 def labelled(trace: Trace, events: Sequence[Event]) -> Trace:

@@ -123,9 +123,14 @@ def test_what_was_judged_is_not_judged_again(
     )
 
 
-def test_pieces_never_meet() -> None:
-    """Those that were made side by side, too: no window reaches across."""
+@pytest.mark.parametrize("blocks", [None, 1])
+def test_pieces_never_meet(blocks: int | None) -> None:
+    """Those that were made side by side, too: no window reaches across.
+
+    Nor where mail came long after the last block, and the wire was still looked at.
+    """
     pieces = [captured(link(1), 5.0), captured(link(2), 6.0)]
+    pieces = [replace(piece, blocks=piece.blocks[:blocks]) for piece in pieces]
     one, other = suite.apart(pieces)
     end = one.traces[WIRE].rows["at"][-1]
     assert other.traces[WIRE].rows["at"][0] - end > suite.APART_SECONDS / 2

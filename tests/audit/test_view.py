@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: MIT
 """What is read off a trace: stretches, latency, labels from events, the clock."""
 
+from typing import Final, Literal
+
 import numpy as np
 import pytest
 
+from mesh.audit.cells import Block
 from mesh.audit.simulated import noisy, simulated
 from mesh.audit.trace import NO_BLOCK, Event, Trace
 from mesh.audit.view import (
     BLOCK_CELLS,
     GUARD_SECONDS,
     STRETCH_CELLS,
+    carried,
     clock_in,
     in_halves,
     labelled,
@@ -19,6 +23,10 @@ from mesh.audit.view import (
 from mesh.core.clock import Clock
 
 RATE = 64.0
+MAIL: Final[tuple[tuple[float, int, Literal["in", "out"], str], ...]] = (
+    (5.0, 300, "out", "bravo"), (45.0, 700, "out", "bravo"), (5.0, 900, "in", "bravo"),
+    (5.0, 900, "out", "alpha"), (15.0, 900, "out", "bravo"), (25.0, 900, "out", "bravo"),
+)  # fmt: skip
 LAWS = [Clock.RENEWAL, Clock.SLOTTED, Clock.POISSON, Clock.CONSTANT]
 
 
@@ -47,6 +55,13 @@ def test_latency_is_from_the_first_in_to_the_last_out() -> None:
     assert latency(events) == 2.0  # of 3.0 and 1.0
     assert latency(events[:1]) is None
     assert latency(events[1:2]) is None
+
+
+def test_what_a_link_carried_is_what_came_in_its_busy_blocks() -> None:
+    blocks = [Block(0, 10, True), Block(20, 30, False), Block(40, 50, True)]
+    events = [Event(at, size, str(at), what, place) for at, size, what, place in MAIL]
+    assert carried(events, blocks, "bravo", 100.0) == pytest.approx(0.5)
+    assert carried(events, blocks[1:2], "bravo", 100.0) is None
 
 
 def test_rows_are_busy_while_a_message_is_on_its_way() -> None:
