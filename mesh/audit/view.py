@@ -18,8 +18,8 @@ from typing import Final
 
 import numpy as np
 
-from mesh.audit.report import Wire
 from mesh.audit.cells import Block
+from mesh.audit.report import Wire
 from mesh.audit.trace import NO_BLOCK, Bools, Event, Floats, Rows, Trace
 from mesh.core.clock import Clock
 

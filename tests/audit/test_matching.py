@@ -74,10 +74,8 @@ def test_without_cover_every_message_is_matched() -> None:
 def test_a_message_at_the_end_of_many_small_writes_is_in_sight() -> None:
     rng = np.random.default_rng(SEED)
     world = bare(60, rng)
-    chatty = Seen(
-        *(_chatty(wire) for wire in (world.first, world.second)),
-        world.arrived, world.left,
-    )  # fmt: skip
+    first, second = map(_chatty, (world.first, world.second))
+    chatty = Seen(first, second, world.arrived, world.left)
     pairs = pairs_of(chatty, rng)
     assert auc(statistical(chatty, pairs, rng), pairs.label) > 0.99
 
