@@ -6,9 +6,10 @@ does three things for it, none of which the wire shows: it puts bodies that have
 something to say into the ring, takes what came out of it, and says when the link ends.
 
 The pacer wakes nobody for a cell.  This process looks by itself at the rings of links
-that had an instant (board.py), LATER_SECONDS after the next one of all, or T/8 of its
-fastest link where that is less: so it wakes for many cells at once, mail waits a
-twentieth of a second at most, and nothing at the pacer depends on what came.
+that had an instant (board.py), LATER_SECONDS after the next one of all, or an eighth of
+the time that its fastest link's ring lasts where that is less: so it wakes for many cells
+at once, no ring runs empty between two looks, mail waits a twentieth of a second at most,
+and nothing at the pacer depends on what came.
 
 The pacer that ended, for whatever reason, took its links with it: they end here as
 well, those that waited to be given too (their keys may be a clone's as well), another
@@ -37,7 +38,7 @@ from mesh.errors import PacerError, RemoteProtocolError
 from mesh.node.pacer.histogram import Histogram
 from mesh.node.pacer.lane import BROKEN
 from mesh.node.pacer.lateness import Lateness
-from mesh.node.pacer.ring import Ring
+from mesh.node.pacer.ring import Ring, slots_of
 from mesh.node.pacer.standstill import Standstill
 from mesh.node.pacer.word import NUMBER, REFUSED, Kind, say
 from mesh.node.parking import Parking
@@ -58,6 +59,7 @@ MANY: Final = 64
 LATER_SECONDS: Final = 0.05
 """From an instant to the look at what came: a twentieth of T at 1 cell/s."""
 LATER_PART: Final = 8
+"""Of a full ring of bodies to send: it is filled again long before it is empty."""
 GONE: Final = -1
 """The pacer ended, and its links with it."""
 
@@ -265,7 +267,8 @@ class Pacer:
 
     def _later(self) -> float:
         fastest = max((k for k, n in enumerate(self._carried) if n), default=0)
-        return min(LATER_SECONDS, period_of(fastest) / LATER_PART)
+        out, _ = slots_of(fastest)
+        return min(LATER_SECONDS, out * period_of(fastest) / LATER_PART)
 
     def _lose(self, control: socket.socket) -> None:
         self._losses += 1
