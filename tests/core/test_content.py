@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 
 from mesh.core.content import (
+    SPLIT_MAX,
     from_lf,
     is_lawful,
     stuffed_limit,
@@ -30,6 +31,15 @@ def test_bare_ends_are_unlawful(octets: bytes) -> None:
     assert not is_lawful(octets)
     with pytest.raises(LocalProtocolError):
         to_stuffed(octets)
+
+
+@pytest.mark.parametrize("length", [SPLIT_MAX, SPLIT_MAX + 1, 2 * SPLIT_MAX])
+@pytest.mark.parametrize("bare", [b"\r", b"\n", b"\n\r", b"\r\r\n", b"\r\n\n"])
+def test_the_law_of_what_is_long(length: int, bare: bytes) -> None:
+    lawful = b"0123456789abcd\r\n" * (length // 16) + b"x" * (length % 16)
+    assert is_lawful(lawful)
+    assert not is_lawful(lawful + bare)
+    assert not is_lawful(bare + lawful[len(bare) :])
 
 
 @given(strategies.contents)
