@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 
 from mesh.core.content import (
+    DOTS_MAX,
     SPLIT_MAX,
     from_lf,
     is_lawful,
@@ -40,6 +41,15 @@ def test_the_law_of_what_is_long(length: int, bare: bytes) -> None:
     assert is_lawful(lawful)
     assert not is_lawful(lawful + bare)
     assert not is_lawful(bare + lawful[len(bare) :])
+
+
+@pytest.mark.parametrize("dots", [0, 1, DOTS_MAX - 1, DOTS_MAX, DOTS_MAX + 1])
+@pytest.mark.parametrize("between", [b"", b"\r\n", b"x"])
+def test_a_dot_that_begins_a_line_behind_so_many(dots: int, between: bytes) -> None:
+    before = b"x." * dots + between + b"\r\n"
+    assert to_stuffed(before + b".y\r\n") == before + b"..y\r\n.\r\n"
+    assert unstuff(before + b"..y\r\n") == before + b".y\r\n"
+    assert to_stuffed(before + b"y\r\n") == before + b"y\r\n.\r\n"
 
 
 @given(strategies.contents)
