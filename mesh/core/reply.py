@@ -109,7 +109,8 @@ NO_VALID_RECIPIENTS: Final = Reply(554, "no valid recipients")
 PARAMETER_REFUSED: Final = Reply(555, "parameter not known here")
 
 # The lines that make up nearly all of a link's traffic are not parsed each time.
-_KNOWN: Final = {reply.encode(): reply for reply in (OK, START_MAIL, BYE)}
+OK_LINE: Final = OK.encode()
+_KNOWN: Final = {reply.encode(): reply for reply in (START_MAIL, BYE)}
 
 
 class ReplyReader:
@@ -136,6 +137,10 @@ class ReplyReader:
         Raises RemoteProtocolError for what is no reply; the reader is then dead.
         """
         buffer = self._buffer
+        if buffer.startswith(OK_LINE) and not self._lines:
+            del buffer[: len(OK_LINE)]
+            self._searched = 0
+            return OK
         while True:
             end = buffer.find(b"\n", self._searched) + 1
             if not end:

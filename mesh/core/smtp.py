@@ -37,7 +37,7 @@ from mesh.core.command import DONE_IDS_MAX, Command, Verb, encode_command
 from mesh.core.content import to_stuffed
 from mesh.core.envelope import Path
 from mesh.core.outbox import Outbox
-from mesh.core.reply import SHUTTING_DOWN, TRY_LATER, Reply, ReplyReader
+from mesh.core.reply import OK, SHUTTING_DOWN, TRY_LATER, Reply, ReplyReader
 from mesh.core.transfer import (
     Event,
     Finished,
@@ -64,6 +64,10 @@ __all__ = [
 # section 3.  256 KiB a stream is what the credit of a link allows.
 CHUNK_LEN: Final = 65536
 CHUNKS_UNREPLIED: Final = 4
+
+
+# Steps to which nothing is to be done when the reply is the usual one.
+_NEEDING_NO_MORE: Final = frozenset((Step.MAIL, Step.ASIDE))
 
 
 class Sender:
@@ -109,7 +113,7 @@ class Sender:
     @property
     def pending(self) -> bool:
         """take() has octets to give."""
-        return len(self._outbox) > 0
+        return self._outbox.octets > 0
 
     @property
     def ready(self) -> bool:
@@ -186,7 +190,12 @@ class Sender:
     # Out.
 
     def _queue(self, command: Command, step: Step) -> None:
-        self._waiting.append((encode_command(command), step))
+        line = encode_command(command)
+        if self._pipelining and not self._waiting:  # as _release would
+            self._outbox.put(line)
+            self._expected.append(step)
+            return
+        self._waiting.append((line, step))
         self._release()
 
     def _release(self) -> None:
@@ -229,7 +238,10 @@ class Sender:
 
     def _receive_reply_untrusted(self, reply: Reply) -> None:
         step = self._expected.popleft() if self._expected else None
-        if step is Step.QUIT:
+        if reply is OK and step in _NEEDING_NO_MORE:
+            if self._waiting:
+                self._release()
+        elif step is Step.QUIT:
             self._close(TRY_LATER)
         elif reply.code == SHUTTING_DOWN.code:
             self._close(reply)

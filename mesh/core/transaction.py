@@ -71,7 +71,7 @@ class Transaction:
         """Octets of content held."""
         return len(self._content)
 
-    def add_content(self, octets: bytes) -> None:
+    def add_content(self, octets: bytes | memoryview) -> None:
         """Keep octets of a chunk, if they are wanted."""
         if self.failure is None:
             self._content += octets
