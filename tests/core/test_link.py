@@ -374,6 +374,19 @@ def test_what_no_honest_peer_does_ends_the_link(attack: Callable[[Link], None]) 
         attack(link)
 
 
+def test_a_stream_that_ends_gets_its_credit_back_all_the_same() -> None:
+    link = make("bravo", "alpha")
+    line = b"NOOP " + b"x" * 1990 + b"\r\n"
+    link.receive_body(body((Kind.COMMANDS, 7, b"HELO alpha\r\n")))
+    for _ in range(16):
+        link.receive_body(body((Kind.COMMANDS, 7, line * 2)))
+    link.receive_body(body((Kind.COMMANDS, 7, line + b"QUIT\r\n")))
+    credit = parse_untrusted(link.next_body())[0]
+    spent = 12 + 33 * len(line) + 6
+    assert (credit.kind, credit.stream) == (Kind.CREDIT, 7)
+    assert credit.octets == CREDIT.pack(spent)
+
+
 def test_octets_past_the_credit_end_the_link() -> None:
     link = make("bravo", "alpha")
     link.receive_body(
