@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 
 from mesh.core.content import (
+    PIECE_LEN,
     from_lf,
     is_lawful,
     stuffed_limit,
@@ -30,6 +31,14 @@ def test_bare_ends_are_unlawful(octets: bytes) -> None:
     assert not is_lawful(octets)
     with pytest.raises(LocalProtocolError):
         to_stuffed(octets)
+
+
+@pytest.mark.parametrize("at", [PIECE_LEN - 2, PIECE_LEN - 1, PIECE_LEN])
+def test_the_law_holds_where_two_pieces_meet(at: int) -> None:
+    for end in (b"", b"x" * 9, b"x" * PIECE_LEN):
+        assert is_lawful(b"x" * at + b"\r\n" + end)
+        for ends in (b"\r", b"\n", b"\r\r\n", b"\n\r"):
+            assert not is_lawful(b"x" * at + ends + end)
 
 
 @given(strategies.contents)
