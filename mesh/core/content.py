@@ -14,6 +14,7 @@ one thing: stuffed content ends with CR LF, so a last line without one gets one.
 NUL and 8-bit octets are octets like any other.  Nothing here looks at headers.
 """
 
+from io import IncrementalNewlineDecoder
 from typing import Final
 
 from mesh.errors import LocalProtocolError
@@ -21,27 +22,24 @@ from mesh.errors import LocalProtocolError
 # Stuffing at its worst, lines of one dot: 3 octets (CR LF .) become 4.
 STUFFED_MAX_NUMERATOR: Final = 4
 STUFFED_MAX_DENOMINATOR: Final = 3
-
-# Dots that are looked at one by one.
 DOTS_MAX: Final = 32
+"""Dots that are looked at one by one."""
 _LF: Final = 10
-
-# Octets up to which content is split to be checked: 65,536 empty lines take 512 KiB.
-SPLIT_MAX: Final = 65_536
+PIECE_LEN: Final = 65_536
+"""Octets that are looked at in one go: a copy of a whole message costs more."""
 
 
 def is_lawful(content: bytes | bytearray) -> bool:
     """True when every CR stands before an LF and every LF behind a CR.
 
-    Each line end that is split off must have taken two octets away: 8 us for 10 kB.
-    Three counts take 17 and a search by `re` 190, but no memory for lines without end.
+    The decoder that notes which line ends there are does it in one pass in C: 4 us for
+    10 kB, where three counts take 15 and `re` 190, and hardly more for lines alone.
     """
-    if len(content) > SPLIT_MAX:
-        pairs = content.count(b"\r\n")
-        return content.count(b"\n") == pairs and content.count(b"\r") == pairs
-    lines = content.splitlines()  # at CR LF, CR and LF only
-    ends = len(lines) - (not content.endswith((b"\n", b"\r")) and len(lines) > 0)
-    return len(content) - len(b"".join(lines)) == 2 * ends
+    ends = IncrementalNewlineDecoder(None, translate=False)
+    for at in range(0, len(content), PIECE_LEN):
+        piece = content[at : at + PIECE_LEN]
+        ends.decode(piece.decode("latin-1"), final=at + PIECE_LEN >= len(content))
+    return ends.newlines in {None, "\r\n"}
 
 
 def stuffed_limit(length: int) -> int:

@@ -111,6 +111,7 @@ PARAMETER_REFUSED: Final = Reply(555, "parameter not known here")
 # Lines that are not parsed each time: ours, which make up nearly all of a link's traffic,
 # and the first few that a server says; none with an address, which must not be kept.
 KNOWN_MAX: Final = 16
+OK_LINE: Final = OK.encode()
 _KNOWN: Final = {reply.encode(): reply for reply in (OK, START_MAIL, BYE)}
 
 

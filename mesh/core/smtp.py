@@ -68,6 +68,8 @@ CHUNKS_UNREPLIED: Final = 4
 
 _DATA: Final = b"DATA\r\n"
 _RSET: Final = b"RSET\r\n"
+# Steps to which nothing is to be done when the reply is the usual one.
+_NEEDING_NO_MORE: Final = frozenset((Step.MAIL, Step.ASIDE))
 
 
 def _fits(step: Step, code: int) -> bool:
@@ -118,7 +120,7 @@ class Sender:
     @property
     def pending(self) -> bool:
         """take() has octets to give."""
-        return len(self._outbox) > 0
+        return self._outbox.octets > 0
 
     @property
     def ready(self) -> bool:
@@ -245,7 +247,10 @@ class Sender:
 
     def _receive_reply_untrusted(self, reply: Reply) -> None:
         step = self._expected.popleft() if self._expected else None
-        if step is Step.QUIT:
+        if step in _NEEDING_NO_MORE and reply.code < 300:
+            if self._waiting:
+                self._release()
+        elif step is Step.QUIT:
             self._close(TRY_LATER)
         elif reply.code == SHUTTING_DOWN.code:
             self._close(reply)
@@ -300,8 +305,6 @@ class Sender:
             self._start(transfer)
 
     def _on_mail(self, reply: Reply) -> None:
-        if reply.positive:
-            return
         transfer = self._transfers[0]
         transfer.failure = reply
         if self._waiting:  # no PIPELINING: the rest need not be said

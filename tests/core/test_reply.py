@@ -207,3 +207,9 @@ def test_what_is_left_is_counted() -> None:
     reader.receive_data(b"220 x\r\n25")
     assert reader.next_reply() == Reply(220, "x")
     assert reader.buffered == 2
+
+
+def test_an_ok_may_end_a_longer_reply() -> None:
+    longer = Reply(250, "node\nok")
+    assert read(ReplyReader(), longer.encode() + OK.encode()) == [longer, OK]
+    assert read(ReplyReader(), b"250-node\r\n", b"250 o", b"k\r\n") == [longer]
