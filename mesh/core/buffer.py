@@ -54,6 +54,11 @@ class ReceiveBuffer:
         octets = self._octets
         while True:
             end = octets.find(b"\n", self._searched) + 1
+            if 0 < end <= LINE_MAX and not self._skipping:
+                line = bytes(octets[:end])
+                del octets[:end]
+                self._searched = 0
+                return line
             if not end and len(octets) <= LINE_MAX:
                 self._searched = len(octets)
                 return None

@@ -29,6 +29,7 @@ Nothing here looks at a clock or holds a key.  See `mesh help protocol`.
 
 import enum
 import struct
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from mesh.core.crypto import TAG_LEN
@@ -70,16 +71,18 @@ class Segment(NamedTuple):
     octets: memoryview
 
 
-_LENGTHS: Final = {
-    Kind.COMMANDS: range(1, BODY_LEN - HEADER_LEN + 1),
-    Kind.REPLIES: range(1, BODY_LEN - HEADER_LEN + 1),
-    Kind.CREDIT: range(CREDIT.size, CREDIT.size + 1),
-    Kind.GOSSIP: range(1, BODY_LEN - HEADER_LEN + 1),
-    Kind.MOVE: range(9, 17, 7),  # strand.py's two forms
-    Kind.CLOSE: range(1),
+_WORDS: Final = range(1, BODY_LEN - HEADER_LEN + 1)
+_LAWS: Final[Mapping[int, tuple[range, int]]] = {
+    Kind.COMMANDS: (_WORDS, STREAMS_MAX),
+    Kind.REPLIES: (_WORDS, STREAMS_MAX),
+    Kind.CREDIT: (range(CREDIT.size, CREDIT.size + 1), STREAMS_MAX),
+    Kind.GOSSIP: (_WORDS, 1),
+    Kind.MOVE: (range(9, 17, 7), 1),  # strand.py's two forms
+    Kind.CLOSE: (range(1), 1),
 }
-_OF_THE_LINK: Final = (Kind.GOSSIP, Kind.MOVE, Kind.CLOSE)
-"""What belongs to no stream."""
+"""Of each kind: the lengths that it may have, and the streams."""
+_NO_LAW: Final = (range(0), 0)
+_read_header: Final = HEADER.unpack_from
 
 
 class BodyWriter:
@@ -120,21 +123,20 @@ def parse_untrusted(body: bytes) -> list[Segment]:
     segments: list[Segment] = []
     view = memoryview(body)
     at = 0
-    while at + HEADER_LEN <= BODY_LEN:
-        kind, stream, length = HEADER.unpack_from(body, at)
-        if kind == Kind.END:
+    while at <= BODY_LEN - HEADER_LEN:
+        kind, stream, length = _read_header(body, at)
+        if not kind:
             break
         at += HEADER_LEN
-        allowed = _LENGTHS.get(kind)
-        streams = 1 if kind in _OF_THE_LINK else STREAMS_MAX
-        if allowed is None or stream >= streams:
+        lengths, streams = _LAWS.get(kind, _NO_LAW)
+        if stream >= streams:
             raise CellError("a segment of no known kind or stream")
-        if length not in allowed or at + length > BODY_LEN:
+        if length not in lengths or at + length > BODY_LEN:
             raise CellError("a segment of impossible length")
         if len(segments) == SEGMENTS_MAX:
             raise CellError("more segments than streams have a use for")
         segments.append(Segment(kind, stream, view[at : at + length]))
         at += length
-    if body[at:] != PADDING[at:]:
+    if at < BODY_LEN and body[at:] != PADDING[at:]:
         raise CellError("octets behind the last segment")
     return segments

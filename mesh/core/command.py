@@ -34,7 +34,8 @@ ID_LEN: Final = 16
 DONE_IDS_MAX: Final = 50
 
 _SIZE: Final = re.compile(r"[0-9]{1,20}")
-_ID: Final = re.compile(r"[0-9A-Fa-f]{32}")
+# What a peer's MAIL has: the same as its words one by one.
+_USUAL: Final = re.compile(r" SIZE=([0-9]{1,20}) ID=([0-9A-Fa-f]{32})")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*+")
 _CHUNK: Final = re.compile(r"([0-9]{1,20})( ++LAST)?", re.IGNORECASE | re.ASCII)
 
@@ -129,6 +130,9 @@ def _parse_mail(verb: Verb, argument: str) -> Command:
     path, rest = split_path_untrusted(argument[5:].lstrip(" "), reverse=True)
     if not rest:
         return Command(verb, path=path)
+    if usual := _USUAL.fullmatch(rest):
+        size, id_ = usual.groups()
+        return Command(verb, path=path, size=int(size), id=bytes.fromhex(id_))
     given = _parse_parameters(rest)
     size = given.pop("SIZE", None)
     body = given.pop("BODY", None)
@@ -189,9 +193,12 @@ def _parse_body(word: str) -> str:
 
 
 def _parse_id(word: str) -> bytes:
-    if not _ID.fullmatch(word):
-        raise CommandError(501, "an id is 32 hex digits")
-    return bytes.fromhex(word)
+    try:  # `fromhex` alone would take blanks between the digits
+        if len(word) == 2 * ID_LEN and word.isalnum():
+            return bytes.fromhex(word)
+    except ValueError:
+        pass
+    raise CommandError(501, "an id is 32 hex digits")
 
 
 _VERBS: Final[Mapping[str, Verb]] = {verb.value: verb for verb in Verb}
@@ -219,7 +226,10 @@ def encode_command(command: Command) -> bytes:
     if verb is Verb.RCPT:
         line = f"RCPT TO:<{command.path.text}>"
     elif verb is Verb.MAIL:
-        line = f"MAIL FROM:<{command.path.text}>{_encode_parameters(command)}"
+        size = "" if command.size is None else f" SIZE={command.size}"
+        body = f" BODY={command.body}" if command.body else ""
+        id_ = "" if command.id is None else f" ID={command.id.hex()}"
+        line = f"MAIL FROM:<{command.path.text}>{size}{body}{id_}"
     elif verb is Verb.BDAT:
         line = f"BDAT {command.size} LAST" if command.last else f"BDAT {command.size}"
     elif command.ids:
@@ -229,8 +239,6 @@ def encode_command(command: Command) -> bytes:
     return line.encode("latin-1") + b"\r\n"
 
 
-def _encode_parameters(command: Command) -> str:
-    size = "" if command.size is None else f" SIZE={command.size}"
-    body = f" BODY={command.body}" if command.body else ""
-    id_ = "" if command.id is None else f" ID={command.id.hex()}"
-    return size + body + id_
+def encode_rcpts(recipients: tuple[str, ...]) -> list[bytes]:
+    """RCPT lines with their CRLF, for who sends many: no Command each."""
+    return [f"RCPT TO:<{path}>\r\n".encode("latin-1") for path in recipients]

@@ -25,13 +25,13 @@ import enum
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 from mesh.core import reply as replies_
 from mesh.core.buffer import ReceiveBuffer
 from mesh.core.command import LINE_MAX, Command, Verb, parse_command_untrusted
 from mesh.core.content import stuffed_limit
-from mesh.core.reply import OK, Reply
+from mesh.core.reply import OK, OK_LINE, Reply
 from mesh.core.state import TRANSITIONS, Intake, State
 from mesh.core.transaction import Transaction
 from mesh.errors import CommandError, LocalProtocolError, RemoteProtocolError
@@ -48,8 +48,7 @@ class DialogueKind(enum.Enum):
     LINK = "a peer, whose name is proven"
 
 
-@dataclass(frozen=True, slots=True)
-class MessageReceived:
+class MessageReceived(NamedTuple):
     """A whole message, its responsibility not yet taken: call answer() for it."""
 
     reverse_path: str  # "" for nobody
@@ -58,8 +57,7 @@ class MessageReceived:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class IdsDone:
+class IdsDone(NamedTuple):
     """The peer will not offer these ids again: they may be forgotten."""
 
     ids: tuple[bytes, ...]
@@ -81,7 +79,6 @@ _FIXED: Final[Mapping[Verb, Reply]] = {
     Verb.VRFY: replies_.CANNOT_VERIFY,
     Verb.TURN: replies_.NOT_IMPLEMENTED,
 }
-_CONTENT: Final = (Verb.DATA, Verb.BDAT)
 
 
 class Dialogue:
@@ -119,8 +116,6 @@ class Dialogue:
         self._events: deque[Event] = deque()
         self._mail = Transaction()
 
-    # What the shell calls.
-
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Take octets; then look at next_event and data_to_send.
 
@@ -133,6 +128,15 @@ class Dialogue:
         if self._intake is Intake.ANSWER and len(self._buffer) > SENT_AHEAD_MAX:
             self._end()
             raise RemoteProtocolError("too much sent ahead of an answer")
+
+    def take_chunk(self, data: memoryview) -> bool:
+        """Take octets from the midst of a chunk; False: receive_data is to have them."""
+        mail = self._mail
+        if self._intake is not Intake.CHUNK or mail.failure or len(data) >= self._left:
+            return False
+        self._left -= len(data)  # the buffer is empty: a chunk leaves nothing there
+        mail.add_content(data)
+        return True
 
     def receive_eof(self) -> None:
         """The other side will send no more: an unfinished message is nothing."""
@@ -181,8 +185,6 @@ class Dialogue:
         if self._intake is Intake.TEXT:
             return len(self._buffer) - 2
         return self._mail.octets
-
-    # Octets: what the next ones are.
 
     def _advance(self) -> None:
         while (reader := self._READERS.get(self._intake)) is not None and reader(self):
@@ -246,7 +248,11 @@ class Dialogue:
             proceed(self, command)
 
     def _out_of_order(self, verb: Verb) -> Reply:
-        if verb in _CONTENT and self._state is State.SENDER and self._mail.refused:
+        if (
+            verb in {Verb.DATA, Verb.BDAT}
+            and self._state is State.SENDER
+            and self._mail.refused
+        ):
             return self._check_content(None) or replies_.NO_VALID_RECIPIENTS
         return replies_.BAD_SEQUENCE
 
@@ -269,9 +275,6 @@ class Dialogue:
             self._end()
         elif line[:4].upper() == b"RCPT":
             self._mail.refuse_recipient(reply)
-
-    def _check_nothing(self, _: Command) -> Reply | None:
-        return None
 
     def _check_hello(self, command: Command) -> Reply | None:
         if self._link and command.verb is Verb.LHLO:
@@ -343,8 +346,6 @@ class Dialogue:
         self._say(replies_.BYE)
         self._end()
 
-    # Ends: of the octets, of the transaction, of the conversation.
-
     def _finish(self, content: bytes) -> None:
         """The last octet of a message is in."""
         mail = self._mail
@@ -353,9 +354,8 @@ class Dialogue:
             self._conclude((refusal,))
             return
         self._intake = Intake.ANSWER
-        self._events.append(
-            MessageReceived(mail.reverse_path, mail.recipients, mail.id, content)
-        )
+        to = mail.recipients
+        self._events.append(MessageReceived(mail.reverse_path, to, mail.id, content))
 
     def _conclude(self, replies: tuple[Reply, ...]) -> None:
         """Say the final replies: the transaction is over."""
@@ -377,7 +377,7 @@ class Dialogue:
         self._events.append(Closed())
 
     def _say(self, reply: Reply) -> None:
-        self._out += reply.encode()
+        self._out += OK_LINE if reply is OK else reply.encode()
 
     # check may refuse and changes nothing; proceed acts, in the state that follows.
     _HANDLERS: ClassVar[Mapping[Verb, tuple[_Check, _Proceed]]] = {
@@ -388,9 +388,9 @@ class Dialogue:
         Verb.RCPT: (_check_rcpt, _proceed_rcpt),
         Verb.DATA: (_check_content, _proceed_data),
         Verb.BDAT: (_check_content, _proceed_bdat),
-        Verb.RSET: (_check_nothing, _proceed_rset),
+        Verb.RSET: (lambda *_: None, _proceed_rset),
         Verb.NOOP: (_check_noop, _proceed_noop),
-        Verb.QUIT: (_check_nothing, _proceed_quit),
+        Verb.QUIT: (lambda *_: None, _proceed_quit),
     }
     # True: something was used up and there may be more to read.
     _READERS: ClassVar[Mapping[Intake, Callable[["Dialogue"], bool]]] = {

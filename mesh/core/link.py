@@ -118,7 +118,7 @@ class Link:
 
     def _sender(self, number: int) -> Sender:
         """Give the sender of a free stream."""
-        stream = self._out.setdefault(number, Outbound())
+        stream = self._out.get(number) or self._out.setdefault(number, Outbound())
         if stream.sender is None:
             stream.sender = Sender(dialect=SenderDialect.LINK, helo=self._name)
         return stream.sender
@@ -192,6 +192,7 @@ class Link:
             raise LocalProtocolError("nothing to answer on this stream")
         try:
             inbound.dialogue.answer(*replies)
+            inbound.due = True
             self._serve(stream, inbound)
         except RemoteProtocolError:
             self.broken = True
@@ -227,6 +228,9 @@ class Link:
         self.heard.commands += len(segment.octets)
         if inbound.received > inbound.granted:
             raise CellError("more octets than credit")
+        if inbound.dialogue and inbound.dialogue.take_chunk(segment.octets):
+            self._grant(segment.stream, inbound)
+            return
         if inbound.dialogue is None:
             inbound.dialogue = Dialogue(
                 name=self._name,
@@ -250,11 +254,13 @@ class Link:
                 self._events.append(Done(event.ids))
             else:
                 inbound.dialogue = None  # QUIT: the next octet begins another
-        if replies := dialogue.data_to_send():
-            inbound.replies += replies
+        inbound.replies += dialogue.data_to_send()
+        if len(inbound.replies) > REPLIES_MAX:
+            raise CellError("more commands than anybody waits for")
+        if inbound.replies and (inbound.due or not dialogue.awaiting_answer):
             self._replying[number] = None
-            if len(inbound.replies) > REPLIES_MAX:
-                raise CellError("more commands than anybody waits for")
+        else:  # they go with the answer: no peer waits for them before
+            self._replying.pop(number, None)
         if number == self._large and not (
             dialogue.awaiting_answer or dialogue.content_octets > SMALL_MESSAGE_LEN
         ):
@@ -264,6 +270,9 @@ class Link:
         self._grant(number, inbound)
 
     def _grant(self, number: int, inbound: Inbound) -> None:
+        more = inbound.received + WINDOW - inbound.granted
+        if more < GRANT_STEP:
+            return
         dialogue = inbound.dialogue
         if dialogue is not None:
             if dialogue.awaiting_answer:
@@ -273,10 +282,8 @@ class Link:
                     self._large = number
                 elif self._large != number:
                     return
-        more = inbound.received + WINDOW - inbound.granted
-        if more >= GRANT_STEP:
-            inbound.granted += more
-            self._credits[number] = self._credits.get(number, 0) + more
+        inbound.granted += more
+        self._credits[number] = self._credits.get(number, 0) + more
 
     def _receive_replies_untrusted(self, segment: Segment) -> None:
         number = segment.stream
@@ -363,24 +370,26 @@ class Link:
             writer.add(Kind.REPLIES, number, octets)
             if not replies:
                 del self._replying[number]
+                self._in[number].due = False
 
     def _write_commands(self, writer: BodyWriter) -> None:
         if self._done and self._free and self.up:
             self._tell_done(self._free[-1])
             self._turn(self._free[-1])
         for number in list(self._turns):
-            if writer.space <= 0:
+            if (space := writer.space) <= 0:
                 break
             del self._turns[number]
             stream = self._out[number]
             speaker = stream.speaker
             if speaker is None:
                 raise AssertionError("a turn of nobody's")
-            octets = speaker.take(min(writer.space, stream.credit))
+            octets = speaker.take(min(space, stream.credit))
             stream.credit -= len(octets)
             self.said.commands += len(octets)
             writer.add(Kind.COMMANDS, number, octets)
-            self._turn(number)
+            if stream.credit > 0 and speaker.pending:
+                self._turns[number] = None  # behind the others
 
     def _gossips(self) -> bool:
         return self.up and not self.closing and self.gossip.pending

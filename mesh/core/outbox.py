@@ -11,44 +11,44 @@ from collections import deque
 class Outbox:
     """A queue of pieces that is emptied by octets."""
 
-    __slots__ = ("_octets", "_pieces")
+    __slots__ = ("_begun", "_pieces", "octets")
 
     def __init__(self) -> None:
         self._pieces: deque[bytes | memoryview] = deque()
-        self._octets = 0
+        self._begun = 0  # octets of the first piece that have left
+        self.octets = 0
+        """How many wait."""
 
     def __len__(self) -> int:
-        return self._octets
+        return self.octets
 
     def put(self, piece: bytes | memoryview) -> None:
         """Put octets behind all others."""
         if piece:
             self._pieces.append(piece)
-            self._octets += len(piece)
+            self.octets += len(piece)
 
     def take(self, limit: int) -> bytes:
         """The next octets, at most `limit`; b"" when there are none."""
-        pieces = self._pieces
-        if self._octets <= limit:
-            taken = b"".join(pieces)
-            pieces.clear()
-            self._octets = 0
-            return taken
+        pieces, begun = self._pieces, self._begun
+        room = limit = min(limit, self.octets)
         parts: list[bytes | memoryview] = []
-        room = limit
         while room > 0:
-            piece = pieces.popleft()
-            if len(piece) > room:
-                view = memoryview(piece)
-                pieces.appendleft(view[room:])
-                piece = view[:room]
-            parts.append(piece)
-            room -= len(piece)
-        taken = b"".join(parts)
-        self._octets -= len(taken)
-        return taken
+            piece = pieces[0]
+            end = begun + room
+            if end < len(piece):
+                parts.append(piece[begun:end])
+                begun = end
+                break
+            parts.append(piece[begun:] if begun else piece)
+            room = end - len(piece)
+            begun = 0
+            pieces.popleft()
+        self._begun = begun
+        self.octets -= limit
+        return b"".join(parts)
 
     def clear(self) -> None:
         """Forget everything: there is nobody to take it."""
         self._pieces.clear()
-        self._octets = 0
+        self._begun = self.octets = 0

@@ -108,7 +108,10 @@ BARE_CR_OR_LF: Final = Reply(554, "a CR or LF outside CR LF")
 NO_VALID_RECIPIENTS: Final = Reply(554, "no valid recipients")
 PARAMETER_REFUSED: Final = Reply(555, "parameter not known here")
 
-# The lines that make up nearly all of a link's traffic are not parsed each time.
+# Lines that are not parsed each time: ours, which make up nearly all of a link's traffic,
+# and the first few that a server says; none with an address, which must not be kept.
+KNOWN_MAX: Final = 16
+OK_LINE: Final = OK.encode()
 _KNOWN: Final = {reply.encode(): reply for reply in (OK, START_MAIL, BYE)}
 
 
@@ -117,9 +120,11 @@ class ReplyReader:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._start = 0  # of what was not given out
         self._searched = 0  # no line end before this offset
         self._code = 0  # of the reply whose lines are being gathered
         self._lines: list[str] = []
+        self._known = dict(_KNOWN)
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Take octets; call next_reply until it gives None before the next."""
@@ -128,7 +133,7 @@ class ReplyReader:
     @property
     def buffered(self) -> int:
         """Octets that were received and are no whole line yet, or were not asked for."""
-        return len(self._buffer)
+        return len(self._buffer) - self._start
 
     def next_reply(self) -> Reply | None:
         """The next whole reply, or None when its octets have not come yet.
@@ -139,17 +144,18 @@ class ReplyReader:
         while True:
             end = buffer.find(b"\n", self._searched) + 1
             if not end:
+                del buffer[: self._start]
+                self._start = 0
                 self._searched = len(buffer)
                 if len(buffer) > REPLY_LINE_MAX:
                     raise RemoteProtocolError("reply line too long")
                 return None
-            line = bytes(buffer[:end])
-            reply = None if self._lines else _KNOWN.get(line)
+            line = bytes(buffer[self._start : end])
+            reply = None if self._lines else self._known.get(line)
             if reply is None:
                 # May raise: the line stays, and the next call raises again.
                 reply = self._read_line_untrusted(line)
-            del buffer[:end]
-            self._searched = 0
+            self._start = self._searched = end
             if reply is not None:
                 return reply
 
@@ -167,5 +173,7 @@ class ReplyReader:
         if match[2] == b"-":
             return None
         reply = Reply(code, "\n".join(self._lines))
+        if len(self._lines) == 1 and len(self._known) < KNOWN_MAX and b"@" not in line:
+            self._known[line] = reply
         self._lines.clear()
         return reply

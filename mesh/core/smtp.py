@@ -33,7 +33,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Final
 
-from mesh.core.command import DONE_IDS_MAX, Command, Verb, encode_command
+from mesh.core.command import DONE_IDS_MAX, Command, Verb, encode_command, encode_rcpts
 from mesh.core.content import to_stuffed
 from mesh.core.envelope import Path
 from mesh.core.outbox import Outbox
@@ -66,6 +66,17 @@ CHUNK_LEN: Final = 65536
 CHUNKS_UNREPLIED: Final = 4
 
 
+_DATA: Final = b"DATA\r\n"
+_RSET: Final = b"RSET\r\n"
+# Steps to which nothing is to be done when the reply is the usual one.
+_NEEDING_NO_MORE: Final = frozenset((Step.MAIL, Step.ASIDE))
+
+
+def _fits(step: Step, code: int) -> bool:
+    """Whether a reply's severity is one that this step can have."""
+    return code >= 300 if step is Step.DATA else not 300 <= code < 400
+
+
 class Sender:
     """One conversation with a receiver; `helo` is our name there."""
 
@@ -87,7 +98,7 @@ class Sender:
         self._quitting = False
         self._closed = False
         if self._link:
-            self._queue(Command(Verb.HELO, helo), Step.HELLO)
+            self._queue(encode_command(Command(Verb.HELO, helo)), Step.HELLO)
 
     # What the shell calls.
 
@@ -109,7 +120,7 @@ class Sender:
     @property
     def pending(self) -> bool:
         """take() has octets to give."""
-        return len(self._outbox) > 0
+        return self._outbox.octets > 0
 
     @property
     def ready(self) -> bool:
@@ -139,7 +150,7 @@ class Sender:
             return
         for first in range(0, len(ids), DONE_IDS_MAX):
             some = ids[first : first + DONE_IDS_MAX]
-            self._queue(Command(Verb.NOOP, ids=some), Step.ASIDE)
+            self._queue(encode_command(Command(Verb.NOOP, ids=some)), Step.ASIDE)
 
     def tls_started(self) -> None:
         """The connection is encrypted: begin anew, with nothing learned in clear."""
@@ -185,8 +196,8 @@ class Sender:
 
     # Out.
 
-    def _queue(self, command: Command, step: Step) -> None:
-        self._waiting.append((encode_command(command), step))
+    def _queue(self, line: bytes, step: Step) -> None:
+        self._waiting.append((line, step))
         self._release()
 
     def _release(self) -> None:
@@ -198,22 +209,28 @@ class Sender:
 
     def _start(self, transfer: Transfer) -> None:
         outgoing = transfer.outgoing
-        size = len(outgoing.content) if "SIZE" in self._offers else None
-        eight = "8BITMIME" in self._offers and not outgoing.content.isascii()
+        content, recipients = outgoing.content, outgoing.recipients
+        eight = "8BITMIME" in self._offers and not content.isascii()
         mail = Command(
             Verb.MAIL,
             path=Path(outgoing.reverse_path),
-            size=size,
+            size=len(content) if "SIZE" in self._offers else None,
             body="8BITMIME" if eight else "",
             id=outgoing.id if self._link else None,
         )
-        self._queue(mail, Step.MAIL)
-        for recipient in outgoing.recipients:
-            self._queue(Command(Verb.RCPT, path=Path(recipient)), Step.RCPT)
+        lines = [encode_command(mail), *encode_rcpts(recipients)]
+        steps = [Step.MAIL, *[Step.RCPT] * len(recipients)]
+        if not self._link:
+            lines.append(_DATA)
+            steps.append(Step.DATA)
+        if self._pipelining and not self._waiting:  # in one go
+            self._outbox.put(b"".join(lines))
+            self._expected += steps
+        else:
+            self._waiting += zip(lines, steps, strict=True)
+            self._release()
         if self._link:
             self._put_chunks(transfer)
-        else:
-            self._queue(Command(Verb.DATA), Step.DATA)
 
     def _put_chunks(self, transfer: Transfer) -> None:
         content = transfer.outgoing.content
@@ -222,28 +239,27 @@ class Sender:
             transfer.octets += len(chunk)
             transfer.unreplied += 1
             transfer.all_put = last = transfer.octets == len(content)
-            self._queue(Command(Verb.BDAT, size=len(chunk), last=last), Step.CHUNK)
+            line = b"BDAT %d LAST\r\n" if last else b"BDAT %d\r\n"
+            self._queue(line % len(chunk), Step.CHUNK)
             self._outbox.put(chunk)
 
     # In: what a reply means where it comes.
 
     def _receive_reply_untrusted(self, reply: Reply) -> None:
         step = self._expected.popleft() if self._expected else None
-        if step is Step.QUIT:
+        if step in _NEEDING_NO_MORE and reply.code < 300:
+            if self._waiting:
+                self._release()
+        elif step is Step.QUIT:
             self._close(TRY_LATER)
         elif reply.code == SHUTTING_DOWN.code:
             self._close(reply)
-        elif step is None or not self._fits(step, reply):
+        elif step is None or not _fits(step, reply.code):
             raise RemoteProtocolError("a reply that answers nothing")
         else:
             self._HANDLERS[step](self, reply)
-            self._release()
-
-    def _fits(self, step: Step, reply: Reply) -> bool:
-        """Whether the reply's severity is one that this step can have."""
-        if step is Step.DATA:
-            return not reply.positive
-        return not 300 <= reply.code < 400
+            if self._waiting:
+                self._release()
 
     def _on_greeting(self, reply: Reply) -> None:
         if not reply.positive:
@@ -253,12 +269,12 @@ class Sender:
 
     def _hello(self) -> None:
         verb = Verb.LHLO if self._lmtp else Verb.EHLO
-        self._queue(Command(verb, self._helo), Step.HELLO)
+        self._queue(encode_command(Command(verb, self._helo)), Step.HELLO)
 
     def _on_hello(self, reply: Reply) -> None:
         if reply.permanent and self._fallback:
             self._fallback = False
-            self._queue(Command(Verb.HELO, self._helo), Step.HELLO)
+            self._queue(encode_command(Command(Verb.HELO, self._helo)), Step.HELLO)
             return
         if not reply.positive:
             raise RemoteProtocolError("greeting refused")
@@ -289,8 +305,6 @@ class Sender:
             self._start(transfer)
 
     def _on_mail(self, reply: Reply) -> None:
-        if reply.positive:
-            return
         transfer = self._transfers[0]
         transfer.failure = reply
         if self._waiting:  # no PIPELINING: the rest need not be said
@@ -308,7 +322,7 @@ class Sender:
         unsaid = len(self._waiting) == 1  # no PIPELINING: DATA need not be said
         if unsaid and not transfer.accepted:
             self._waiting.clear()
-            self._queue(Command(Verb.RSET), Step.ASIDE)
+            self._queue(_RSET, Step.ASIDE)
             self._finish(reply)
 
     def _on_data(self, reply: Reply) -> None:
@@ -316,7 +330,7 @@ class Sender:
         if reply.code >= 400:
             # Whether the transaction is over is not said anywhere: now it is.
             transfer.failure = transfer.failure or reply
-            self._queue(Command(Verb.RSET), Step.ASIDE)
+            self._queue(_RSET, Step.ASIDE)
             self._finish(reply)
             return
         transfer.all_put = True
@@ -347,7 +361,7 @@ class Sender:
         if transfer.unreplied:
             return
         if not transfer.all_put:
-            self._queue(Command(Verb.RSET), Step.ASIDE)
+            self._queue(_RSET, Step.ASIDE)
         self._finish(reply)
 
     # Ends.
@@ -358,7 +372,7 @@ class Sender:
 
     def _quit_when_idle(self) -> None:
         if self._quitting and not (self._transfers or self._closed):
-            self._queue(Command(Verb.QUIT), Step.QUIT)
+            self._queue(encode_command(Command(Verb.QUIT)), Step.QUIT)
 
     def _close(self, otherwise: Reply) -> None:
         """There will be no more replies."""

@@ -58,11 +58,13 @@ class Tally:
 class Inbound:
     """A stream of theirs: the dialogue, its replies, the credit that it has."""
 
-    __slots__ = ("dialogue", "granted", "received", "replies")
+    __slots__ = ("dialogue", "due", "granted", "received", "replies")
 
     def __init__(self) -> None:
         self.dialogue: Dialogue | None = None
         self.replies = bytearray()
+        self.due = False
+        """Somebody waits for them: the answer to a message is among them."""
         self.received = 0
         self.granted = WINDOW
 

@@ -18,15 +18,22 @@ from mesh.core.reply import Reply
 RECIPIENTS_MAX: Final = 100
 
 
+# Octets of content from which on they are put aside: a buffer that grows to a megabyte
+# is moved and mapped anew on its way, which costs more than all else that is done to it.
+BLOCK_LEN: Final = 32_768
+
+
 class Transaction:
     """Envelope and chunks so far."""
 
     __slots__ = (
-        "_content",
+        "_block",
+        "_blocks",
         "_places",
         "_recipients",
         "failure",
         "id",
+        "octets",
         "refused",
         "reverse_path",
     )
@@ -40,7 +47,10 @@ class Transaction:
         """Why the octets are thrown away."""
         self._recipients: dict[str, int] = {}  # forward-path: its place among them
         self._places: list[int] = []  # of each RCPT that got 250
-        self._content = bytearray()
+        self._blocks: list[bytearray] = []
+        self._block = bytearray()  # behind them: what came last
+        self.octets = 0
+        """Octets of content held."""
 
     @property
     def recipients(self) -> tuple[str, ...]:
@@ -64,23 +74,27 @@ class Transaction:
     def fail(self, failure: Reply) -> None:
         """The octets of this message are not kept; the first reason stands."""
         self.failure = self.failure or failure
-        self._content.clear()
+        self._clear()
 
-    @property
-    def octets(self) -> int:
-        """Octets of content held."""
-        return len(self._content)
-
-    def add_content(self, octets: bytes) -> None:
+    def add_content(self, octets: bytes | memoryview) -> None:
         """Keep octets of a chunk, if they are wanted."""
         if self.failure is None:
-            self._content += octets
+            self.octets += len(octets)
+            self._block += octets
+            if len(self._block) >= BLOCK_LEN:
+                self._blocks.append(self._block)
+                self._block = bytearray()
 
     def take_content(self) -> bytes:
         """The chunks as one; they are no longer here."""
-        content = bytes(self._content)
-        self._content.clear()
+        content = b"".join((*self._blocks, self._block))
+        self._clear()
         return content
+
+    def _clear(self) -> None:
+        self._blocks.clear()
+        self._block.clear()
+        self.octets = 0
 
     def verdict(self, content: bytes, max_message: int) -> Reply | None:
         """Why this whole message is refused, None when it is not."""

@@ -11,14 +11,17 @@
     DAMAGED      does not open       never taken again, never believed to be free
 
     take      FREE -> HELD           writes nothing
-    renew     HELD, TOMBSTONE -> SPENT or TOMBSTONE: next generation, new key, new box
+    renew     HELD, TOMBSTONE -> SPENT or TOMBSTONE: next generation; the new key and
+                                     box come with the next flush
     flushed   SPENT -> FREE
     claim     UNREAD, READ -> HELD   a row names this very generation of it
     settle    UNREAD, READ -> FREE   when every row was read (recovery.py), not before:
                                      a used slot looks like a free one
 
 All slots are sealed in one image in memory.  Changing one marks its page of 4 KiB
-dirty; `begin_flush` takes a copy of the dirty pages for the writer thread, which
+dirty.  What is renewed is sealed at the flush, for it lies on the disk as it was until
+then anyway; a tombstone whose peer was done with it meanwhile is never made.  `seal` does
+some, for thousands take milliseconds, and `begin_flush` the rest; it takes a copy of the dirty pages for the writer thread, which
 writes them to one file and then to the other (copies.py); `end_flush` frees what that
 made durable.  A key that lies on no disk yet is never given out: a crash would leave
 accepted mail that nobody can open.
@@ -29,13 +32,13 @@ either.  So a crash at any step leaves nothing that does not open.
 
 Slots are taken from a page drawn at random, in random order, until it has none: a group
 touches few pages and the order of arrival is not the order of slots.
-
 How it comes back from its files is in restore.py.  Trio thread only; nothing blocks.
 """
 
 from array import array
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from mesh.core.crypto import XNONCE_LEN, Entropy, Key
@@ -143,6 +146,7 @@ class Arena:
         self._pool = _Pool()
         self._dirty: set[int] = set()
         self._spent: list[int] = []
+        self._renewed: dict[int, bytes] = {}  # fillings of boxes that are to be made
         self._rewrapped = 0
         self._settled = 0
         self._unsettled = keys.slots
@@ -160,7 +164,7 @@ class Arena:
     @property
     def dirty(self) -> bool:
         """Something waits for a flush."""
-        return bool(self._dirty)
+        return bool(self._dirty or self._renewed)
 
     @property
     def is_settled(self) -> bool:
@@ -202,14 +206,18 @@ class Arena:
 
     def renew(self, number: int, filling: bytes = EMPTY) -> None:
         """Destroy a slot's key: next generation, a random key, a new box."""
-        generation = self.generations[number] + 1
-        self.generations[number] = generation
-        if filling == EMPTY:
-            self.states[number] = State.SPENT
-            self._spent.append(number)
-        else:
-            self.states[number] = State.TOMBSTONE
-        self._put(number, generation, self._entropy.key(), filling)
+        self.generations[number] += 1
+        self.states[number] = State.SPENT if filling == EMPTY else State.TOMBSTONE
+        self._renewed[number] = filling
+
+    def seal(self, count: int) -> bool:
+        """Make the boxes of the first renewed slots, so many; False: all are made."""
+        for number, filling in list(islice(self._renewed.items(), count)):
+            del self._renewed[number]
+            self._put(number, self.generations[number], self._entropy.key(), filling)
+            if filling == EMPTY:
+                self._spent.append(number)
+        return bool(self._renewed)
 
     def mark_done(self, number: int) -> None:
         """Note that the id of a slot's record need not be known any more."""
@@ -254,10 +262,7 @@ class Arena:
 
     def _look(self, number: int) -> Key | None:
         """Open a slot that nobody has looked at; its key where there is one."""
-        offset = number * SLOT_LEN
-        found = read_slot(
-            self.keys, number, bytes(self.image[offset : offset + SLOT_LEN])
-        )
+        found = read_slot(self.keys, number, self._slot(number))
         if found is None:
             self.states[number] = State.DAMAGED
             return None
@@ -276,6 +281,7 @@ class Arena:
 
     def begin_flush(self) -> Flush:
         """Copy the dirty pages, near ones in one piece, for the writer thread."""
+        self.seal(len(self._renewed))
         pages = sorted(self._dirty)
         pieces: list[tuple[int, bytes]] = []
         start = 0
@@ -308,28 +314,23 @@ class Arena:
 
     def grown_keys(self, running: int) -> ArenaKeys:
         """Give the keys with the new count of slots, all of which are on the disk."""
-        return self._next(running, slots=len(self.states))
+        return self.timed_keys(running, slots=len(self.states))
 
     def fresh_keys(self, running: int) -> ArenaKeys:
         """Give the keys for a re-wrap: a new one, and the present one as previous."""
         if self.keys.previous is not None:
             raise LocalProtocolError("a re-wrap is under way")
-        return self._next(
-            running, current=self._entropy.key(), previous=self.keys.current
-        )
+        fresh = self._entropy.key()
+        return self.timed_keys(running, current=fresh, previous=self.keys.current)
 
     def bare_keys(self, running: int) -> ArenaKeys:
         """Give the keys for the end of a re-wrap: without the previous one."""
-        return self._next(running, previous=None)
+        return self.timed_keys(running, previous=None)
 
-    def timed_keys(self, running: int) -> ArenaKeys:
-        """Give the same keys with a later time."""
-        return self._next(running)
-
-    def _next(self, running: int, **changes: Any) -> ArenaKeys:
-        return replace(
-            self.keys, sequence=self.keys.sequence + 1, running=running, **changes
-        )
+    def timed_keys(self, running: int, **changes: Any) -> ArenaKeys:
+        """Give the same keys with a later time, and what else changes."""
+        sequence = self.keys.sequence + 1
+        return replace(self.keys, sequence=sequence, running=running, **changes)
 
     def box(self, keys: ArenaKeys) -> bytes:
         """Seal keys for their file."""
@@ -349,6 +350,7 @@ class Arena:
 
     def rewrap(self, pages: int) -> bool:
         """Seal the next pages anew under the current key; True: that was the last."""
+        self.seal(len(self._renewed))
         first = self._rewrapped * PAGE_SLOTS
         end = min(first + pages * PAGE_SLOTS, len(self.states))
         for number in range(first, end):
@@ -361,9 +363,10 @@ class Arena:
     # boxes
 
     def _open(self, number: int) -> tuple[int, Key, bytes]:
-        offset = number * SLOT_LEN
-        slot = bytes(self.image[offset : offset + SLOT_LEN])
-        return open_either(self.keys, number, slot)
+        return open_either(self.keys, number, self._slot(number))
+
+    def _slot(self, number: int) -> bytes:
+        return bytes(self.image[number * SLOT_LEN : (number + 1) * SLOT_LEN])
 
     def _put(self, number: int, generation: int, key: Key, filling: bytes) -> None:
         nonce = self._entropy.octets(XNONCE_LEN)

@@ -22,9 +22,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
-from mesh.errors import IoError, MeshError, place_of
+from mesh.errors import IoError, LocalProtocolError, MeshError, place_of
 
-__all__ = ["Guard"]
+__all__ = ["Guard", "Whole"]
 
 
 class Guard:
@@ -86,6 +86,30 @@ class _One:
         if others is not None:
             raise others
         return True
+
+
+class Whole:
+    """Around a change of the spool: a bug within ends the node, as a disk in doubt does.
+
+    Half a change is no state to go on from; whoever called may have a guard that ends
+    its connection only.  No generator, for each message is changed twice.
+    """
+
+    __slots__ = ("_fail",)
+
+    def __init__(self, fail: Callable[[BaseException], None]) -> None:
+        self._fail = fail
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, bug: BaseException | None, _: object
+    ) -> None:
+        """End; what was raised goes on."""
+        if kind is not None and bug is not None:
+            what = f"a bug in the spool: {kind.__name__} at {place_of(bug)}"
+            self._fail(LocalProtocolError(f"{what}: please report it"))
 
 
 _ENDS_THE_NODE: Final = IoError.exit_code

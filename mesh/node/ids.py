@@ -55,9 +55,9 @@ class Ids:
         if origin_id == NO_ID:
             return
         known = origin + origin_id
-        if not self._find(known):
-            self._peers[origin] += 1
         others = self._alike(known)
+        if not others or not self._find(known):
+            self._peers[origin] += 1
         self._slots[hash(known)] = (*others, slot) if others else slot
         at = slot * _KNOWN_LEN
         if at >= len(self._ids):
@@ -87,11 +87,13 @@ class Ids:
 
         The first may be renewed, the others should say that nobody asks for their id.
         """
-        slots = self._find(origin + origin_id)
-        for slot in slots:
+        buried: list[int] = []
+        held: list[int] = []
+        for slot in self._find(origin + origin_id):
             self._remove(slot)
-        buried = [slot for slot in slots if self._expiries.pop(slot, None) is not None]
-        return buried, [slot for slot in slots if slot not in buried]
+            was_buried = self._expiries.pop(slot, None) is not None
+            (buried if was_buried else held).append(slot)
+        return buried, held
 
     def expired(self, running: int) -> list[int]:
         """Forget tombstones whose time is over; give their slots."""
@@ -120,15 +122,15 @@ class Ids:
     def _remove(self, slot: int) -> None:
         """Forget which id a slot has, and the id with its last one."""
         known = self._at(slot)
-        left = tuple(other for other in self._alike(known) if other != slot)
-        if left:
-            self._slots[hash(known)] = left if len(left) > 1 else left[0]
-        else:
-            del self._slots[hash(known)]
         at = slot * _KNOWN_LEN
         self._ids[at : at + _KNOWN_LEN] = _NOTHING
-        if not self._find(known):
-            origin = known[:ID_LEN]
-            self._peers[origin] -= 1
-            if not self._peers[origin]:
-                del self._peers[origin]
+        slots = self._slots.pop(hash(known))
+        if not isinstance(slots, int):
+            left = tuple(other for other in slots if other != slot)
+            self._slots[hash(known)] = left if len(left) > 1 else left[0]
+            if self._find(known):
+                return
+        origin = known[:ID_LEN]
+        self._peers[origin] -= 1
+        if not self._peers[origin]:
+            del self._peers[origin]

@@ -11,7 +11,10 @@ Without a pacer (tests with a fake clock) the very same lane runs here, woken by
 
 `greedy`: whatever the port has leaves at once, up to 64 cells a call, with one cell
 of padding when nothing left for T; and it ends before the next cell when this machine
-may be a clone of the one that it began on (the pacer sees to the others).
+may be a clone of the one that it began on (the pacer sees to the others).  Cells are
+sealed and opened where they lie, in two buffers that all such links share, since
+nothing waits between a read and the last cell of it, nor between a seal and its send.
+What a read brings about leaves before anything is waited for: no task is woken for it.
 
 A cell that does not open, a body that no honest peer seals, the end of the stream, or
 a peer silent, or taking nothing, for 8 T + 10 s end the link; the reason is one of a few words.
@@ -22,10 +25,10 @@ from typing import Final
 
 import trio
 
-from mesh.core.cell import CELL_LEN
+from mesh.core.cell import BODY_LEN, CELL_LEN
 from mesh.core.cellstream import CellOpener, CellSealer
 from mesh.core.clock import Clock, law_of, period_of
-from mesh.core.crypto import Entropy
+from mesh.core.crypto import Entropy, address_of
 from mesh.core.handshake import Session
 from mesh.errors import RemoteProtocolError
 from mesh.node.pacer import lane as lanes
@@ -37,7 +40,7 @@ from mesh.node.pacer.lane import Lane
 from mesh.node.pacer.ring import Ring, length_of
 from mesh.node.parking import Parking
 from mesh.node.port import Port as Port
-from mesh.node.wire import Outlet, SocketWire, Wire, receive
+from mesh.node.wire import RECEIVE_MAX, Outlet, SocketWire, Wire
 
 GREEDY_CELLS: Final = 64
 """Cells of one greedy call: past 256 KiB a call costs no less a cell."""
@@ -55,6 +58,19 @@ _REASONS: Final[Mapping[int, str]] = {
 }
 
 
+class _Room:
+    """Cells side by side, and the address of each."""
+
+    def __init__(self, cells: int) -> None:
+        self.octets = memoryview(bytearray(cells * CELL_LEN))
+        first = self._first = address_of(self.octets)  # which keeps it where it is
+        self.places = [first + at * CELL_LEN for at in range(cells)]
+
+
+_inbox: Final = _Room(RECEIVE_MAX // CELL_LEN + 1)
+_outbox: Final = _Room(GREEDY_CELLS)
+
+
 class _Carrier:
     """The incoming cells of a `greedy` link."""
 
@@ -64,19 +80,30 @@ class _Carrier:
         self.heard = trio.current_time()
         self._partial = b""
 
-    def take(self, data: bytes) -> None:
+    def read(self) -> int | None:
+        """Take in what has come, by one call; octets, None: nothing yet, 0: the end."""
+        begun = len(self._partial)
+        room = _inbox.octets
+        got = self.wire.try_receive_into(room[begun:], RECEIVE_MAX)
+        if got:
+            room[:begun] = self._partial
+            self._open_untrusted(begun + got)
+        return got
+
+    def _open_untrusted(self, length: int) -> None:
         """Open all whole cells of what has come."""
-        if self._partial:
-            data = self._partial + data
-        whole = len(data) - len(data) % CELL_LEN
-        opener, port = self.session.opener, self.port
-        view = memoryview(data)
-        for at in range(0, whole, CELL_LEN):
-            port.receive_body(opener.open_untrusted(view[at : at + CELL_LEN]))
-        self._partial = data[whole:]
-        if whole:
+        room, cells = _inbox.octets, length // CELL_LEN
+        open_into, receive = (
+            self.session.opener.open_into_untrusted,
+            self.port.receive_body,
+        )
+        self._partial = bytes(room[cells * CELL_LEN : length])
+        for at, place in enumerate(_inbox.places[:cells]):
+            open_into(place, place)
+            receive(bytes(room[at * CELL_LEN : at * CELL_LEN + BODY_LEN]))
+        if cells:
             self.heard = trio.current_time()
-            port.received()
+            self.port.received()
 
     @property
     def deadline(self) -> float:
@@ -149,12 +176,32 @@ async def _carry_greedy(carrier: _Carrier, moves: Callable[[], int]) -> str:
         nursery.start_soon(sender.run, nursery.cancel_scope)
         nursery.start_soon(sender.tick, nursery.cancel_scope)
         try:
-            while data := await receive(carrier.wire):
-                carrier.take(data)
+            await _read_forever(carrier, sender)
         except RemoteProtocolError:
             sender.reason = BROKEN
         nursery.cancel_scope.cancel()
     return sender.reason
+
+
+async def _read_forever(carrier: _Carrier, sender: "_GreedySender") -> None:
+    """Read until the other side ends; others have their turn after each read."""
+    while True:
+        sender.held = True
+        try:
+            got = carrier.read()
+        finally:
+            sender.held = False
+        if got == 0:
+            return
+        if got:
+            sender.push()
+        if got == RECEIVE_MAX:  # there is more
+            await trio.lowlevel.checkpoint()
+            continue
+        try:
+            await carrier.wire.wait_readable()
+        except trio.ClosedResourceError:
+            return
 
 
 class _GreedySender:
@@ -165,28 +212,57 @@ class _GreedySender:
         self._moves, self._moved = moves, moves()
         self._parking = Parking()
         self._sent = True  # the first cell leaves at once
+        self._begun = False
+        self.held = False
+        """Nobody wakes the task: it will be pushed."""
         self.outlet = Outlet(carrier.wire, self._parking.wake)
         self.reason = CLOSED
-        carrier.port.on_data = self._parking.wake
+        carrier.port.on_data = self._wake
+
+    def _wake(self) -> None:
+        if not self.held:
+            self._parking.wake()
 
     async def run(self, scope: trio.CancelScope) -> None:
         """Send until the port has finished, then cancel `scope`."""
-        outlet, port = self.outlet, self._carrier.port
-        seal = self._carrier.session.sealer.seal
         if not self._stood_still():
-            outlet.send(seal(port.next_body()))
-        while not port.finished:
-            if port.has_data and not outlet.full:
-                if self._stood_still():
-                    break
-                cells = [seal(port.next_body())]
-                while len(cells) < GREEDY_CELLS and port.has_data:
-                    cells.append(seal(port.next_body()))
-                outlet.send(b"".join(cells))
-                self._sent = True
-                continue
+            self.outlet.send(self._seal())
+        self._begun = True
+        while not self._carrier.port.finished:
+            if not self._send_all():
+                break
             await self._parking.park()
         scope.cancel()
+
+    def push(self) -> None:
+        """Send what a read has brought about; the task sees to how the link ends."""
+        if not self._begun:
+            return
+        if self._carrier.port.finished or not self._send_all():
+            self._parking.wake()
+
+    def _send_all(self) -> bool:
+        """Send what there is and room for; False: this may be another machine."""
+        outlet, port = self.outlet, self._carrier.port
+        while port.has_data and not outlet.full and not port.finished:
+            if self._stood_still():
+                return False
+            outlet.send(self._seal())
+            self._sent = True
+        return True
+
+    def _seal(self) -> memoryview:
+        """Seal one body, and as many more as there are and one call takes."""
+        port, room = self._carrier.port, _outbox.octets
+        seal, body = self._carrier.session.sealer.seal_over, port.next_body
+        end = 0
+        for place in _outbox.places:
+            room[end : end + BODY_LEN] = body()
+            seal(place)
+            end += CELL_LEN
+            if not port.has_data:
+                break
+        return room[:end]
 
     def _stood_still(self) -> bool:
         """Whether this may be another machine, which must not use these keys."""

@@ -16,7 +16,8 @@ import trio
 
 from mesh.config import Config
 from mesh.core.crypto import Entropy, Key, keyed_hash
-from mesh.node.delivery import LmtpDelivery, MaildirDelivery
+from mesh.node.delivery import MaildirDelivery
+from mesh.node.lmtp import LmtpDelivery
 from mesh.node.pipe import PipeDelivery
 from mesh.node.qmgr import QueueManager
 from mesh.node.routing import LOCAL

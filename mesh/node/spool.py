@@ -42,7 +42,6 @@ until it is complete: with `recover_beside` that is beside everything else.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -52,15 +51,11 @@ import trio
 from mesh.core.crypto import Entropy, Key
 from mesh.core.record import Record
 from mesh.core.slot import EMPTY, pack_tombstone
-from mesh.errors import (
-    IoError,
-    LocalProtocolError,
-    SpoolCorruptError,
-    place_of,
-)
+from mesh.errors import IoError, LocalProtocolError, SpoolCorruptError
 from mesh.node.arena import SLOTS_MAX, Arena
 from mesh.node.copies import Copies
 from mesh.node.groups import Groups
+from mesh.node.guard import Whole
 from mesh.node.ids import Ids
 from mesh.node.index import Hot, Index, Ref, slot_of
 from mesh.node.intake import Accepted, Group, Intake
@@ -118,6 +113,7 @@ class Spool:
         )
         self._beside: tuple[Found, Callable[[], None]] | None = None
         self._is_open = False
+        self._whole = Whole(self._fail)
 
     @classmethod
     def open(
@@ -275,7 +271,7 @@ class Spool:
             return
         if not self._is_open:
             raise LocalProtocolError("the spool is not running")
-        with self._whole():
+        with self._whole:
             self._shares.expect(records)
             self._intake.accept(records, partial(self._answer, records, done))
         if self._intake.need:
@@ -324,7 +320,7 @@ class Spool:
         A record that came from a peer leaves its id behind until `forget_id`.
         """
         slot = self._reading.held(ref)
-        with self._whole():
+        with self._whole:
             self._shares.let_go(slot)
             tombstone = self._ids.bury(slot, self._upkeep.running_seconds)
             self._arena.renew(slot, pack_tombstone(tombstone) if tombstone else EMPTY)
@@ -372,20 +368,6 @@ class Spool:
         for call in calls:
             call()
         await self._tidying.delete(empty)
-
-    @contextmanager
-    def _whole(self) -> Iterator[None]:
-        """End the node after a bug within: half a change is no state to go on from.
-
-        Whoever called may have a guard (guard.py) that ends its connection only.
-        """
-        try:
-            yield
-        except BaseException as bug:
-            kind, place = type(bug).__name__, place_of(bug)
-            what = f"a bug in the spool: {kind} at {place}: please report it"
-            self._fail(LocalProtocolError(what))
-            raise
 
     def _fail(self, error: BaseException) -> None:
         """The disk failed: nothing is promised any more, and `run` ends."""

@@ -39,6 +39,8 @@ TURN_SLOTS: Final = 16_384
 """Slots sealed between two flushes: 2 MiB a copy."""
 UNSETTLED_SLOTS: Final = 4096
 """Slots that an arena grows by while it is not known which are free: 0.1 s."""
+SEAL_SLOTS: Final = 128
+"""Renewed slots whose boxes are made between two turns of the loop: 1 ms."""
 STEP_SECONDS: Final = 0.004
 """Pause between two stretches."""
 FREE_MIN: Final = 1024
@@ -77,6 +79,8 @@ class Upkeep:
 
     async def flush(self, also: Callable[[], None] | None = None) -> None:
         """Bring what is dirty to the disk; `also` runs on the writer thread after."""
+        while self._arena.seal(SEAL_SLOTS):
+            await trio.lowlevel.checkpoint()
         flush = self._arena.begin_flush()
 
         def work() -> None:

@@ -140,8 +140,8 @@ class Outlet:
         """The owner should stop adding until `on_room` is called."""
         return len(self._rest) >= OUTLET_MAX
 
-    def send(self, data: bytes) -> None:
-        """Send at once what fits; keep the rest in order."""
+    def send(self, data: bytes | memoryview) -> None:
+        """Send at once what fits; keep a copy of the rest, in order."""
         if not self._rest:
             sent = self._wire.try_send(data)
             if sent == len(data):
@@ -161,7 +161,9 @@ class Outlet:
             except trio.ClosedResourceError:
                 return
             was_full = self.full
-            del self._rest[: self._wire.try_send(bytes(self._rest[:FLUSH_MAX]))]
+            with memoryview(self._rest) as rest, rest[:FLUSH_MAX] as some:
+                sent = self._wire.try_send(some)
+            del self._rest[:sent]
             if was_full and not self.full:
                 self._on_room()
             if not self._rest:

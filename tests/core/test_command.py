@@ -24,6 +24,22 @@ def code_of(line: bytes) -> int:
     return caught.value.code
 
 
+@given(
+    st.from_regex(rb"SIZE=[0-9]{1,21}", fullmatch=True),
+    st.from_regex(rb"ID=[0-9A-Fa-f]{31,32}", fullmatch=True),
+)
+def test_parameters_mean_the_same_in_any_order(size: bytes, id_: bytes) -> None:
+    lawful = len(size) <= 25 and len(id_) == 35
+    for words in ((size, id_), (id_, size), (size, b"BODY=7BIT", id_)):
+        line = b"MAIL FROM:<a@b> " + b" ".join(words)
+        if not lawful:
+            assert code_of(line) == 501
+            continue
+        command = parse_command_untrusted(line)
+        assert command.size == int(size[5:])
+        assert command.id == bytes.fromhex(id_[3:].decode())
+
+
 @given(strategies.commands)
 def test_a_command_reads_back(command: Command) -> None:
     line = encode_command(command)
@@ -123,6 +139,8 @@ def test_unknown_verbs(line: bytes) -> None:
         b"MAIL FROM:<a@b> ID=" + b"0" * 31,
         b"MAIL FROM:<a@b> ID=" + b"0" * 33,
         b"MAIL FROM:<a@b> ID=" + b"x" * 32,
+        b"MAIL FROM:<a@b> ID=" + b"\xb2" * 32,
+        b"NOOP DONE=" + b" 00" * 10 + b" 0",
         b"RCPT",
         b"RCPT FROM:<a@b>",
         b"RCPT IN:<a@b>",

@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given
 
 from mesh.core.content import (
+    DOTS_MAX,
+    PIECE_LEN,
     from_lf,
     is_lawful,
     stuffed_limit,
@@ -30,6 +32,23 @@ def test_bare_ends_are_unlawful(octets: bytes) -> None:
     assert not is_lawful(octets)
     with pytest.raises(LocalProtocolError):
         to_stuffed(octets)
+
+
+@pytest.mark.parametrize("at", [PIECE_LEN - 2, PIECE_LEN - 1, PIECE_LEN])
+def test_the_law_holds_where_two_pieces_meet(at: int) -> None:
+    for end in (b"", b"x" * 9, b"x" * PIECE_LEN):
+        assert is_lawful(b"x" * at + b"\r\n" + end)
+        for ends in (b"\r", b"\n", b"\r\r\n", b"\n\r"):
+            assert not is_lawful(b"x" * at + ends + end)
+
+
+@pytest.mark.parametrize("dots", [0, 1, DOTS_MAX - 1, DOTS_MAX, DOTS_MAX + 1])
+@pytest.mark.parametrize("between", [b"", b"\r\n", b"x"])
+def test_a_dot_that_begins_a_line_behind_so_many(dots: int, between: bytes) -> None:
+    before = b"x." * dots + between + b"\r\n"
+    assert to_stuffed(before + b".y\r\n") == before + b"..y\r\n.\r\n"
+    assert unstuff(before + b"..y\r\n") == before + b".y\r\n"
+    assert to_stuffed(before + b"y\r\n") == before + b"y\r\n.\r\n"
 
 
 @given(strategies.contents)

@@ -56,7 +56,8 @@ class Talk:
     def give(self, *pieces: bytes) -> None:
         """Octets in, and every message answered at once, by its content."""
         for piece in pieces:
-            self.dialogue.receive_data(piece)
+            if not self.dialogue.take_chunk(memoryview(piece)):
+                self.dialogue.receive_data(piece)
             while (event := self.dialogue.next_event()) is not None:
                 self.events.append(event)
                 if isinstance(event, MessageReceived):
@@ -153,6 +154,25 @@ def test_any_split_gives_the_same_events_and_replies(
     while reader.next_reply() is not None:
         pass
     assert whole.said.endswith(b"\r\n")
+
+
+def test_only_the_midst_of_a_chunk_that_is_kept_goes_the_short_way() -> None:
+    dialogue = Talk().dialogue
+
+    def takes(octets: bytes) -> bool:
+        return dialogue.take_chunk(memoryview(octets))
+
+    assert not takes(MAIL)
+    dialogue.receive_data(MAIL + RCPT + b"BDAT 5 LAST\r\na")
+    assert takes(b"bc")
+    assert dialogue.content_octets == 3
+    assert not takes(b"de")  # with its last octet a chunk is answered
+    dialogue.receive_data(b"de")
+    assert dialogue.next_event() == message(b"abcde")
+    dialogue.answer(OK)
+    dialogue.receive_data(MAIL + RCPT + b"BDAT 2000 LAST\r\na")
+    assert not takes(b"bc")  # too big: what is thrown away makes nobody wait
+    assert dialogue.content_octets == 0
 
 
 def test_one_octet_at_a_time() -> None:

@@ -230,6 +230,27 @@ def test_an_answer_may_come_much_later() -> None:
     assert pair.finished[0].replies[0].code == 452
 
 
+def test_what_no_peer_waits_for_goes_with_the_answer_and_answers_wait_for_nobody() -> (
+    None
+):
+    one = b"MAIL FROM:<>\r\nRCPT TO:<%b>\r\nBDAT 2 LAST\r\n\r\n" % MINE.encode()
+    link = make("bravo", "alpha")
+    link.receive_body(body((Kind.COMMANDS, 0, b"HELO alpha\r\n")))
+    link.next_body()
+    link.receive_body(body((Kind.COMMANDS, 0, one[:30])))
+    assert has_data(link) is True  # its end has not come: nobody knows when it will
+    link.receive_body(body((Kind.COMMANDS, 0, one[30:])))
+    assert has_data(link) is False
+    assert link.next_event() is not None
+    link.answer(0, OK)
+    link.receive_body(body((Kind.COMMANDS, 0, one)))  # before it has heard the answer
+    assert has_data(link) is True
+    (segment,) = parse_untrusted(link.next_body())
+    assert bytes(segment.octets) == b"250 ok\r\n" * 5
+    link.receive_body(body((Kind.COMMANDS, 0, one)))
+    assert has_data(link) is False  # and then as before
+
+
 def test_done_ids_travel_with_and_without_mail() -> None:
     pair = Pair()
     ids = [bytes([n]) * 16 for n in range(DONE_IDS_MAX + 5)]
@@ -351,6 +372,19 @@ def test_what_no_honest_peer_does_ends_the_link(attack: Callable[[Link], None]) 
     link = make("bravo", "alpha")
     with pytest.raises(CellError):
         attack(link)
+
+
+def test_a_stream_that_ends_gets_its_credit_back_all_the_same() -> None:
+    link = make("bravo", "alpha")
+    line = b"NOOP " + b"x" * 1990 + b"\r\n"
+    link.receive_body(body((Kind.COMMANDS, 7, b"HELO alpha\r\n")))
+    for _ in range(16):
+        link.receive_body(body((Kind.COMMANDS, 7, line * 2)))
+    link.receive_body(body((Kind.COMMANDS, 7, line + b"QUIT\r\n")))
+    credit = parse_untrusted(link.next_body())[0]
+    spent = 12 + 33 * len(line) + 6
+    assert (credit.kind, credit.stream) == (Kind.CREDIT, 7)
+    assert credit.octets == CREDIT.pack(spent)
 
 
 def test_octets_past_the_credit_end_the_link() -> None:

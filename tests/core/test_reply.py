@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from mesh.core import reply as reply_module
 from mesh.core.reply import (
     BYE,
+    KNOWN_MAX,
     OK,
     REPLY_LINE_MAX,
     REPLY_LINES_MAX,
@@ -52,6 +53,32 @@ def test_a_constant_is_not_made_anew() -> None:
         id(START_MAIL),
         id(BYE),
     ]
+
+
+def test_a_line_that_comes_again_is_not_made_anew() -> None:
+    reader = ReplyReader()
+
+    def read(line: bytes) -> Reply:
+        reader.receive_data(line)
+        (reply,) = iter(reader.next_reply, None)
+        return reply
+
+    assert read(b"250 2.1.0 Ok\r\n") is read(b"250 2.1.0 Ok\r\n")
+    read(b"250-two\r\n250 lines\r\n")
+    assert read(b"250 lines\r\n") == Reply(250, "lines")
+
+
+def test_few_lines_are_kept_and_none_with_an_address() -> None:
+    reader = ReplyReader()
+    for number in range(2 * KNOWN_MAX):
+        reader.receive_data(
+            b"250 <who%d@x> ok\r\n250 queued as %d\r\n" % ((number,) * 2)
+        )
+        assert reader.next_reply() == Reply(250, f"<who{number}@x> ok")
+        assert reader.next_reply() == Reply(250, f"queued as {number}")
+        assert reader.next_reply() is None
+    assert len(reader._known) == KNOWN_MAX
+    assert not any(b"@" in line for line in reader._known)
 
 
 def test_a_constant_line_inside_a_longer_reply_is_its_last_line() -> None:
@@ -180,3 +207,9 @@ def test_what_is_left_is_counted() -> None:
     reader.receive_data(b"220 x\r\n25")
     assert reader.next_reply() == Reply(220, "x")
     assert reader.buffered == 2
+
+
+def test_an_ok_may_end_a_longer_reply() -> None:
+    longer = Reply(250, "node\nok")
+    assert read(ReplyReader(), longer.encode() + OK.encode()) == [longer, OK]
+    assert read(ReplyReader(), b"250-node\r\n", b"250 o", b"k\r\n") == [longer]

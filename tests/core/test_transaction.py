@@ -7,7 +7,7 @@ from mesh.core.reply import (
     TOO_BIG,
     TRY_LATER,
 )
-from mesh.core.transaction import RECIPIENTS_MAX, Transaction
+from mesh.core.transaction import BLOCK_LEN, RECIPIENTS_MAX, Transaction
 
 
 def test_a_recipient_named_twice_is_one_but_answered_twice() -> None:
@@ -49,6 +49,21 @@ def test_content_is_kept_until_it_fails() -> None:
     mail.add_content(b"four")
     assert mail.octets == 0
     assert mail.verdict(b"", 10) is TOO_BIG
+
+
+def test_much_content_is_as_one_and_fails_as_one() -> None:
+    pieces = [bytes([at]) * (BLOCK_LEN // 3 + at) for at in range(1, 11)]
+    mail = Transaction()
+    for whole in (True, False):
+        for piece in pieces:
+            mail.add_content(memoryview(piece))
+        assert mail.octets == sum(map(len, pieces))
+        if whole:
+            assert mail.take_content() == b"".join(pieces)
+            assert mail.octets == 0
+    mail.fail(TOO_BIG)
+    assert mail.octets == 0
+    assert mail.take_content() == b""
 
 
 def test_the_verdict() -> None:

@@ -32,7 +32,7 @@ from mesh.core.control import Ask, Request, encode_request
 from mesh.core.crypto import MlKem768
 from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
 from mesh.errors import LocalProtocolError
-from mesh.node import delivery as delivery_
+from mesh.node import lmtp as lmtp_
 from mesh.node.counters import OwnCounter
 from mesh.node.delivery import MaildirDelivery
 from mesh.node.dialer import Dialer
@@ -436,14 +436,14 @@ async def _all_go(alpha: Half) -> None:
 async def _lmtp(folder: Path, fuse: Fuse) -> AsyncIterator[Site]:
     """Connections to an LMTP server, and the making of them."""
     with pytest.MonkeyPatch.context() as patch:
-        made = delivery_._connect
+        made = lmtp_._connect
 
         async def connect_to(address: Any) -> Any:
             fuse.call()
             wire = await made(address)
             return wire and _fused_wire(fuse, wire)
 
-        patch.setattr(delivery_, "_connect", connect_to)
+        patch.setattr(lmtp_, "_connect", connect_to)
         async with (
             half(folder, "alpha", {TO: "local:0"}) as alpha,
             trio.open_nursery() as nursery,

@@ -12,7 +12,7 @@ from mesh.core.slot import (
     pack_tombstone,
 )
 from mesh.errors import CryptoError, LocalProtocolError
-from mesh.node.arena import PAGE_LEN, PAGE_SLOTS, Arena, State, open_either
+from mesh.node.arena import PAGE_LEN, PAGE_SLOTS, Arena, State, open_either, read_slot
 from tests.harness import FixedEntropy
 
 SLOTS = 40 * PAGE_SLOTS
@@ -62,9 +62,9 @@ def test_a_renewed_slot_is_free_when_it_is_on_the_disk(arena: Arena) -> None:
     free = arena.free
     arena.renew(number)
     assert not arena.is_held(number, generation)
-    assert arena.key(number) != key
     assert arena.states[number] == State.SPENT
     flush = arena.begin_flush()
+    assert arena.key(number) != key
     assert arena.free == free
     arena.renew(arena.take()[0])
     arena.end_flush(flush)
@@ -72,6 +72,40 @@ def test_a_renewed_slot_is_free_when_it_is_on_the_disk(arena: Arena) -> None:
     assert arena.free == free
     assert arena.count(State.SPENT) == 1
     assert arena.generations[number] == generation + 1
+
+
+def test_what_is_renewed_some_at_a_time_is_free_with_its_own_flush(
+    arena: Arena,
+) -> None:
+    """Before its new box is made nobody may have it: its key is the old one."""
+    numbers = [arena.take()[0] for _ in range(5)]
+    free = arena.free
+    for number in numbers:
+        arena.renew(number)
+    assert arena.seal(2)
+    first = arena.begin_flush()
+    assert first.spent == numbers  # the first two, and the rest
+    late = arena.take()[0]
+    arena.renew(late)
+    assert not arena.seal(9)
+    arena.end_flush(first)
+    assert arena.free == free + 4
+    assert arena.dirty
+    arena.end_flush(arena.begin_flush())
+    assert arena.free == free + 5
+
+
+def test_a_tombstone_that_nobody_needs_any_more_is_never_made(arena: Arena) -> None:
+    number, generation, _ = arena.take()
+    arena.renew(number, pack_tombstone(MARK))
+    arena.renew(number)
+    flush = arena.begin_flush()
+    assert flush.spent == [number]
+    slot = bytes(arena.image[number * SLOT_LEN : (number + 1) * SLOT_LEN])
+    found = read_slot(arena.keys, number, slot)
+    assert found is not None
+    assert found[0] == generation + 2
+    assert found[2] == EMPTY
 
 
 def test_a_tombstone_is_not_free(arena: Arena) -> None:
@@ -104,6 +138,7 @@ def test_claims(arena: Arena) -> None:
     for number, times in ((4, 2), (6, 1), (8, 1)):
         for _ in range(times):
             arena.renew(number, pack_tombstone(MARK) if number == 6 else EMPTY)
+    arena.begin_flush()
     arena.image[7 * SLOT_LEN] ^= 1
     key = arena.key(1)
     entropy = FixedEntropy("claims")
@@ -153,6 +188,7 @@ def test_a_rewrap_keeps_every_key_and_changes_every_box(arena: Arena) -> None:
     # Half-way, each slot opens under one key or the other.
     assert [arena.key(number) for number in range(SLOTS)] == keys
     arena.renew(100)
+    arena.renew(SLOTS - 1, pack_tombstone(MARK))
     assert not arena.rewrap(30)
     assert arena.rewrap(30)
     arena.adopt(arena.bare_keys(20))
@@ -163,7 +199,7 @@ def test_a_rewrap_keeps_every_key_and_changes_every_box(arena: Arena) -> None:
             open_either(ArenaKeys(0, 0, 0, old, None), number, slot) if (
                 number != 9
             ) else arena.key(9)
-        if number not in (9, 100):
+        if number not in (9, 100, SLOTS - 1):
             assert arena.key(number) == keys[number]
     assert len(arena.begin_flush().pieces) == 1
 

@@ -16,12 +16,8 @@ from trio.testing import MockClock
 from mesh.core.dialogue import Closed, Dialogue, DialogueKind, MessageReceived
 from mesh.core.reply import OK, TRY_LATER, Reply
 from mesh.core.retry import GIVE_UP_SECONDS
-from mesh.node.delivery import (
-    CONNECTIONS_MAX,
-    IDLE_SECONDS,
-    LmtpDelivery,
-    MaildirDelivery,
-)
+from mesh.node.delivery import MaildirDelivery
+from mesh.node.lmtp import CONNECTIONS_MAX, IDLE_SECONDS, LmtpDelivery
 from mesh.node.maildir import deliver
 from mesh.node.spool import Spool
 from mesh.node.submission import bind_unix
@@ -411,7 +407,7 @@ async def test_what_waits_too_long_for_a_server_is_given_up(
     age = 0
     monkeypatch.setattr(Spool, "running_seconds", property(lambda _: age))
     monkeypatch.setattr("mesh.core.retry.ATTEMPTS_MIN", 3)
-    monkeypatch.setattr("mesh.node.delivery.retry_delay", lambda *_: 10.0)
+    monkeypatch.setattr("mesh.node.lmtp.retry_delay", lambda *_: 10.0)
     async with alpha_half(tmp_path) as alpha:
         for _ in range(10):
             alpha.submit(b"x\r\n", TO)

@@ -95,6 +95,7 @@ def test_damage_in_both_copies_is_damage_for_ever(folder: Path) -> None:
 def test_the_greater_generation_counts(folder: Path, file: str, filling: bytes) -> None:
     arena = opened(folder)
     arena.renew(5, filling)
+    arena.begin_flush()
     slot = bytes(arena.image[5 * SLOT_LEN : 6 * SLOT_LEN])
     overwrite(folder / file, 5 * SLOT_LEN, slot)
     again = opened(folder)

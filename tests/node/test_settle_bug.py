@@ -17,7 +17,7 @@ from mesh.core.bounce import judge
 from mesh.core.dialogue import MessageReceived
 from mesh.core.reply import OK, TRY_LATER, Reply
 from mesh.node import settling
-from mesh.node.delivery import SHARE
+from mesh.node.lmtp import SHARE
 from mesh.node.visit import Cargo, Visit
 from tests.harness import Half, Patience, connect, half, until
 from tests.node.exits import WHO, exit_node, stored, visit_of
@@ -116,7 +116,7 @@ async def test_of_an_lmtp_connection_that_ends_by_a_bug(
         flying = sum(len(c.flying) for c in delivery._connections)
         delivery.end()
         for connection in list(delivery._connections):
-            with alpha.qmgr.guard(connection.fail):
+            with alpha.qmgr.guard(connection.drop):
                 raise RuntimeError(SECRET)
         await until(lambda: not delivery._connections)
         await trio.sleep(0.1)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""Many sockets, one task: each that is ready is served by a call, with no task switch.
+
+To wake a task for what one socket has brought costs ten times the reading of it.  So
+sockets whose owners never wait for anything else lie together in one epoll set, and one
+task waits for the set (epoll(7): a set is itself readable while it has something).
+
+    pump = Pump(guard)                   guard: guard.py's
+    nursery.start_soon(pump.run)         serves until cancelled; one task only
+    seat = pump.add(sock, owner)         waits for octets to read
+    seat.want(READ | WRITE)              waits for others from now on; 0: for nothing
+    seat.leave()                         before the socket is closed; again is no error
+
+    owner.serve(events)                  something it waits for is there, or the other
+                                         side is gone; it never blocks and raises nothing
+    owner.drop()                         `serve` had a bug: end this connection
+
+`add`, `want` and `leave` may be called at any time on the Trio thread, also by `serve`,
+also while nothing runs.  A call of `serve` may be for nothing, as any wake-up: who reads
+then finds nothing to read, and that is all.  While an end that is gone is waited for,
+`serve` is called again and again: who reads finds the end.  While nothing is waited for
+it is not called at all.
+
+Fair: one call for each socket that is ready, TURN_MAX at most; then all other tasks have
+their turn.  The kernel goes round the sockets that are ready, so that none is left out.
+A bug in one call ends that connection, and the next socket is served.
+
+Nothing here reads, sends, or looks at a clock: deadlines are the owners', who look at
+all of theirs once in a while and not for each read.
+"""
+
+import select
+import socket
+from typing import Final, Protocol
+
+import trio
+
+from mesh.node.guard import Guard
+
+READ: Final = select.EPOLLIN
+WRITE: Final = select.EPOLLOUT
+TURN_MAX: Final = 64
+"""Calls of one turn: some milliseconds at 50 us each, and others wait no longer."""
+
+
+class Served(Protocol):
+    """Who owns a socket."""
+
+    def serve(self, events: int, /) -> None:
+        """Read or send: READ, WRITE, and what epoll(7) says of an end that is gone."""
+
+    def drop(self) -> None:
+        """End this connection: it has a bug."""
+
+
+class Seat:
+    """A socket's place in a pump."""
+
+    __slots__ = ("_events", "_fd", "_pump", "owner")
+
+    def __init__(self, pump: "Pump", fd: int, owner: Served) -> None:
+        self._pump = pump
+        self._fd = fd
+        self._events = 0
+        self.owner = owner
+
+    def want(self, events: int) -> None:
+        """Wait for these from now on; nothing when this seat was left."""
+        if events != self._events and self._fd >= 0:
+            self._pump.change(self._fd, self._events, events)
+            self._events = events
+
+    def leave(self) -> None:
+        """Be served no more."""
+        self.want(0)
+        self._pump.forget(self._fd)
+        self._fd = -1
+
+
+class Pump:
+    """The set and its task."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._set = select.epoll()
+        self._seats: dict[int, Seat] = {}
+
+    def add(self, sock: socket.socket, owner: Served) -> Seat:
+        """Serve a socket, which does not block, whenever there is something to read."""
+        seat = self._seats[sock.fileno()] = Seat(self, sock.fileno(), owner)
+        seat.want(READ)
+        return seat
+
+    def change(self, fd: int, before: int, after: int) -> None:
+        """Let the kernel wait for something else; called by the seats.
+
+        What waits for nothing is not in the set, for there an end that is gone is
+        always waited for.
+        """
+        if not after:
+            self._set.unregister(fd)
+        elif before:
+            self._set.modify(fd, after)
+        else:
+            self._set.register(fd, after)
+
+    def forget(self, fd: int) -> None:
+        """Know nothing of a seat; called by it."""
+        self._seats.pop(fd, None)
+
+    async def run(self) -> None:
+        """Serve for ever; what is left at the end is its owners' to close."""
+        seats, guard = self._seats, self._guard
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._set.fileno())
+                for fd, events in self._set.poll(0, TURN_MAX):
+                    seat = seats.get(fd)
+                    if seat is not None:  # it may have left in this very turn
+                        owner = seat.owner
+                        with guard(owner.drop):
+                            owner.serve(events)
+        finally:
+            for seat in list(seats.values()):
+                seat.leave()
+            self._set.close()

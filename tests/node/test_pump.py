@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: MIT
+"""The pump, over socket pairs."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from mesh.errors import IoError
+from mesh.node.guard import Guard
+from mesh.node.pump import READ, TURN_MAX, WRITE, Pump, Seat
+
+
+class Owner:
+    """Notes what it hears; reads an octet a call, unless told otherwise."""
+
+    def __init__(self, pump: Pump, near: socket.socket, far: socket.socket) -> None:
+        near.setblocking(False)
+        self.near, self.far = near, far
+        self.heard: list[bytes] = []
+        self.events: list[int] = []
+        self.dropped = 0
+        self.act: Callable[[int], None] = self.read
+        self.seat: Seat = pump.add(near, self)
+
+    def serve(self, events: int) -> None:
+        self.events.append(events)
+        self.act(events)
+
+    def read(self, _: int) -> None:
+        self.heard.append(self.near.recv(1))
+        if not self.heard[-1]:
+            self.end()
+
+    def end(self) -> None:
+        self.seat.leave()
+        self.near.close()
+
+    def drop(self) -> None:
+        self.dropped += 1
+        self.end()
+
+
+Make = Callable[[], Owner]
+
+
+@pytest.fixture
+def guard() -> Guard:
+    return Guard()
+
+
+@pytest.fixture
+def pump(guard: Guard) -> Pump:
+    return Pump(guard)
+
+
+@pytest.fixture
+def make(pump: Pump) -> Iterator[Make]:
+    with ExitStack() as stack:
+
+        def pair() -> Owner:
+            near, far = socket.socketpair()
+            stack.enter_context(near)
+            stack.enter_context(far)
+            return Owner(pump, near, far)
+
+        yield pair
+
+
+async def test_each_that_is_ready_is_served(pump: Pump, make: Make) -> None:
+    before, idle = make(), make()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pump.run)
+        await wait_all_tasks_blocked()
+        while_it_runs = make()
+        for owner in (before, while_it_runs):
+            owner.far.send(b"xy")
+        await wait_all_tasks_blocked()
+        assert before.heard == while_it_runs.heard == [b"x", b"y"]
+        before.far.send(b"z")
+        before.far.close()
+        await wait_all_tasks_blocked()
+        assert before.heard == [b"x", b"y", b"z", b""]
+        assert not idle.events
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_waited_for_can_change(pump: Pump, make: Make) -> None:
+    owner = make()
+    owner.act = lambda _: owner.seat.want(0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pump.run)
+        owner.far.send(b"x")
+        await wait_all_tasks_blocked()
+        assert owner.events == [READ]
+        owner.far.close()  # one that is gone is no news to who waits for nothing
+        await wait_all_tasks_blocked()
+        assert owner.events == [READ]
+        owner.seat.want(WRITE)
+        await wait_all_tasks_blocked()
+        assert len(owner.events) == 2
+        assert owner.events[1] & WRITE
+        owner.act = owner.read
+        owner.seat.want(READ)
+        owner.seat.want(READ)
+        await wait_all_tasks_blocked()
+        assert owner.heard == [b"x", b""]
+        owner.seat.want(READ | WRITE)  # it has left, and its socket is closed
+        owner.seat.leave()
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_leaves_is_served_no_more_in_the_same_turn(
+    pump: Pump, make: Make
+) -> None:
+    owners = [make(), make()]
+
+    def end_both(_: int) -> None:
+        for owner in owners:
+            owner.end()
+
+    for owner in owners:
+        owner.act = end_both
+        owner.far.send(b"x")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pump.run)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert sum(len(owner.events) for owner in owners) == 1
+
+
+async def test_a_bug_ends_one_connection(pump: Pump, make: Make, guard: Guard) -> None:
+    bad, good = make(), make()
+    bad.act = lambda _: [][1]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pump.run)
+        for owner in (bad, good):
+            owner.far.send(b"x")
+        await wait_all_tasks_blocked()
+        assert (bad.dropped, bad.near.fileno(), guard.bugs) == (1, -1, 1)
+        good.far.send(b"y")
+        await wait_all_tasks_blocked()
+        assert good.heard == [b"x", b"y"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_disk_in_doubt_ends_the_pump(pump: Pump, make: Make) -> None:
+    owner = make()
+
+    def fail(_: int) -> None:
+        raise IoError("the disk")
+
+    owner.act = fail
+    owner.far.send(b"x")
+    with pytest.raises(IoError):
+        await pump.run()
+    assert not owner.dropped
+    owner.seat.want(READ | WRITE)  # nobody serves it any more
+
+
+async def test_others_have_their_turn_and_nobody_is_left_out(
+    pump: Pump, make: Make
+) -> None:
+    """Sockets that are always ready: each is served as often, and a task runs too."""
+    owners = [make() for _ in range(3 * TURN_MAX)]
+    longest = 0
+    calls = 0
+    turns = 0
+
+    def count(_: int) -> None:
+        nonlocal calls
+        calls += 1
+
+    for owner in owners:
+        owner.act = count
+        owner.far.send(b"x")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pump.run)
+        while turns < 50:
+            calls = 0
+            await trio.lowlevel.checkpoint()
+            turns += 1
+            longest = max(longest, calls)
+        nursery.cancel_scope.cancel()
+    assert longest <= 2 * TURN_MAX  # last of all tasks once, and then the first
+    served = [len(owner.events) for owner in owners]
+    assert max(served) - min(served) <= 1
