@@ -22,6 +22,8 @@ from mesh.node.service import lock_state
 from mesh.node.spool import Spool
 from tests.node.homes import Home
 
+pytestmark = pytest.mark.usefixtures("small")
+
 Capture = pytest.CaptureFixture[str]
 
 

@@ -19,6 +19,8 @@ from mesh.cli.main import main
 from tests.disk import NOBODY
 from tests.node.homes import Home, mesh
 
+pytestmark = pytest.mark.usefixtures("small")
+
 Capture = pytest.CaptureFixture[str]
 Spoil = Callable[[Home], object]
 

@@ -95,6 +95,14 @@ def test_a_whole_run_where_it_lies() -> None:
 AT = st.integers(0, RUN - 2)
 
 
+def test_a_changed_cell_where_it_lies() -> None:
+    opener, opened_ = opened(1), bytearray(BODY_LEN)
+    changed = CELLS[1][:-1] + bytes([CELLS[1][-1] ^ 1])
+    for cell in (changed, CELLS[1]):  # and not even the right one after it
+        with pytest.raises(CryptoError):
+            opener.open_into_untrusted(address_of(bytearray(cell)), address_of(opened_))
+
+
 @given(AT)
 def test_a_dropped_cell_where_it_lies(at: int) -> None:
     opener, opened_ = opened(at), bytearray(BODY_LEN)

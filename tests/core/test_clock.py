@@ -94,6 +94,7 @@ def test_greedy_has_no_law() -> None:
         of(Clock.GREEDY)
 
 
+@pytest.mark.usefixtures("repeats")
 def test_draws_are_uniform_and_never_zero() -> None:
     draws = Draws(FixedEntropy().key())
     values = [draws.unit() for _ in range(MANY)]
@@ -105,6 +106,7 @@ def test_draws_are_uniform_and_never_zero() -> None:
     assert len(set(values)) == len(values)
 
 
+@pytest.mark.usefixtures("repeats")
 def test_draws_do_not_repeat_one_another_at_any_step() -> None:
     draws = Draws(FixedEntropy().key())
     values = [draws.unit() - 0.5 for _ in range(MANY)]
@@ -118,6 +120,7 @@ def test_draws_do_not_repeat_one_another_at_any_step() -> None:
 # each law against its mathematics
 
 
+@pytest.mark.usefixtures("repeats")
 def test_renewal_gaps_are_erlang_4() -> None:
     found = gaps(of(Clock.RENEWAL))
     assert min(found) > 0
@@ -128,6 +131,7 @@ def test_renewal_gaps_are_erlang_4() -> None:
     assert abs(below - 0.99) < 0.003
 
 
+@pytest.mark.usefixtures("repeats")
 def test_poisson_gaps_are_exponential() -> None:
     found = gaps(of(Clock.POISSON))
     assert min(found) > 0
@@ -138,6 +142,7 @@ def test_poisson_gaps_are_exponential() -> None:
     assert distance(found, erlang_4) > 10
 
 
+@pytest.mark.usefixtures("repeats")
 @pytest.mark.parametrize("clock", [Clock.RENEWAL, Clock.POISSON])
 def test_a_gap_says_nothing_of_the_next(clock: Clock) -> None:
     found = [gap - 1 for gap in gaps(of(clock))]
@@ -145,6 +150,7 @@ def test_a_gap_says_nothing_of_the_next(clock: Clock) -> None:
     assert abs(together / sum(gap**2 for gap in found)) < 4 / math.sqrt(MANY)
 
 
+@pytest.mark.usefixtures("repeats")
 def test_slotted_leaves_once_in_each_slot_away_from_its_edges() -> None:
     law = of(Clock.SLOTTED)
     at = instants(law)
@@ -160,6 +166,7 @@ def test_slotted_leaves_once_in_each_slot_away_from_its_edges() -> None:
     assert distance(places, lambda place: place) > 10
 
 
+@pytest.mark.usefixtures("repeats")
 def test_slotted_waits_are_below_two_periods_always() -> None:
     for seed in range(200):
         law = of(Clock.SLOTTED, now=5.0, seed=str(seed))
@@ -177,6 +184,7 @@ def test_the_raised_cosine_is_the_inverse_of_its_distribution() -> None:
     assert raised_cosine(2.0**-56) > 0
 
 
+@pytest.mark.usefixtures("repeats")
 def test_constant_is_a_grid_whose_phase_alone_is_drawn() -> None:
     law = of(Clock.CONSTANT, klass=9, now=100.0)
     at = instants(law, 100_000)
@@ -188,6 +196,7 @@ def test_constant_is_a_grid_whose_phase_alone_is_drawn() -> None:
 PHASES = 1_000
 
 
+@pytest.mark.usefixtures("repeats")
 @ANY_LAW
 def test_links_begun_at_one_instant_part(clock: Clock) -> None:
     """The first instants of many links are spread over a period, and past no two."""
@@ -227,6 +236,7 @@ def test_a_law_begun_later_is_the_same_law_later(clock: Clock) -> None:
     assert later == pytest.approx([1024.0 + at for at in now], abs=1e-9)
 
 
+@pytest.mark.usefixtures("repeats")
 @ANY_LAW
 @pytest.mark.parametrize("klass", [0, 3, 15])
 def test_the_period_is_the_class_s_and_instants_only_grow(

@@ -89,5 +89,7 @@ def test_known_answers() -> None:
     assert to_stuffed(b"") == b".\r\n"
     assert to_stuffed(b".") == b"..\r\n.\r\n"
     assert to_stuffed(b"a\r\n.b\r\n") == b"a\r\n..b\r\n.\r\n"
+    assert unstuff(b"a\r\n") == b"a\r\n"
     assert unstuff(b"..\r\n.x\r\n...\r\n") == b".\r\nx\r\n..\r\n"
     assert to_lf(b"a\r\n\r\nb") == b"a\n\nb"
+    assert from_lf(b"a\n\nb") == b"a\r\n\r\nb"

@@ -104,6 +104,7 @@ def test_what_mail_does_is_forgiven(change: Callable[[str], str]) -> None:
     assert parse_untrusted(change(TEXT)) == WHOLE
 
 
+@pytest.mark.usefixtures("repeats")
 def test_every_truncation_is_refused() -> None:
     for length in range(len(TEXT) - 1):  # without the last newline it is still whole
         with pytest.raises(DirectoryError):
@@ -114,6 +115,7 @@ def test_every_truncation_is_refused() -> None:
             from_octets_untrusted(octets[:length])
 
 
+@pytest.mark.usefixtures("repeats")
 def test_every_line_is_needed_and_none_may_come_twice() -> None:
     lines = TEXT.split("\n")[:-1]
     for index in range(len(lines)):
@@ -127,6 +129,7 @@ def test_every_line_is_needed_and_none_may_come_twice() -> None:
                 parse_untrusted("\n".join(wrong))
 
 
+@pytest.mark.usefixtures("repeats")
 def test_every_changed_character_is_refused() -> None:
     for index, old in enumerate(TEXT[:-1]):
         for new in {"A", "\n"} - {old}:
@@ -134,6 +137,7 @@ def test_every_changed_character_is_refused() -> None:
                 check_untrusted(parse_untrusted(TEXT[:index] + new + TEXT[index + 1 :]))
 
 
+@pytest.mark.usefixtures("repeats")
 def test_every_flipped_bit_is_refused() -> None:
     octets = to_octets(WHOLE)
     for index in range(len(octets)):

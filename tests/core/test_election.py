@@ -383,6 +383,7 @@ def assert_one_and_the_same(ivy: Node, rob: Node) -> Up:
     return ivy.ups[0]
 
 
+@pytest.mark.usefixtures("repeats")
 def test_1000_interleavings_of_both_dialling_leave_one_link() -> None:
     contested = 0
     for seed in range(1000):
@@ -395,6 +396,7 @@ def test_1000_interleavings_of_both_dialling_leave_one_link() -> None:
     assert contested > 300  # two links were up, and one end or both had to choose
 
 
+@pytest.mark.usefixtures("repeats")
 def test_a_lost_link_comes_back_and_the_smaller_id_dials_it() -> None:
     for seed in range(40):
         world, ivy, rob = two_nodes(seed)
@@ -407,6 +409,7 @@ def test_a_lost_link_comes_back_and_the_smaller_id_dials_it() -> None:
         assert again.wire is not lost.wire
 
 
+@pytest.mark.usefixtures("repeats")
 def test_there_is_a_link_4_seconds_after_the_second_is_ready() -> None:
     for seed in range(100):
         world, ivy, rob = two_nodes(seed, apart=5.0)

@@ -133,6 +133,11 @@ def test_domains() -> None:
     assert domain_of("postmaster") == ""
 
 
+def test_with_a_source_route_and_without() -> None:
+    assert without_route("@me.test,@us.test:x@peer.test") == "x@peer.test"
+    assert without_route("x@peer.test") == "x@peer.test"
+
+
 @given(strategies.forward_paths)
 def test_a_source_route_comes_off(path: Path) -> None:
     assert without_route(path.text) == path.address

@@ -308,6 +308,7 @@ def with_the_descriptor(chance: random.Random) -> bytes:
     return resealed(chance, 1, TRUE, OTHER, FIELDS_1)
 
 
+@pytest.mark.usefixtures("repeats")
 @pytest.mark.parametrize(
     ("mutate", "times"), [(without_keys_1, 3000), (with_the_descriptor, 2500)]
 )
@@ -553,6 +554,7 @@ def with_the_outer_key_3(chance: random.Random) -> bytes:
     return resealed(chance, 3, TRUE, OTHER, FIELDS_3)
 
 
+@pytest.mark.usefixtures("repeats")
 @pytest.mark.parametrize(
     ("mutate", "times"), [(without_keys_3, 1100), (with_the_outer_key_3, 1200)]
 )

@@ -186,6 +186,7 @@ def mutations_with_the_outer_key(chance: random.Random) -> bytes:
     return resealed(chance, 2, TRUE, OTHER, FIELDS_2)
 
 
+@pytest.mark.usefixtures("repeats")
 @pytest.mark.parametrize(
     ("mutate", "times"),
     [(mutations_without_keys, 1000), (mutations_with_the_outer_key, 1200)],

@@ -34,6 +34,7 @@ def test_ticks_follow_each_other(period: float, now: float) -> None:
         now = tick
 
 
+@pytest.mark.usefixtures("repeats")
 def test_a_tick_is_not_its_own_successor() -> None:
     ticks = Ticks(0.1, FixedEntropy())
     now = 0.0
@@ -99,6 +100,7 @@ def is_geometric(gone: Sequence[int], share: float, ticks: int) -> bool:
     return score < freedom + 4 * math.sqrt(2 * freedom)
 
 
+@pytest.mark.usefixtures("repeats")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "flood", [(), (0, 4_000), (0, 0, 4_000), (0, *[400] * 9)], ids=str
@@ -110,6 +112,7 @@ def test_who_else_is_there_moves_nobodys_departure(
     assert is_geometric(gone, chance_of(kind), 10)
 
 
+@pytest.mark.usefixtures("repeats")
 def test_a_large_flood_moves_nobodys_departure() -> None:
     gone = departures("timed", "large", (0, 60_000), 6)
     assert is_geometric(gone, 0.25, 6)
@@ -154,6 +157,7 @@ def test_who_came_just_before_a_tick_has_waited_for_nothing() -> None:
     assert abs(len(leave(pool, 20.0)) - expected) < 4 * math.sqrt(expected)
 
 
+@pytest.mark.usefixtures("repeats")
 def test_the_order_is_drawn() -> None:
     firsts = Counter[int]()
     for seed in range(3000):

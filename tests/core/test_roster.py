@@ -142,6 +142,7 @@ def many(count: int) -> tuple[Entry, ...]:
     )
 
 
+@pytest.mark.usefixtures("repeats")
 def test_the_bounds_are_inside() -> None:
     pairs = tuple((f"a{n:05}@x.test", "n00000") for n in range(PAIRS_MAX))
     most = replace(

@@ -50,6 +50,9 @@ def test_the_octets_are_those_of_the_header() -> None:
     assert text[:8] == struct.pack(">Q", 5)
     assert text[8:40] == KEY.unsafe_bytes()
     assert text[40:] == b"\1" + b"o" * 16 + b"i" * 16 + struct.pack(">Q7x", 691200)
+    generation, key, filling = open_slot_untrusted(ARENA, 7, slot)
+    assert (generation, key) == (5, KEY)
+    assert parse_filling_untrusted(filling) == MARK
 
 
 @given(st.integers(0, SLOT_LEN - 1), st.integers(1, 255))

@@ -237,6 +237,21 @@ def test_a_connection_is_offered_to_one_other_at_a_time(order: tuple[int, int]) 
         assert first.ends[side].heard_out == moved[0]
 
 
+def test_last_words_that_came_before_the_hello_are_not_waited_for() -> None:
+    world = World()
+    old = world.connect()
+    world.settle()
+    new = Connection(2, world.begun)
+    for side in (0, 1):
+        new.ends[side].offer(old.ends[side])
+    new.ends[1].receive_body(new.ends[0].next_body())
+    old.ends[0].receive_body(old.ends[1].next_body())
+    assert old.ends[0].heard_out
+    new.ends[0].receive_body(new.ends[1].next_body())
+    assert new.ends[0].link is old.ends[0].link
+    assert not waits(new.ends[0])
+
+
 def test_what_waits_for_the_old_one_s_last_words_is_not_offered() -> None:
     """Else what a peer may make us hold would grow with each connection more."""
     world = World()

@@ -75,6 +75,7 @@ FOR_EVER = 1e9
 slow = st.sampled_from([0.0, 30.0, 90.0, 400.0, FOR_EVER])
 
 
+@pytest.mark.usefixtures("repeats")
 @given(st.lists(slow, min_size=1, max_size=8), st.integers(0, 200), st.integers(1, 200))
 def test_nobody_starves(lasts: list[float], count: int, spread: int) -> None:
     """Hostile domains may fill all networks: who comes then waits his turn, no longer."""
@@ -219,6 +220,7 @@ def test_a_visit_may_go_on_to_another_network() -> None:
     assert turns.enter(names[-1], "n")
 
 
+@pytest.mark.usefixtures("repeats")
 def test_a_long_line_costs_little() -> None:
     """The node's cells leave by the same thread: as 25 looks at each name, at most."""
     turns = Turns(FixedEntropy())

@@ -274,12 +274,16 @@ class Mail:
         self.sent[other].append(content)
 
     async def all_there(self, world: World) -> int:
-        """Wait until what was sent has come, and see that it came once."""
+        """Wait until what was sent has come, and see that it came once.
+
+        Where nothing was, there is nothing to wait for that could come twice.
+        """
         for name, contents in self.sent.items():
             came = world.half(name).qmgr.queue("local:0").ready
             count = len(contents)
             await until(lambda came=came, count=count: len(came) >= count, 1000)  # type: ignore[misc]
-        await trio.sleep(60)
+        if any(self.sent.values()):
+            await trio.sleep(60)
         for name, contents in self.sent.items():
             assert sorted(await world.half(name).arrived()) == sorted(contents)
         return sum(map(len, self.sent.values()))
@@ -304,6 +308,8 @@ class Told:
     arrived: int
     keys: list[bytes]
     """The link keys by which the newest connection was made."""
+    waiting: list[int]
+    """Messages that each node still had when the story was over."""
 
 
 Story = Callable[[World], Awaitable[None]]
@@ -317,11 +323,14 @@ def live(
     patch: Patch,
     klass: int = 6,
     clock: Clock = Clock.RENEWAL,
+    *,
+    to_the_end: bool = True,
 ) -> Told:
     """Let alpha and bravo live through a story, from instant 0 of a clock of its own.
 
     Their links are up when it begins; connections are replaced at an age of `life`.
-    The load comes 10 s after the start.  What arrives later is waited for, unseen.
+    The load comes 10 s after the start.  What arrives later is waited for, unseen;
+    not `to_the_end`: nobody asks whether it does, and `arrived` is 0.
     """
     time = patient_clock(Patience(patch))
     patch.setattr(exchange_, "LIFE_SECONDS", life)
@@ -329,7 +338,9 @@ def live(
     async def run() -> Told:
         async with trio.open_nursery() as nursery:
             world = World(Path(folder), nursery, klass, clock)
-            told = await _live(world, story, load, patch)
+            told, mail = await _live(world, story, load, patch)
+            if to_the_end:
+                told.arrived = await mail.all_there(world)
             nursery.cancel_scope.cancel()
         return told
 
@@ -339,7 +350,7 @@ def live(
 
 async def _live(
     world: World, story: Story, load: Callable[[World, Mail], None], patch: Patch
-) -> Told:
+) -> tuple[Told, Mail]:
     patch.setattr(dialer_, "_connect", world.connect)
     ends_told = _listen_to_ends(world, patch)
     await world.start("alpha")
@@ -349,9 +360,11 @@ async def _live(
     mail = Mail()
     load(world, mail)
     await story(world)
-    told = Told(world.seen, list(world.calls), list(ends_told), 0, world.proven)
-    told.arrived = await mail.all_there(world)
-    return told
+    waiting = [world.half(name).spool.waiting for name in OTHER]
+    told = Told(
+        world.seen, list(world.calls), list(ends_told), 0, world.proven, waiting
+    )
+    return told, mail
 
 
 def _listen_to_ends(world: World, patch: Patch) -> list[Said]:

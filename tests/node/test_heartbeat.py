@@ -13,6 +13,8 @@ from tests.harness import Patience, half, until
 from tests.node.gossips import public_of
 from tests.node.homes import Home, mesh, running
 
+pytestmark = pytest.mark.usefixtures("small")
+
 TICK = 10
 RATE = "8"
 OUT = "who@x.test"

@@ -18,6 +18,8 @@ from tests.directories import directory
 from tests.harness import until
 from tests.node.homes import Home, running
 
+pytestmark = pytest.mark.usefixtures("small")
+
 NOW = int(time.time())
 MANY = [
     signed(f"n{i:03}", addresses=(), not_before=NOW - DAY, not_after=NOW + 9 * DAY)

@@ -18,6 +18,8 @@ from tests.node.homes import Home, mesh, running
 from tests.node.test_delivery import Server
 from tests.node.test_rotating import Wall, linked, ports_of, publics, two
 
+pytestmark = pytest.mark.usefixtures("small")
+
 HOUR = 3600
 DAY = 86_400
 

@@ -263,13 +263,13 @@ def test_a_command_waits_for_the_one_before_it(tmp_path: Path) -> None:
 ADD = """
 import sys
 from pathlib import Path
+from mesh.core.directory import Us
 from mesh.node.listing import add
 from tests.descriptors import NOW, signed
-from tests.disk import NOBODY, forbidden_folder, full_disk
-from tests.node.test_listing import US
+us = Us("alpha", "main", {})
 names = sys.argv[2].split(",")
 for _ in range(3):
-    add(Path(sys.argv[1]), US, [(n, signed(n)) for n in names], (), NOW)
+    add(Path(sys.argv[1]), us, [(n, signed(n)) for n in names], (), NOW)
 """
 
 

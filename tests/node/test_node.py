@@ -25,6 +25,8 @@ from tests.node.homes import Home, mesh, running
 from tests.node.test_delivery import Server
 from tests.node.test_submission import Client
 
+pytestmark = pytest.mark.usefixtures("small")
+
 
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:

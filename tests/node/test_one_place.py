@@ -35,6 +35,7 @@ from mesh.node.records import Records
 from mesh.node.routing import EXIT, LOCAL, UNROUTED
 from mesh.node.spool import Ref
 from tests.harness import Half, Patience, half, patient_clock, until
+from tests.node.spooling import few_slots
 
 PEERS = ("bravo", "charlie")
 OUTSIDE = (*PEERS, "exit:x", "exit:y", UNROUTED)
@@ -284,6 +285,7 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A node that never had any mail: to make one takes longer than to copy it."""
     folder = tmp_path_factory.mktemp("blank")
     with pytest.MonkeyPatch.context() as patch:
+        few_slots(patch)
         trio.run(tell, folder, [], clock=patient_clock(Patience(patch)))
     return folder / "0"
 
@@ -292,5 +294,6 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(lives)
 def test_each_recipient_is_in_one_place(blank: Path, told: list[Life]) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        few_slots(patch)
         shutil.copytree(blank, Path(folder, "0"))
         trio.run(tell, Path(folder), told, clock=patient_clock(Patience(patch)))

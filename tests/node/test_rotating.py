@@ -18,6 +18,8 @@ from tests.harness import FixedEntropy, until
 from tests.node.homes import Home, mesh, running
 from tests.node.test_rotation import Album, change, steps
 
+pytestmark = pytest.mark.usefixtures("small")
+
 
 class Wall:
     """Days that a test may let go by: for the clock on the wall, and for running time."""

@@ -5,12 +5,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from mesh.core.clock import period_of
 from tests.harness import until
 from tests.node.homes import Home, mesh, running
+
+pytestmark = pytest.mark.usefixtures("small")
 
 T = period_of(3)
 

@@ -24,6 +24,8 @@ from mesh.node.starting import Starting
 from tests.harness import Patience
 from tests.node.homes import Home, running
 
+pytestmark = pytest.mark.usefixtures("small")
+
 Capture = pytest.CaptureFixture[str]
 
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from mesh.cli.main import main
 from tests.system.forks import Process
@@ -70,12 +70,31 @@ def mesh(*args: str, code: int = 0, cwd: Path | None = None) -> str:
     return done.stderr if code else done.stdout
 
 
-def mesh_here(*args: str) -> str:
-    """Run one of our commands in this process, for what is only prepared with it."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        assert main(args) == 0, args
-    return printed.getvalue()
+class Said(NamedTuple):
+    """What a command that ran in this process came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+def ask_here(*args: str, cwd: Path | None = None) -> Said:
+    """Run one of our commands in this process: what asks often would only start Python."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        contextlib.chdir(cwd or Path.cwd()),
+    ):
+        code = main(args)
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def mesh_here(*args: str, code: int = 0, cwd: Path | None = None) -> str:
+    """Do as `mesh` does in this process, for what is only prepared with it."""
+    said = ask_here(*args, cwd=cwd)
+    assert said.code == code, (args, said)
+    return said.err if code else said.out
 
 
 class NodeProcess:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What an operator asks of running nodes, by the real program."""
+"""What an operator asks of running nodes: each verb by the real program at least once.
+
+Where the same is asked again and again, until it holds, no process is started for it.
+"""
 
 import json
 import socket
@@ -8,32 +11,31 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from tests.system.client import Client
-from tests.system.nodes import MESH, NodeProcess, World, eventually, mesh
+from tests.system.nodes import (
+    MESH,
+    NodeProcess,
+    World,
+    ask_here,
+    eventually,
+    mesh,
+    mesh_here,
+)
 
 Tool = Callable[[str, str], str]
 BRAVO = "mix@bravo.test"
 
 
 def status(node: NodeProcess, code: int | None = None) -> dict[str, Any]:
-    done = subprocess.run(
-        [MESH, "status", "--json", "-c", str(node.config)],
-        check=False, capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
-    assert code in (None, done.returncode), (done.returncode, done.stdout, done.stderr)
-    told = json.loads(done.stdout)
+    said = ask_here("status", "--json", "-c", str(node.config))
+    assert code in (None, said.code), said
+    told = json.loads(said.out)
     assert isinstance(told, dict)
     return told
 
 
 def up(node: NodeProcess) -> bool:
-    done = subprocess.run(
-        [MESH, "status", "-c", str(node.config)],
-        check=False, capture_output=True, timeout=30,
-    )  # fmt: skip
-    return done.returncode == 0
+    return ask_here("status", "-c", str(node.config)).code == 0
 
 
 def test_status_tells_what_is_down_and_why(pair: World) -> None:
@@ -77,12 +79,14 @@ def test_ping(pair: World) -> None:
     pair.start()
     eventually("a link", 15, lambda: up(alpha))
     assert "bravo: up, answered in" in mesh("ping", "-c", str(alpha.config), "bravo")
-    assert "no such peer" in mesh("ping", "-c", str(alpha.config), "carol", code=67)
+    assert "no such peer" in mesh_here(
+        "ping", "-c", str(alpha.config), "carol", code=67
+    )
     bravo.kill()
     eventually("no link", 15, lambda: not up(alpha))
-    assert "no link" in mesh("ping", "-c", str(alpha.config), "bravo", code=69)
+    assert "no link" in mesh_here("ping", "-c", str(alpha.config), "bravo", code=69)
     assert bravo.home.joinpath("state/control.sock").exists()  # nobody answers on it
-    assert "node not running" in mesh("status", "-c", str(bravo.config), code=69)
+    assert "node not running" in mesh_here("status", "-c", str(bravo.config), code=69)
     bravo.start()
     eventually("a link", 15, lambda: up(bravo))
 
@@ -162,11 +166,11 @@ def test_a_stopping_node_ends_a_dialogue(pair: World) -> None:
 
 def test_queue(pair: World) -> None:
     alpha = pair.nodes[0]
-    assert "node not running" in mesh("queue", "-c", str(alpha.config), code=69)
+    assert "node not running" in mesh_here("queue", "-c", str(alpha.config), code=69)
     alpha.start()
     with Client(alpha.socket) as client:
         assert client.send(BRAVO, b"waits\r\n") == 250
-    told = json.loads(mesh("queue", "--json", "-c", str(alpha.config)))
+    told = json.loads(mesh_here("queue", "--json", "-c", str(alpha.config)))
     assert told["schema"] == 1
     assert told["waiting"] == 0  # counts change on the node's ticks only
     assert alpha.stop() == 0
@@ -175,18 +179,17 @@ def test_queue(pair: World) -> None:
     assert (told["waiting"], told["peers"], told["deferred"]) == (1, 1, 0)
     assert mesh("queue", "retry", "-c", str(alpha.config)).startswith("done: ")
     dropped = ("queue", "drop", "-c", str(alpha.config))
-    assert "name what to drop" in mesh(*dropped, code=64)
-    assert "--yes" in mesh(*dropped, "--unrouted", code=64)
-    mesh("peers", "remove", "-c", str(alpha.config), "bravo")
+    assert "name what to drop" in mesh_here(*dropped, code=64)
+    assert "--yes" in mesh_here(*dropped, "--unrouted", code=64)
+    mesh_here("peers", "remove", "-c", str(alpha.config), "bravo")
     eventually("bravo is left", 10, lambda: up(alpha))
     assert not status(alpha, 0)["links"]
-    for _ in range(2):
-        assert (
-            mesh(*dropped, "--unrouted", "--yes") == "done: unrouted mail is dropped\n"
-        )
+    for type_ in (mesh, mesh_here):
+        said = type_(*dropped, "--unrouted", "--yes")
+        assert said == "done: unrouted mail is dropped\n"
     assert alpha.stop() == 0
     alpha.start()
-    told = json.loads(mesh("queue", "-c", str(alpha.config), "--json"))
+    told = json.loads(mesh_here("queue", "-c", str(alpha.config), "--json"))
     assert (told["waiting"], told["unrouted"]) == (0, 0)
 
 
@@ -194,23 +197,21 @@ def test_removed_peers_link_ends_at_once_and_hang_up_adopts(pair: World) -> None
     alpha, bravo = pair.nodes
     pair.start()
     eventually("a link", 15, lambda: up(alpha) and up(bravo))
-    mesh("peers", "remove", "-c", str(alpha.config), "bravo")
+    mesh_here("peers", "remove", "-c", str(alpha.config), "bravo")
     eventually("bravo hears no more", 2, lambda: not up(bravo))
     assert status(alpha, 0)["links"] == []
 
 
-@pytest.mark.parametrize("octets", [b"", b"\n", b"x" * 5000, b'{"ask":"x"}\n'])
-def test_nonsense_on_the_control_socket_hurts_nobody(
-    world: World, octets: bytes
-) -> None:
+def test_nonsense_on_the_control_socket_hurts_nobody(world: World) -> None:
     alpha = world.node("alpha")
     alpha.start()
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(str(alpha.home / "state" / "control.sock"))
-        sock.sendall(octets)
-        sock.shutdown(socket.SHUT_WR)
-        sock.settimeout(5)
-        answer = sock.recv(4096)
-    assert b'"ok":false' in answer if octets else not answer
-    assert status(alpha, 0)["state"] == "ok"
+    for octets in (b"", b"\n", b"x" * 5000, b'{"ask":"x"}\n'):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(alpha.home / "state" / "control.sock"))
+            sock.sendall(octets)
+            sock.shutdown(socket.SHUT_WR)
+            sock.settimeout(5)
+            answer = sock.recv(4096)
+        assert b'"ok":false' in answer if octets else not answer
+        assert status(alpha, 0)["state"] == "ok"
     assert alpha.errors() == "mesh: ready\n"

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""TUF's cases against `mesh directory adopt`: each by its name, a real process each.
+"""TUF's cases against `mesh directory adopt`: each by its name.
 
 The names are those of TUF's conformance suite and of python-tuf's attack tests; what
 stands behind a dash is ours.  Our one roster is TUF's timestamp, snapshot and targets
 together, our descriptors are its target files, our root is its root, but does not expire.
 
 A client is a node's folder.  Its operator begins with the first directory (`init`) and
-gets a later one (`refresh`): a program of its own, at the time that libfaketime makes
-for it.  Whatever is refused leaves the version before in force, and says so in one line.
-Signatures of keys that may not sign are refused, where TUF passes them over: a file that
-carries any has been touched on its way.
+gets a later one (`refresh`): the command as it is typed, and for another time a program
+of its own with libfaketime's clock.  Whatever is refused leaves the version before in
+force, and says so in one line.  Signatures of keys that may not sign are refused, where
+TUF passes them over: a file that carries any has been touched on its way.
 """
 
 import shutil
@@ -43,7 +43,7 @@ from tests.directories import (
     signed_root,
 )
 from tests.directories import forged as forged_
-from tests.system.nodes import MESH, mesh_here
+from tests.system.nodes import MESH, ask_here, mesh_here
 
 NOW = int(time.time())
 Tool = Callable[[str, str], str]
@@ -96,15 +96,20 @@ class Client:
         return ["-c", str(self.home / "node.toml"), str(self.file)]
 
     def refresh(self, offered: Document | str, days: float = 0, *more: str) -> int:
-        """The operator is given another, so many days later; the exit code."""
+        """The operator is given another, so many days later; the exit code.
+
+        A clock that is wrong needs a process of its own.
+        """
         text = offered if isinstance(offered, str) else armour(offered)
         self.file.write_text(text)
-        command = [MESH, "directory", "adopt", *more, *self.options]
-        if days:
-            command = [self.faketime, "-f", f"{days:+}d", *command]
+        command = ["directory", "adopt", *more, *self.options]
+        if not days:
+            code, _, self.error = ask_here(*command)
+            return code
         done = subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=60
-        )
+            [self.faketime, "-f", f"{days:+}d", MESH, *command],
+            check=False, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
         self.error = done.stderr
         assert "Traceback" not in self.error
         return done.returncode

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Each exit code of the contract from the real program, and its one line a mistake."""
+"""Each exit code of the contract, and its one line a mistake.
+
+Each code comes from the real program once; the other ways to it start no process.
+"""
 
 import os
 import subprocess
@@ -7,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.nodes import MESH, World, mesh
+from tests.system.nodes import MESH, World, mesh, mesh_here
 
 WRONG = """\
 [node]
@@ -51,10 +54,18 @@ def test_all_mistakes_of_a_config_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_command_lines(tmp_path: Path, code: int, line: list[str]) -> None:
-    errors = mesh(*line, code=code, cwd=tmp_path)
+    errors = mesh_here(*line, code=code, cwd=tmp_path)
     assert errors.startswith("mesh: ")
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "line"), [(64, ["run", "--quickly"]), (66, ["run", "-c", "nowhere.toml"])]
+)
+def test_the_program_says_the_same(tmp_path: Path, code: int, line: list[str]) -> None:
+    errors = mesh(*line, code=code, cwd=tmp_path)
+    assert errors == mesh_here(*line, code=code, cwd=tmp_path)
 
 
 def test_wrong_files(world: World) -> None:
@@ -63,15 +74,15 @@ def test_wrong_files(world: World) -> None:
     nonsense = world.folder / "nonsense"
     nonsense.write_text("no descriptor\n")
     good = world.folder / "bravo.mesh"
-    good.write_text(mesh("export", "-c", str(bravo.config)))
+    good.write_text(mesh_here("export", "-c", str(bravo.config)))
     mesh("peers", "add", *config, str(nonsense), code=65)
-    mesh("peers", "add", *config, str(world.folder / "missing"), code=66)
-    mesh("peers", "add", *config, str(good), str(nonsense), code=65)
-    mesh("peers", "add", "--serves", "x@y.test", *config, str(good), code=65)
+    mesh_here("peers", "add", *config, str(world.folder / "missing"), code=66)
+    mesh_here("peers", "add", *config, str(good), str(nonsense), code=65)
+    mesh_here("peers", "add", "--serves", "x@y.test", *config, str(good), code=65)
     assert list((alpha.home / "peers.d").glob("*.mesh")) == []
     init = ("--name", "alpha", "--address", "127.0.0.1:48821")
     mesh("init", str(alpha.home), *init, code=73)
-    mesh("init", "/proc/no/such/place", *init, code=73)
+    mesh_here("init", "/proc/no/such/place", *init, code=73)
 
 
 def test_wrong_keys(world: World) -> None:
@@ -111,11 +122,11 @@ def test_option_c_stands_anywhere_after_the_verb(world: World) -> None:
         ("peers", *config, "list"),
         ("peers", *config),
     ):
-        assert mesh(*line, cwd=nowhere).startswith("no peers yet")
+        assert mesh_here(*line, cwd=nowhere).startswith("no peers yet")
     done = subprocess.run(
         [MESH, "peers"],
         check=True, capture_output=True, text=True, timeout=30, cwd=nowhere,
         env={**os.environ, "MESH_CONFIG": str(alpha.config)},
     )  # fmt: skip
     assert done.stdout.startswith("no peers yet")
-    assert mesh("peers", cwd=alpha.home).startswith("no peers yet")
+    assert mesh_here("peers", cwd=alpha.home).startswith("no peers yet")

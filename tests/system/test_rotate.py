@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: MIT
 """`mesh rotate` and `mesh withdraw` beside real processes that carry mail."""
 
-import subprocess
-
 from tests.system.client import Client
-from tests.system.nodes import MESH, NodeProcess, World, eventually, mesh
+from tests.system.nodes import NodeProcess, World, ask_here, eventually, mesh, mesh_here
 
 BRAVO = "mix@bravo.test"
 
@@ -17,11 +15,7 @@ def send(node: NodeProcess, first: int, count: int) -> None:
 
 def notes(node: NodeProcess) -> str:
     """What `mesh status` says besides."""
-    done = subprocess.run(
-        [MESH, "status", "-c", str(node.config)],
-        check=False, capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
-    return done.stderr
+    return ask_here("status", "-c", str(node.config)).err
 
 
 def test_a_rotation_and_a_kill_lose_nothing(pair: World) -> None:
@@ -38,7 +32,7 @@ def test_a_rotation_and_a_kill_lose_nothing(pair: World) -> None:
     send(alpha, 150, 50)
     eventually("both keys", 5, lambda: "still opens" in notes(alpha))
     alpha.kill()
-    mesh("rotate", "-c", str(alpha.config), code=75)
+    mesh_here("rotate", "-c", str(alpha.config), code=75)
     alpha.start()
     send(alpha, 200, 50)
     letters = bravo.arrived(250, 40)
@@ -59,7 +53,7 @@ def test_who_leaves_says_so_to_the_other(pair: World) -> None:
     mesh("withdraw", "-c", str(alpha.config), "--in", "5")
     eventually("here", 5, lambda: "this node leaves the mesh" in notes(alpha))
     eventually("there", 10, lambda: "alpha leaves the mesh" in notes(bravo))
-    mesh("withdraw", "-c", str(alpha.config), "--cancel")
+    mesh_here("withdraw", "-c", str(alpha.config), "--cancel")
     eventually("nothing", 10, lambda: "leaves" not in notes(alpha) + notes(bravo))
     send(alpha, 1, 1)
     bravo.arrived(2)
