@@ -24,14 +24,11 @@ The files are in the disk's cache when the node starts.  5 GB of disk for a mill
 
 import argparse
 import json
-import os
-import re
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
@@ -43,7 +40,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.relay import (
+from benchmarks.mail import Sink
+from benchmarks.processes import (
     MESH,
     cpu_seconds,
     free_port,
@@ -51,7 +49,6 @@ from benchmarks.relay import (
     peak_mb,
     running,
     tool,
-    wait_listening,
 )
 from mesh.audit.page import chart, page
 from mesh.core.control import Ask, Request, encode_request
@@ -68,7 +65,6 @@ GROUPS_AHEAD = 4
 START_SECONDS = 120.0
 INDEX_SECONDS = 600.0
 MIB = 1 << 20
-STALL_SECONDS = 60.0
 STEP_SECONDS = 0.02
 
 
@@ -109,46 +105,6 @@ async def fill(state: Path, count: int, octets: int) -> None:
 
 
 # a node
-
-
-class Sink:
-    """Postfix's smtp-sink, which says how many messages it has taken."""
-
-    def __init__(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        user = ["-u", "nobody"] if os.geteuid() == 0 else []
-        command = [tool("smtp-sink"), *user, "-c", "-L", f"unix:{path}", "512"]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        self._taken = 0
-        self._changed = threading.Condition()
-        threading.Thread(target=self._listen, daemon=True).start()
-        wait_listening(path)
-
-    def _listen(self) -> None:
-        rest = b""
-        out = self._process.stdout
-        while out and (data := os.read(out.fileno(), 65536)):
-            said, _, rest = (rest + data).rpartition(b"\r")
-            if found := re.findall(rb"mesg=(\d+)", said):
-                with self._changed:
-                    self._taken = int(found[-1])
-                    self._changed.notify_all()
-
-    @property
-    def taken(self) -> int:
-        """Messages so far."""
-        return self._taken
-
-    def wait(self, count: int) -> None:
-        """Return when it has taken so many in all."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._taken >= count, STALL_SECONDS):
-                sys.exit(f"the sink has {self._taken} of {count} messages")
-
-    def close(self) -> None:
-        """End it."""
-        self._process.terminate()
-        self._process.wait()
 
 
 class Home:

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.relay import MESH, free_port, mesh, running, wait_ready
+from benchmarks.processes import MESH, free_port, mesh, running, wait_ready
 
 SENDMAIL = str(Path(MESH).with_name("mesh-sendmail"))
 TARGETS = {"up": 60.0, "down": 120.0}
