@@ -170,6 +170,7 @@ class Exim(Pair):
         )  # fmt: skip
         self.parts = {"alpha": self.alpha.group, "bravo": self.bravo.group}
         self.entry = f"inet:127.0.0.1:{self.alpha.port}"
+        self.second = f"inet:127.0.0.1:{self.bravo.port}"
 
     @property
     def settings(self) -> Mapping[str, str]:

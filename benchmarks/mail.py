@@ -27,10 +27,11 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from benchmarks.pairs import Pair
 from benchmarks.processes import BenchmarkError, Group, tool, wait_listening
@@ -193,12 +194,17 @@ class Sink:
                 raise BenchmarkError(f"the sink has {has} of {count} messages")
             time.sleep(STEP_SECONDS)
 
-    def collect(self) -> Taken:
-        """Look at all that it has kept, and throw it away."""
-        taken = Taken()
+    def copies(self) -> Iterator[bytes]:
+        """Give all that it has kept, and throw it away."""
         for copy in self._copies.iterdir():
-            taken.add(copy.read_bytes())
+            yield copy.read_bytes()
             copy.unlink()
+
+    def collect(self) -> Taken:
+        """Look at all that it has kept."""
+        taken = Taken()
+        for copy in self.copies():
+            taken.add(copy)
         return taken
 
     def close(self) -> None:
@@ -206,6 +212,17 @@ class Sink:
         self.group.close()
         self._said.close()
         shutil.rmtree(self._folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 # a run
@@ -220,20 +237,21 @@ def source(entry: str, load: Load, recipient: str = RECIPIENT) -> list[str]:
     ]  # fmt: skip
 
 
-def kind_of(length: int) -> bytes:
-    """Give the digest of a message of that length that nobody has touched."""
+def untouched(length: int) -> bytes:
+    """Give a message of that length that nobody was between, lines with LF."""
     with tempfile.TemporaryDirectory(prefix="mesh-kind-") as folder:
         path = Path(folder) / "sink.sock"
-        sink = Sink(path, copies=True)
-        try:
-            load = Load(1, length, 1)
-            command = source(f"unix:{path}", load)
+        with Sink(path, copies=True) as sink:
+            command = source(f"unix:{path}", Load(1, length, 1))
             subprocess.run([command[0], "-L", *command[1:]], check=True)
             sink.wait(1)
-            (kind,) = sink.collect().kinds
-            return kind
-        finally:
-            sink.close()
+            (copy,) = sink.copies()
+            return begun(copy)
+
+
+def kind_of(length: int) -> bytes:
+    """Give what messages of that length have in common when they come whole."""
+    return common(untouched(length))
 
 
 def drive(pair: Pair, sink: Sink, load: Load, kind: bytes | None = None) -> Run:

@@ -15,14 +15,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
-from benchmarks.processes import MESH, Group, free_port, mesh, wait_ready
+from benchmarks.processes import (
+    MESH,
+    BenchmarkError,
+    Group,
+    free_port,
+    mesh,
+    wait_ready,
+)
 
-GREEDY: Final = 'clock = "greedy"'
+Link: TypeAlias = Mapping[str, str]
+"""Keys of node.toml and what they are, in TOML."""
+GREEDY: Final[Link] = {"clock": '"greedy"'}
 
 
-def make_node(home: Path, deliver: str, link: str = GREEDY) -> int:
+def make_node(home: Path, deliver: str, link: Link = GREEDY) -> int:
     """Make a node that serves `mix@NAME.test`; the port of its links."""
     port = free_port()
     mesh(
@@ -30,14 +39,21 @@ def make_node(home: Path, deliver: str, link: str = GREEDY) -> int:
         "--remailer", f"mix@{home.name}.test={deliver}",
     )  # fmt: skip
     toml = home / "node.toml"
-    toml.write_text(re.sub(r'(?m)^clock = "renewal"$', link, toml.read_text()))
+    text = toml.read_text()
+    for key, value in link.items():
+        text, count = re.subn(rf"(?m)^{key} = .*$", f"{key} = {value}", text)
+        if count != 1:
+            raise BenchmarkError(f"node.toml has no {key}")
+    toml.write_text(text)
     return port
 
 
-def make_pair(folder: Path, sink: Path, link: str = GREEDY) -> int:
-    """Two nodes that know each other; bravo delivers to the sink; bravo's port."""
-    make_node(folder / "alpha", "maildir:Maildir", link)
-    port = make_node(folder / "bravo", f"lmtp:{sink}", link)
+def make_pair(folder: Path, sink: Path, link: Link = GREEDY) -> tuple[int, int]:
+    """Two nodes that know each other; bravo delivers to the sink; their ports."""
+    ports = (
+        make_node(folder / "alpha", "maildir:Maildir", link),
+        make_node(folder / "bravo", f"lmtp:{sink}", link),
+    )
     for name, other in (("alpha", "bravo"), ("bravo", "alpha")):
         file = folder / f"{other}.mesh"
         file.write_text(mesh("export", "-c", str(folder / other / "node.toml")))
@@ -45,7 +61,7 @@ def make_pair(folder: Path, sink: Path, link: str = GREEDY) -> int:
             "peers", "add", "-c", str(folder / name / "node.toml"),
             "--serves", f"mix@{other}.test", str(file),
         )  # fmt: skip
-    return port
+    return ports
 
 
 class Pair(ABC):
@@ -54,6 +70,8 @@ class Pair(ABC):
     name: str
     entry: str
     """What smtp-source is told."""
+    second: str
+    """The same for who hands mail to the second server."""
     parts: Mapping[str, Group]
 
     @property
@@ -92,19 +110,21 @@ class Mesh(Pair):
 
     name = "mesh"
 
-    def __init__(self, folder: Path, sink: Path, link: str = GREEDY) -> None:
+    def __init__(self, folder: Path, sink: Path, link: Link = GREEDY) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.bravo_port = make_pair(folder, sink, link)
+        self.ports = make_pair(folder, sink, link)
         self.parts = {name: Group(name) for name in ("alpha", "bravo")}
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
         self.entry = f"unix:{folder / 'alpha' / 'local.sock'}"
+        self.second = f"unix:{folder / 'bravo' / 'local.sock'}"
         self._link = link
 
     @property
     def settings(self) -> Mapping[str, str]:
         """Version and clock."""
-        return {self.name: f"{mesh('--version').strip()}; {self._link}"}
+        link = "; ".join(f"{key} = {value}" for key, value in self._link.items())
+        return {self.name: f"{mesh('--version').strip()}; {link}"}
 
     def start(self) -> None:
         """Start both nodes."""

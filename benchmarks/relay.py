@@ -23,7 +23,7 @@ import json
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -93,7 +93,7 @@ def once(load: Load) -> Summary:
     with tempfile.TemporaryDirectory(prefix="mesh-") as name:
         folder = Path(name)
         path = folder / "sink.sock"
-        with _sink(path, copies=False) as sink, Mesh(folder / "pair", path) as pair:
+        with Sink(path, copies=False) as sink, Mesh(folder / "pair", path) as pair:
             drive(pair, sink, replace(load, messages=load.sessions))
             before = _by_process(pair)
             run = drive(pair, sink, load)
@@ -117,15 +117,6 @@ def _by_process(pair: Mesh) -> dict[str, float]:
     mains = {node.pid for node in pair.nodes.values()}
     found["pacers"] = sum(cpu_seconds(pid) for pid in below if pid not in mains)
     return found
-
-
-@contextmanager
-def _sink(path: Path, *, copies: bool) -> Iterator[Sink]:
-    sink = Sink(path, copies=copies)
-    try:
-        yield sink
-    finally:
-        sink.close()
 
 
 # for the suite
@@ -210,7 +201,7 @@ class Arena:
         with ExitStack() as stack:
             sinks = {}
             for each in self.there:
-                sink = stack.enter_context(_sink(each.path, copies=load.copies))
+                sink = stack.enter_context(Sink(each.path, copies=load.copies))
                 sinks[each.pair.name] = sink
             for number in range(-1, count):  # the first warms up
                 order = self.there if number % 2 else self.there[::-1]
