@@ -258,5 +258,6 @@ def wait_listening(address: Path | int) -> None:
 
 def wait_ready(node: subprocess.Popen[bytes]) -> None:
     """Return when a node has said that it is ready."""
-    if node.stderr is None or b"ready" not in node.stderr.readline():
-        raise BenchmarkError("a node did not start")
+    said = node.stderr.readline() if node.stderr else b""
+    if b"ready" not in said:
+        raise BenchmarkError(f"a node did not start: {said.decode().strip()}")

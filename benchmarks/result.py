@@ -41,6 +41,10 @@ class Scale:
         """Choose between two counts."""
         return quick if self.is_quick else whole
 
+    def of_each(self, whole: Sequence[int], quick: Sequence[int]) -> Sequence[int]:
+        """Choose between two lists of counts."""
+        return quick if self.is_quick else whole
+
 
 @dataclass(frozen=True)
 class Series:

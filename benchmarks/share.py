@@ -28,7 +28,8 @@ from mesh.core.cell import BODY_LEN, CELL_LEN
 
 TITLE: Final = "Cells of a renewal link at class 4,096 that carry mail"
 RATE: Final = 4096
-LINK: Final[Link] = {"cells_per_second": str(RATE)}
+QUICK_RATE: Final = 64
+"""A sample's: a busy host is refused more."""
 BOUND: Final = 0.95
 LENGTHS: Final = (28_000, 100_000, 1_000_000)
 OCTETS: Final = 250_000_000
@@ -73,11 +74,11 @@ def share(first: Moment, last: Moment, length: int) -> float:
     return (last.taken - first.taken) * length / (cells * BODY_LEN)
 
 
-def once(folder: Path, length: int, messages: int) -> tuple[float, float]:
+def once(folder: Path, length: int, messages: int, link: Link) -> tuple[float, float]:
     """Fill, and let it flow; the share, and the cells a second."""
     path = folder / "sink.sock"
     whole = untouched(length)
-    pair = Mesh(folder / "pair", path, LINK)
+    pair = Mesh(folder / "pair", path, link)
     try:
         pair.start_nodes("alpha")
         load = Load(messages, length, min(20, messages))
@@ -109,6 +110,7 @@ def _until(sink: Sink, count: float) -> None:
 def run(scale: Scale, tell: Tell) -> Result:
     """Each length, so many times."""
     lengths = LENGTHS[:1] if scale.is_quick else LENGTHS
+    link = {"cells_per_second": str(scale.of(RATE, QUICK_RATE))}
     figures = []
     for number, length in enumerate(lengths):
         shares, rates = [], []
@@ -116,8 +118,8 @@ def run(scale: Scale, tell: Tell) -> Result:
             done = (number + turn / scale.rounds) / len(lengths)
             tell(f"{length / 1000:g} kB, round {turn + 1}", done)
             with tempfile.TemporaryDirectory(prefix="mesh-") as name:
-                count = scale.of(OCTETS // length, 100)
-                found, rate = once(Path(name), length, count)
+                count = scale.of(OCTETS // length, 20)
+                found, rate = once(Path(name), length, count, link)
             shares.append(found)
             rates.append(rate)
         name = f"messages of {length / 1000:g} kB"
@@ -125,4 +127,4 @@ def run(scale: Scale, tell: Tell) -> Result:
             Figure(name, "share", (Series("mesh", tuple(shares)),), BOUND),
             Figure(f"cells sent, {name}", "cells/s", (Series("mesh", tuple(rates)),)),
         ]
-    return Result("share", TITLE, tuple(figures), settings=LINK)
+    return Result("share", TITLE, tuple(figures), settings=link)

@@ -51,19 +51,20 @@ def _result(result: Result) -> Iterator[str]:
             yield f'<td><b class="{CLASSES[verdict]}">{verdict}</b></td></tr>'
         yield "</table>"
     yield from (f'<p class="c">{html.escape(note)}</p>' for note in result.notes)
-    yield from map(_chart, result.charts)
+    yield from (drawn(each).replace("h2>", "h3>") for each in result.charts)
     yield from _settings(result.settings)
 
 
-def _chart(drawn: Chart) -> str:
+def drawn(what: Chart) -> str:
+    """Draw a chart."""
     return chart(
-        drawn.title,
-        drawn.across,
-        drawn.curves,
-        drawn.limits,
-        logarithmic=drawn.logarithmic,
-        linear=drawn.linear,
-    ).replace("h2>", "h3>")
+        what.title,
+        what.across,
+        what.curves,
+        what.limits,
+        logarithmic=what.logarithmic,
+        linear=what.linear,
+    )
 
 
 def _settings(settings: Mapping[str, str]) -> Iterator[str]:
