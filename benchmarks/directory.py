@@ -144,8 +144,8 @@ def work_of(name: str, folder: Path) -> Callable[[], object]:
 
 def in_force(folder: Path, first: str) -> tuple[Registry, Peers]:
     """A node's registry and peers with the first version in force."""
-    state = folder / "state"
-    peers_dir = folder / "peers.d"
+    home = Path(tempfile.mkdtemp(dir=folder))
+    state, peers_dir = home / "state", home / "peers.d"
     state.mkdir(mode=0o700)
     peers_dir.mkdir()
     us = Us("ours", "main", {}, hash256(b"ours"))
