@@ -6,10 +6,15 @@
 Messages are handed to alpha alone; then bravo comes, and the link has mail for as long as
 there is any.  Cells are the octets that alpha's end of the connection has sent (TCP's own
 count, by `ss`), by 4,096; nothing of ours counts which of them carry mail, and nothing
-may.  So the share is from below: octets of messages that the sink took between two
-moments, by 4,080 a cell that was sent between them.  Envelopes, what the sink had not
-got yet and what is left free in a cell count as padding.  Every message must be at the sink
-once and whole.
+may.  So the share is octets of messages that the sink took, by 4,080 a cell that was sent:
+
+    whole     from the connection's first cell until the last message is at the sink: from
+              below, for handshake, begin and end count as padding
+    middle    between two moments: without begin and end, and off by what is on its way at
+              one of them and not at the other, which is up to 32 messages
+
+Envelopes and what is left free in a cell count as padding in both.  Every message must be
+at the sink once and whole.
 """
 
 import re
@@ -32,8 +37,8 @@ QUICK_RATE: Final = 64
 """A sample's: a busy host is refused more."""
 BOUND: Final = 0.95
 LENGTHS: Final = (28_000, 100_000, 1_000_000)
-OCTETS: Final = 250_000_000
-"""Of each round: 15 s of the link."""
+OCTETS: Final = 400_000_000
+"""Of each round: 24 s of the link."""
 FIRST: Final = 0.15
 LAST: Final = 0.85
 """Of the messages: between them the link is looked at."""
@@ -74,8 +79,17 @@ def share(first: Moment, last: Moment, length: int) -> float:
     return (last.taken - first.taken) * length / (cells * BODY_LEN)
 
 
-def once(folder: Path, length: int, messages: int, link: Link) -> tuple[float, float]:
-    """Fill, and let it flow; the share, and the cells a second."""
+@dataclass(frozen=True)
+class Flow:
+    """What one round gave."""
+
+    whole: float
+    middle: float
+    cells_a_second: float
+
+
+def once(folder: Path, length: int, messages: int, link: Link) -> Flow:
+    """Fill, and let it flow."""
     path = folder / "sink.sock"
     whole = untouched(length)
     pair = Mesh(folder / "pair", path, link)
@@ -90,13 +104,16 @@ def once(folder: Path, length: int, messages: int, link: Link) -> tuple[float, f
             _until(sink, LAST * messages)
             last = moment(pair, sink)
             sink.wait(messages)
+            end = moment(pair, sink)
             if wrong := sink.collect().mistake(messages, common(whole)):
                 raise BenchmarkError(wrong)
     finally:
         pair.close()
     seconds = max(last.at - first.at, 1e-9)
     rate = (last.octets - first.octets) / CELL_LEN / seconds
-    return share(first, last, len(whole) + whole.count(b"\n") + 2), rate
+    octets = len(whole) + whole.count(b"\n") + 2  # CRLF, and the last line's
+    begin = Moment(0.0, 0, 0)
+    return Flow(share(begin, end, octets), share(first, last, octets), rate)
 
 
 def _until(sink: Sink, count: float) -> None:
@@ -111,20 +128,26 @@ def run(scale: Scale, tell: Tell) -> Result:
     """Each length, so many times."""
     lengths = LENGTHS[:1] if scale.is_quick else LENGTHS
     link = {"cells_per_second": str(scale.of(RATE, QUICK_RATE))}
-    figures = []
+    figures: list[Figure] = []
     for number, length in enumerate(lengths):
-        shares, rates = [], []
+        flows = []
         for turn in range(scale.rounds):
             done = (number + turn / scale.rounds) / len(lengths)
             tell(f"{length / 1000:g} kB, round {turn + 1}", done)
             with tempfile.TemporaryDirectory(prefix="mesh-") as name:
                 count = scale.of(OCTETS // length, 20)
-                found, rate = once(Path(name), length, count, link)
-            shares.append(found)
-            rates.append(rate)
+                flows.append(once(Path(name), length, count, link))
         name = f"messages of {length / 1000:g} kB"
+        rates = [flow.cells_a_second for flow in flows]
         figures += [
-            Figure(name, "share", (Series("mesh", tuple(shares)),), BOUND),
-            Figure(f"cells sent, {name}", "cells/s", (Series("mesh", tuple(rates)),)),
+            _figure(f"whole, {name}", "share", [f.whole for f in flows], BOUND),
+            _figure(f"middle, {name}", "share", [f.middle for f in flows]),
+            _figure(f"cells sent, {name}", "cells/s", rates),
         ]
     return Result("share", TITLE, tuple(figures), settings=link)
+
+
+def _figure(
+    name: str, unit: str, values: list[float], bound: float | None = None
+) -> Figure:
+    return Figure(name, unit, (Series("mesh", tuple(values)),), bound)
