@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The whole suite: how fast ours is, beside rivals on the same machine.
 
-    python -m benchmarks [--only NAME,...] [--quick] [--rounds N] [--json FILE] [--html FILE]
+    python -m benchmarks [--only NAME,...] [--quick] [--rounds N] [--pairs PAIR,...]
+                         [--json FILE] [--html FILE]
 
 Prints a table a part, and writes JSON (benchmarks/schema.json) and one HTML page with
 plots.  `--quick` takes a few messages of each: it shows that all works, and its figures
@@ -18,6 +19,7 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from benchmarks.relay import PAIRS
 from benchmarks.result import Scale, written
 from benchmarks.sheet import sheet
 from benchmarks.show import show
@@ -39,11 +41,15 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(PARTS), metavar="NAME,...")
     parser.add_argument("--quick", action="store_true", help="a sample, in seconds")
     parser.add_argument("--rounds", type=int, help=f"default {ROUNDS}; quick: 1")
+    parser.add_argument(
+        "--pairs", default=",".join(PAIRS), metavar="PAIR,...",
+        help=f"of {', '.join(PAIRS)}; ours is always there",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--html", type=Path, metavar="FILE")
     args = parser.parse_args()
-    args.only = args.only.split(",")
-    if unknown := set(args.only) - set(PARTS):
+    args.only, args.pairs = args.only.split(","), args.pairs.split(",")
+    if unknown := {*args.only, *args.pairs} - {*PARTS, *PAIRS}:
         parser.error(f"there is no {', '.join(sorted(unknown))}; see --help")
     return args
 
@@ -54,6 +60,7 @@ def main() -> int:
     # What was started is ended by the blocks that this goes through.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     rounds = args.rounds or (1 if args.quick else ROUNDS)
+    scale = Scale(args.quick, rounds, tuple(args.pairs))
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         tasks = {
@@ -66,7 +73,7 @@ def main() -> int:
             said = f"{name}: {line}"
             progress.update(tasks[name], description=said, completed=share)
 
-        report = suite(args.only, Scale(args.quick, rounds), tell)
+        report = suite(args.only, scale, tell)
     show(report, Console(width=WIDTH))
     if args.json:
         args.json.write_text(written(report), encoding="utf-8")

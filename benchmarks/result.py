@@ -36,6 +36,8 @@ class Scale:
 
     is_quick: bool = False
     rounds: int = 5
+    pairs: tuple[str, ...] = ()
+    """Which pairs of servers take turns; empty: all that are there."""
 
     def of(self, whole: int, quick: int) -> int:
         """Choose between two counts."""
