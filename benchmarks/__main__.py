@@ -5,14 +5,13 @@
                          [--json FILE] [--html FILE]
 
 Prints a table a part, and writes JSON (benchmarks/schema.json) and one HTML page with
-plots.  `--quick` takes a few messages of each: it shows that all works, and its figures
+plots, after each part what there is.  `--quick` takes a few messages of each: it shows that all works, and its figures
 mean nothing.  Rivals are those that scripts/rivals has brought; without one, or without
 being root, the report says what is not in it.  Ends with 1 when a part failed.
 """
 
 import argparse
 import signal
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.relay import PAIRS
-from benchmarks.result import Scale, written
+from benchmarks.result import Report, Scale, written
 from benchmarks.sheet import sheet
 from benchmarks.show import show
 from benchmarks.suite import PARTS, suite
@@ -58,7 +57,7 @@ def main() -> int:
     """Run it, and give its exit code."""
     args = parsed()
     # What was started is ended by the blocks that this goes through.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     rounds = args.rounds or (1 if args.quick else ROUNDS)
     scale = Scale(args.quick, rounds, tuple(args.pairs))
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
@@ -73,12 +72,17 @@ def main() -> int:
             said = f"{name}: {line}"
             progress.update(tasks[name], description=said, completed=share)
 
-        report = suite(args.only, scale, tell)
+        def keep(report: Report) -> None:
+            if args.json:
+                args.json.write_text(written(report), encoding="utf-8")
+            if args.html:
+                args.html.write_text(sheet(report), encoding="utf-8")
+
+        try:
+            report = suite(args.only, scale, tell, keep)
+        except KeyboardInterrupt:
+            return 128 + signal.SIGINT
     show(report, Console(width=WIDTH))
-    if args.json:
-        args.json.write_text(written(report), encoding="utf-8")
-    if args.html:
-        args.html.write_text(sheet(report), encoding="utf-8")
     return 1 if report.failed else 0
 
 

@@ -44,11 +44,16 @@ def suite(
     names: Sequence[str],
     scale: Scale,
     tell: Callable[[str, str, float], None],
+    keep: Callable[[Report], None] = lambda _: None,
     load: Callable[[str], Run] = loaded,
 ) -> Report:
-    """Run these parts; `tell` hears a part's name, what it does, and its share done."""
-    machine = facts()
-    results = []
+    """Run these parts; the report.
+
+    `tell` hears a part's name, what it does, and its share done; `keep` gets what there is
+    after each part, for a run that is ended.
+    """
+    version = importlib.metadata.version("remailer-mesh")
+    report = Report(version, facts(), scale.is_quick, ())
     for name in names:
         began = time.monotonic()
 
@@ -60,10 +65,11 @@ def suite(
             result = as_result(name, load(name)(scale, hear))
         except (Exception, SystemExit) as error:  # what fails is told, the rest goes on
             result = Result(name, PARTS.get(name, name), failure=reason(error))
-        results.append(replace(result, seconds=time.monotonic() - began))
+        result = replace(result, seconds=time.monotonic() - began)
+        report = replace(report, results=(*report.results, result))
         hear("failed" if result.failure else "done", 1.0)
-    version = importlib.metadata.version("remailer-mesh")
-    return Report(version, machine, scale.is_quick, tuple(results))
+        keep(report)
+    return report
 
 
 def reason(error: BaseException) -> str:

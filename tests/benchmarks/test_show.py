@@ -3,7 +3,7 @@ import io
 import re
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -59,6 +59,7 @@ def test_a_page_has_all_of_it_and_fetches_nothing() -> None:
     assert not re.search(r"<script|<link|src=|https?:", told)
 
 
+@settings(max_examples=25)
 @given(reports)
 def test_every_report_can_be_shown(report: Report) -> None:
     assert report.summary.split(",")[0] in printed(report).replace("\n", " ")

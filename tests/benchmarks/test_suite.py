@@ -27,10 +27,12 @@ def worse(scale: Scale, tell: Tell) -> Result:
 
 def test_what_fails_is_told_and_the_others_go_on() -> None:
     heard: list[tuple[str, str, float]] = []
+    kept: list[int] = []
     report = suite(
         ["bad", "worse", "good"],
         Scale(rounds=7),
         lambda *said: heard.append(said),
+        lambda report: kept.append(len(report.results)),
         lambda name: {"bad": bad, "worse": worse, "good": good}[name],
     )
     first, second, third = report.results
@@ -43,6 +45,7 @@ def test_what_fails_is_told_and_the_others_go_on() -> None:
         "begins", "works", "done",
     ]  # fmt: skip
     assert ("bad", "failed", 1.0) in heard
+    assert kept == [1, 2, 3]
 
 
 def test_a_part_that_is_not_there_is_told() -> None:
