@@ -10,10 +10,10 @@
 
 Every message must arrive once and whole.  The digest of its octets from `From:` on, which
 is where smtp-source begins (servers put their `Received:` before that), must be there
-once: its Message-ID makes it one of its kind.  The same without Date and Message-ID must
-be what smtp-source says with nobody between.  Looking is done when the clock has stopped.
-What the copies cost the sink is part of a run, unless the load says `copies=False`: then
-messages are counted only.
+once for each recipient: its Message-ID makes it one of its kind.  The same without Date
+and Message-ID must be what smtp-source says with nobody between.  Looking is done when the
+clock has stopped.  What the copies cost the sink is part of a run, unless the load says
+`copies=False`: then messages are counted only.
 
 `smtp-source -d` keeps its sessions open; without it each message has a new connection.
 """
@@ -43,6 +43,7 @@ SAMPLE_SECONDS: Final = 0.25
 SENDER: Final = "from@alpha.test"
 RECIPIENT: Final = "mix@bravo.test"
 BEGIN: Final = b"\nFrom: "
+RECIPIENTS: Final = re.compile(rb"(?m)^X-Rcpt-Args: (.*\n)")
 OWN: Final = re.compile(rb"(?m)^(?:Date|Message-Id): .*\n")
 SINK_SESSIONS: Final = 1000
 
@@ -55,6 +56,8 @@ class Load:
     length: int = 10_000
     sessions: int = 20
     kept_open: bool = True
+    recipients: int = 1
+    """Of each message; so many that no server splits it."""
     copies: bool = True
 
     def __str__(self) -> str:
@@ -63,7 +66,8 @@ class Load:
             kind = f"{self.sessions} at once, a connection each"
         else:
             kind = f"{self.sessions} session{'s' if self.sessions > 1 else ''}"
-        return f"{self.length / 1000:g} kB, {kind}"
+        several = f", {self.recipients} recipients" if self.recipients > 1 else ""
+        return f"{self.length / 1000:g} kB, {kind}{several}"
 
 
 @dataclass(frozen=True)
@@ -141,8 +145,10 @@ class Taken:
     def add(self, copy: bytes) -> None:
         """Look at one message."""
         content = begun(copy)
-        self.digests[digest(content)] += 1
-        self.kinds[common(content)] += 1
+        kind = common(content)
+        for recipient in RECIPIENTS.findall(copy[: len(copy) - len(content)]):
+            self.digests[digest(recipient + content)] += 1
+            self.kinds[kind] += 1
 
     def mistake(self, messages: int, kind: bytes | None = None) -> str:
         """Say what is wrong when so many were sent, all of this kind; nothing: `""`."""
@@ -233,6 +239,7 @@ def source(entry: str, load: Load, recipient: str = RECIPIENT) -> list[str]:
     return [
         tool("smtp-source"), *(["-d"] if load.kept_open else []),
         "-s", str(load.sessions), "-m", str(load.messages), "-l", str(load.length),
+        *(["-r", str(load.recipients)] if load.recipients > 1 else []),
         "-M", "alpha.test", "-f", SENDER, "-t", recipient, entry,
     ]  # fmt: skip
 
@@ -273,7 +280,8 @@ def drive(pair: Pair, sink: Sink, load: Load, kind: bytes | None = None) -> Run:
     cpu = {name: group.cpu() - began[name] for name, group in groups.items()}
     cpu["source"] = after.ru_utime + after.ru_stime
     cpu["source"] -= children.ru_utime + children.ru_stime
-    if load.copies and (wrong := sink.collect().mistake(load.messages, kind)):
+    copies = load.messages * load.recipients
+    if load.copies and (wrong := sink.collect().mistake(copies, kind)):
         raise BenchmarkError(f"{pair.name}: {wrong}")
     if sink.taken != target:
         raise BenchmarkError(f"{pair.name}: more came than was sent")

@@ -32,11 +32,11 @@ GREEDY: Final[Link] = {"clock": '"greedy"'}
 
 
 def make_node(home: Path, deliver: str, link: Link = GREEDY) -> int:
-    """Make a node that serves `mix@NAME.test`; the port of its links."""
+    """Make a node that serves `@NAME.test`; the port of its links."""
     port = free_port()
     mesh(
         "init", str(home), "--name", home.name, "--address", f"127.0.0.1:{port}",
-        "--remailer", f"mix@{home.name}.test={deliver}",
+        "--remailer", f"@{home.name}.test={deliver}",
     )  # fmt: skip
     toml = home / "node.toml"
     text = toml.read_text()
@@ -59,7 +59,7 @@ def make_pair(folder: Path, sink: Path, link: Link = GREEDY) -> tuple[int, int]:
         file.write_text(mesh("export", "-c", str(folder / other / "node.toml")))
         mesh(
             "peers", "add", "-c", str(folder / name / "node.toml"),
-            "--serves", f"mix@{other}.test", str(file),
+            "--serves", f"@{other}.test", str(file),
         )  # fmt: skip
     return ports
 

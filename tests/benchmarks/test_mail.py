@@ -55,11 +55,19 @@ def test_all_of_them_once_and_whole() -> None:
         ([copy(0), copy(1), copy(2), copy(2)], "1 of 3 messages came more than once"),
         ([copy(0), copy(1), copy(2), copy(3)], "4 of 3 messages came"),
         ([copy(0), copy(1), copy(2, body="XX")], "1 of 3 messages are altered"),
-        ([copy(0), copy(1), b"something else\n"], "1 of 3 messages are altered"),
+        ([copy(0), copy(1), b"something else\n"], "2 of 3 messages came"),
     ],
 )
 def test_what_is_wrong_is_said(copies: list[bytes], said: str) -> None:
     assert taken(*copies).mistake(3, KIND) == said
+
+
+def test_each_recipient_has_a_message_once() -> None:
+    line = b"X-Rcpt-Args: <mix@bravo.test>\n"
+    both = copy(0).replace(line, line + line.replace(b"mix", b"1mix"))
+    assert taken(both).mistake(2, KIND) == ""
+    assert taken(copy(0)).mistake(2, KIND) == "1 of 2 messages came"
+    assert taken(both, copy(0)).mistake(2, KIND).endswith("came more than once")
 
 
 def test_a_body_may_not_say_who_it_is_instead_of_the_head() -> None:
