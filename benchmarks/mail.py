@@ -310,5 +310,5 @@ def _watch(
         if not samples or now - start >= samples[-1].at + SAMPLE_SECONDS:
             cpu = sum(group.cpu() for group in pair.parts.values()) - began
             memory = sum(group.memory() for group in pair.parts.values())
-            samples.append(Sample(now - start, cpu, memory, taken))
+            samples.append(Sample(round(now - start, 2), cpu, memory, taken))
         time.sleep(STEP_SECONDS)

@@ -41,10 +41,10 @@ def _result(result: Result) -> Iterator[str]:
     if result.failure:
         yield f'<p class="missed">No result: {html.escape(result.failure)}</p>'
     if result.figures:
-        heads = ("", "unit", "mesh", *contestants(result), "ratio", "bound", "")
-        yield "<table><tr>"
-        yield from (f"<th>{html.escape(head)}</th>" for head in heads)
-        yield "</tr>"
+        yield "<table><tr><th></th><th>unit</th>"
+        for head in ("mesh", *contestants(result), "ratio", "bound"):
+            yield f'<th class="n">{html.escape(head)}</th>'
+        yield "<th></th></tr>"
         for name, unit, *numbers, verdict in rows(result):
             yield f"<tr><td>{html.escape(name)}</td><td>{html.escape(unit)}</td>"
             yield from (f'<td class="n">{html.escape(each)}</td>' for each in numbers)

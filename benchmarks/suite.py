@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The parts of `python -m benchmarks`, in their order, and how one run goes through them.
 
-Each part is a module with a `run(scale, tell)` that gives a Result.  A part is loaded when
+Each part is a module with a `run(scale, tell)` that gives a Result; those in SIDES have a
+`run` that measures both sides once and is asked again each round.  A part is loaded when
 its turn comes.  One that fails is told, with its reason, and the others go on.
 """
 
@@ -10,11 +11,12 @@ import importlib.metadata
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
-from typing import Any, Final
+from dataclasses import fields, replace
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 from benchmarks.machine import facts
-from benchmarks.result import Figure, Report, Result, Scale, Tell, single
+from benchmarks.result import Figure, Report, Result, Scale, Series, Tell
 
 PARTS: Final[Mapping[str, str]] = {
     "relay": "durable relay through two nodes, beside Postfix and Exim; CPU a message",
@@ -31,13 +33,23 @@ PARTS: Final[Mapping[str, str]] = {
     "sendmail": "mesh-sendmail",
     "alarm": "the n-1 alarm, simulated",
 }
-Run = Callable[[Scale, Tell], Any]
+SIDES: Final[Mapping[str, Mapping[str, int]]] = {
+    "goodput": {"messages": 5},
+    "handshake": {"count": 20},
+}
+"""Parts whose `run` measures both sides once; and of how much in a sample."""
+BOUNDS: Final = {
+    ("goodput", "octets_per_second"): 0.4,
+    ("handshake", "per_second"): 0.5,
+}
+"""What ours must be of the rival's."""
+Run: TypeAlias = Callable[[Scale, Tell], Result]
 
 
 def loaded(name: str) -> Run:
     """Load a part."""
     run: Run = importlib.import_module(f"benchmarks.{name}").run
-    return run
+    return partial(repeated, name, run) if name in SIDES else run
 
 
 def suite(
@@ -62,14 +74,20 @@ def suite(
 
         hear("begins", 0.0)
         try:
-            result = as_result(name, load(name)(scale, hear))
+            result = load(name)(scale, hear)
         except (Exception, SystemExit) as error:  # what fails is told, the rest goes on
-            result = Result(name, PARTS.get(name, name), failure=reason(error))
+            result = Result(name, title(name), failure=reason(error))
         result = replace(result, seconds=time.monotonic() - began)
         report = replace(report, results=(*report.results, result))
         hear("failed" if result.failure else "done", 1.0)
         keep(report)
     return report
+
+
+def title(name: str) -> str:
+    """Give a part's heading."""
+    said = PARTS.get(name, name)
+    return said[:1].upper() + said[1:]
 
 
 def reason(error: BaseException) -> str:
@@ -80,19 +98,35 @@ def reason(error: BaseException) -> str:
     return f"{str(error) or type(error).__name__}{where}"
 
 
-def as_result(name: str, found: Any) -> Result:
-    """Give what a part found as a Result: numbers of another dataclass are figures."""
-    if isinstance(found, Result):
-        return found
-    if not is_dataclass(found):
-        raise TypeError(f"{name} gave no result")
-    figures: list[Figure] = []
+def repeated(
+    name: str, measure: Callable[..., Any], scale: Scale, tell: Tell
+) -> Result:
+    """Run a part that measures both sides once, so often."""
+    few = SIDES[name] if scale.is_quick else {}
+    found = []
+    for number in range(scale.rounds):
+        tell(f"round {number + 1}", number / scale.rounds)
+        found.append(measure(**few))
+    return of_sides(name, found)
+
+
+def of_sides(name: str, found: Sequence[Any]) -> Result:
+    """Make a Result of runs that have numbers by contestant, ours as `mesh`."""
+    figures = []
     settings: dict[str, str] = {}
-    for each in fields(found):
-        value = getattr(found, each.name)
+    for each in fields(found[0]):
+        values = [getattr(one, each.name) for one in found]
         said = each.name.replace("_", " ")
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            figures.append(single(said, "", float(value)))
-        else:
-            settings[said] = str(value)
-    return Result(name, PARTS.get(name, name), tuple(figures), settings=settings)
+        if not isinstance(values[0], Mapping):
+            settings[said] = str(values[0])
+            continue
+        series = [
+            Series(who, tuple(float(value[who]) for value in values))
+            for who in sorted(values[0], key=lambda who: who != "mesh")
+        ]
+        bound = BOUNDS.get((name, each.name))
+        is_cost = each.name.startswith("cpu")
+        figures.append(
+            Figure(said, "", tuple(series), bound, bound is not None, not is_cost)
+        )
+    return Result(name, title(name), tuple(figures), settings=settings)

@@ -13,7 +13,7 @@ Place: TypeAlias = Callable[[float, float], tuple[float, float]]
 """From a value to where it is drawn."""
 Curves: TypeAlias = Mapping[str, Sequence[tuple[float, float]]]
 """By name: points (across, up)."""
-TICKS_MAX: Final = 12
+TICKS_MAX: Final = 8
 """Numbers below the axis: more would lie upon each other."""
 DOTS_MAX: Final = 40
 """Of a curve: one with more is a line alone."""

@@ -5,11 +5,8 @@ from pathlib import Path
 import pytest
 
 import benchmarks
-from benchmarks.result import Result, Scale, Tell, single
-from benchmarks.suite import PARTS, as_result, suite
-
-SOON = {"goodput", "handshake"}
-"""Parts whose modules are not there yet."""
+from benchmarks.result import Result, Scale, Series, Tell, single
+from benchmarks.suite import PARTS, SIDES, repeated, suite
 
 
 def good(scale: Scale, tell: Tell) -> Result:
@@ -53,22 +50,38 @@ def test_a_part_that_is_not_there_is_told() -> None:
     assert "nothing" in report.results[0].failure
 
 
-def test_numbers_of_another_dataclass_are_figures() -> None:
-    @dataclass
-    class Found:
-        bytes_a_second: float
-        tls: str
-        rounds: tuple[float, ...]
+@dataclass
+class Found:
+    """As such a part gives it."""
 
-    result = as_result("goodput", Found(3e8, "TLS 1.3", (1.0, 2.0)))
-    (figure,) = result.figures
-    assert (figure.name, figure.value) == ("bytes a second", 3e8)
-    assert result.settings == {"tls": "TLS 1.3", "rounds": "(1.0, 2.0)"}
-    with pytest.raises(TypeError, match="no result"):
-        as_result("goodput", 3)
+    messages: int
+    octets_per_second: dict[str, float]
+    cpu_ms_per_mb: dict[str, float]
 
 
-@pytest.mark.parametrize("name", sorted(set(PARTS) - SOON))
+def test_a_part_that_measures_both_sides_is_asked_each_round() -> None:
+    asked: list[int] = []
+
+    def measure(messages: int = 200) -> Found:
+        asked.append(messages)
+        rate = 100.0 * len(asked)
+        return Found(
+            messages, {"stunnel": 2 * rate, "mesh": rate}, {"stunnel": 1, "mesh": 3}
+        )
+
+    result = repeated("goodput", measure, Scale(rounds=3), lambda *_: None)
+    rate, cpu = result.figures
+    assert asked == [200] * 3
+    assert rate.ours == Series("mesh", (100.0, 200.0, 300.0))
+    assert (rate.value, rate.bound, rate.verdict) == (0.5, 0.4, "holds")
+    assert not cpu.at_least
+    assert cpu.verdict == "open"
+    assert result.settings == {"messages": "200"}
+    repeated("goodput", measure, Scale(is_quick=True, rounds=1), lambda *_: None)
+    assert asked[-1] == 5
+
+
+@pytest.mark.parametrize("name", sorted(set(PARTS) - set(SIDES)))
 def test_each_part_is_a_module(name: str) -> None:
     text = (Path(benchmarks.__file__).parent / f"{name}.py").read_text()
     assert "\ndef run(scale: Scale, tell: Tell) -> " in text
