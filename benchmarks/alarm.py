@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks.result import Chart, Figure, Result, Scale, Tell, single
 from mesh.core.alarm import Alarm
 from mesh.core.crypto import Key
 from mesh.core.pool import Manner, Pool
@@ -186,6 +187,25 @@ def chances(place: Place, kind: str, trials: int) -> Iterator[float]:
             for early in (0, 1)
         ]
         yield max(wins) / trials
+
+
+def run(scale: Scale, tell: Tell) -> Result:
+    """Simulate for the suite."""
+    months, trials = scale.of(1000, 10) / 1000, scale.of(1000, 20)
+    places = PLACES[1:2] if scale.is_quick else PLACES
+    figures: list[Figure] = []
+    charts: list[Chart] = []
+    for number, place in enumerate(places):
+        tell(str(place), number / len(places))
+        holds, _ = false_holds(place, months * MONTH_SECONDS, 1)
+        said = f"false holds in {months:g} months, {place}"
+        figures.append(single(said, "holds", holds, at_least=False))
+        curves = {
+            kind: list(zip(RATES, chances(place, kind, trials), strict=True))
+            for kind in KINDS
+        }
+        charts.append(Chart(f"Attacker's chance, {place}", "messages a tick", curves))
+    return Result("alarm", "The n-1 alarm, simulated", tuple(figures), tuple(charts))
 
 
 def main() -> None:

@@ -24,14 +24,11 @@ The files are in the disk's cache when the node starts.  5 GB of disk for a mill
 
 import argparse
 import json
-import os
-import re
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
@@ -43,7 +40,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.relay import (
+from benchmarks.mail import Sink
+from benchmarks.processes import (
     MESH,
     cpu_seconds,
     free_port,
@@ -51,9 +49,10 @@ from benchmarks.relay import (
     peak_mb,
     running,
     tool,
-    wait_listening,
 )
-from mesh.audit.page import chart, page
+from benchmarks.result import Chart, Figure, Result, Scale, Series, Tell
+from benchmarks.sheet import drawn
+from mesh.audit.page import page
 from mesh.core.control import Ask, Request, encode_request
 from mesh.core.crypto import SystemEntropy
 from mesh.core.record import Record
@@ -68,7 +67,14 @@ GROUPS_AHEAD = 4
 START_SECONDS = 120.0
 INDEX_SECONDS = 600.0
 MIB = 1 << 20
-STALL_SECONDS = 60.0
+BOUNDS = {
+    "first 250": 2.0,
+    "first delivered": 2.0,
+    "spool read": 60.0,
+    "memory at most": 500.0,
+    "of an empty spool's rate": 0.9,
+}
+"""With a million."""
 STEP_SECONDS = 0.02
 
 
@@ -109,46 +115,6 @@ async def fill(state: Path, count: int, octets: int) -> None:
 
 
 # a node
-
-
-class Sink:
-    """Postfix's smtp-sink, which says how many messages it has taken."""
-
-    def __init__(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        user = ["-u", "nobody"] if os.geteuid() == 0 else []
-        command = [tool("smtp-sink"), *user, "-c", "-L", f"unix:{path}", "512"]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        self._taken = 0
-        self._changed = threading.Condition()
-        threading.Thread(target=self._listen, daemon=True).start()
-        wait_listening(path)
-
-    def _listen(self) -> None:
-        rest = b""
-        out = self._process.stdout
-        while out and (data := os.read(out.fileno(), 65536)):
-            said, _, rest = (rest + data).rpartition(b"\r")
-            if found := re.findall(rb"mesg=(\d+)", said):
-                with self._changed:
-                    self._taken = int(found[-1])
-                    self._changed.notify_all()
-
-    @property
-    def taken(self) -> int:
-        """Messages so far."""
-        return self._taken
-
-    def wait(self, count: int) -> None:
-        """Return when it has taken so many in all."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._taken >= count, STALL_SECONDS):
-                sys.exit(f"the sink has {self._taken} of {count} messages")
-
-    def close(self) -> None:
-        """End it."""
-        self._process.terminate()
-        self._process.wait()
 
 
 class Home:
@@ -317,7 +283,7 @@ def table(found: Sequence[dict[str, Any]]) -> Table:
     return shown
 
 
-def drawn(found: Sequence[dict[str, Any]]) -> str:
+def charts(found: Sequence[dict[str, Any]]) -> Sequence[Chart]:
     """The same as curves."""
 
     def line(name: str) -> list[tuple[float, float]]:
@@ -330,16 +296,45 @@ def drawn(found: Sequence[dict[str, Any]]) -> str:
         ]
 
     seconds = {name: line(name) for name in ("ready", "accepted", "delivered")}
-    return page(
-        "A backlog",
-        chart("seconds from the start", "messages queued", seconds),
-        chart("seconds until all is read", "messages queued", {"all": line("indexed")}),
-        chart("memory, MB", "messages queued", {"main process": line("peak_mb")}),
-        chart(
+    return (
+        Chart("seconds from the start", "messages queued", seconds),
+        Chart("seconds until all is read", "messages queued", {"all": line("indexed")}),
+        Chart("memory, MB", "messages queued", {"main process": line("peak_mb")}),
+        Chart(
             "accepted and delivered, messages a second", "messages queued",
             {"with the backlog": middle("full"), "an empty spool": middle("empty")},
         ),
     )  # fmt: skip
+
+
+def run(scale: Scale, tell: Tell) -> Result:
+    """Measure spools that grow, for the suite."""
+    sizes = scale.of_each((0, 1000, 10_000, 100_000, 1_000_000), (0, 500))
+    args = argparse.Namespace(
+        messages=scale.of(10_000, 40), pairs=scale.of(min(scale.rounds, 3), 1),
+        sessions=20, length=10_000, octets=1000,
+    )  # fmt: skip
+    found = []
+    for number, size in enumerate(sizes):
+        tell(f"{size:,} queued", number / len(sizes))
+        with tempfile.TemporaryDirectory(prefix="mesh-") as folder:
+            found.append(measure(args, size, Path(folder)))
+    figures: list[Figure] = []
+    for one in found:
+        for name, unit, values, at_least in (
+            ("ready", "s", [one["ready"]], False),
+            ("first 250", "s", [one["accepted"]], False),
+            ("first delivered", "s", [one["delivered"]], False),
+            ("spool read", "s", [one["indexed"]], False),
+            ("memory at most", "MB", [one["peak_mb"] * MIB / 1e6], False),
+            ("accepted and delivered", "messages/s", one["rates"]["full"], True),
+            ("of an empty spool's rate", "share", one["of_empty"], True),
+        ):
+            bound = BOUNDS.get(name) if one["queued"] == 1_000_000 else None
+            series = Series("mesh", tuple(values))
+            said = f"{name}, {one['queued']:,} queued"
+            figures.append(Figure(said, unit, (series,), bound, at_least=at_least))
+    return Result("backlog", "A backlog", tuple(figures), tuple(charts(found)))
 
 
 def main() -> None:
@@ -370,7 +365,7 @@ def main() -> None:
     if args.json:
         args.json.write_text(json.dumps(found, indent=1))
     if args.html:
-        args.html.write_text(drawn(found))
+        args.html.write_text(page("A backlog", *map(drawn, charts(found))))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ Each line is a process of its own, so that its peak of memory is its own:
     again     the next version, whose descriptors are known
     adopt     the next version, every descriptor of it renewed: verified, written to the
               disk, merged with an empty peers.d
+    look up   10,000 times whose a link's key is, and where mail for an address goes
 
 `pause` is the longest time that a Trio task of the same process, woken each millisecond,
 waited for its turn while a thread worked; `idle` is that without any work.  `computed`
@@ -34,6 +35,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks.result import Chart, Figure, Result, Scale, Series, Tell
 from mesh.core.clock import Clock
 from mesh.core.crypto import Key, hash256, signing_key, signing_public
 from mesh.core.descriptor import Descriptor, create, parse_untrusted
@@ -55,7 +57,13 @@ NOW: Final = 1_800_000_000.0
 DAY: Final = 86_400
 TICK: Final = 0.001
 SIGNERS: Final = 5
-LABELS: Final = ("idle", "verify", "octets", "again", "adopt")
+SIZES: Final = (100, 1000, 10_000)
+LOAD_SECONDS: Final = 3.0
+"""For the largest to be read and verified."""
+LABELS: Final = ("idle", "verify", "octets", "again", "adopt", "look up")
+LOOK_UPS: Final = 10_000
+PRIME: Final = 7919
+"""So far apart are two that are looked up one after the other."""
 
 
 @dataclass
@@ -131,13 +139,13 @@ def work_of(name: str, folder: Path) -> Callable[[], object]:
         same = (folder / "same").read_text(encoding="ascii")
         trusted = begin_untrusted(parse_document_untrusted(first), "main", NOW)
         return lambda: trusted.update_untrusted(parse_document_untrusted(same), NOW)
-    return adoption(folder, first)
+    return (look_ups if name == "look up" else adoption)(folder, first)
 
 
-def adoption(folder: Path, first: str) -> Callable[[], object]:
+def in_force(folder: Path, first: str) -> tuple[Registry, Peers]:
     """A node's registry and peers with the first version in force."""
-    state = folder / "state"
-    peers_dir = folder / "peers.d"
+    home = Path(tempfile.mkdtemp(dir=folder))
+    state, peers_dir = home / "state", home / "peers.d"
     state.mkdir(mode=0o700)
     peers_dir.mkdir()
     us = Us("ours", "main", {}, hash256(b"ours"))
@@ -146,6 +154,28 @@ def adoption(folder: Path, first: str) -> Callable[[], object]:
     if not registry.consider_document(first, "first", NOW, begin=True).changed:
         raise SystemExit("the first version is not adopted")
     peers.poll()
+    return registry, peers
+
+
+def look_ups(folder: Path, first: str) -> Callable[[], object]:
+    """Whose link's key it is, and who serves an address, many times."""
+    _, peers = in_force(folder, first)
+    known = peers.snapshot
+    listed = list(known.by_link_key.values())
+    asked = [listed[n * PRIME % len(listed)].descriptor for n in range(LOOK_UPS)]
+
+    def look_up() -> None:
+        for each in asked:
+            if known.find(each.link_keys[0], NOW) is None:
+                raise SystemExit("a node is not found")
+            known.directory.route(each.serves[0])
+
+    return look_up
+
+
+def adoption(folder: Path, first: str) -> Callable[[], object]:
+    """The next version comes to a node with the first one in force."""
+    registry, peers = in_force(folder, first)
     octets = to_octets(
         parse_document_untrusted((folder / "renewed").read_text(encoding="ascii"))
     )
@@ -223,6 +253,47 @@ def show(costs: list[Cost], nodes: int) -> None:
     Console().print(table)
 
 
+def measured(nodes: int, *, quiet: bool) -> list[Cost]:
+    """Make a directory and measure all, each in its own process."""
+    with tempfile.TemporaryDirectory(prefix="directory-") as name:
+        build(Path(name), nodes, quiet=quiet)
+        costs = []
+        for label in LABELS:
+            command = [sys.executable, "-m", "benchmarks.directory"]
+            command += ["--measure", label, "--folder", name]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+            costs.append(Cost(**json.loads(done.stdout)))
+    return costs
+
+
+def run(scale: Scale, tell: Tell) -> Result:
+    """Measure directories that grow, for the suite."""
+    counts = scale.of_each(SIZES, (20, 50))
+    figures: list[Figure] = []
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for number, count in enumerate(counts):
+        tell(f"{count:,} nodes", number / len(counts))
+        for cost in measured(count, quiet=True):
+            if cost.name == "idle":
+                continue
+            what = f"{cost.name}, {count:,} nodes"
+            bound = (
+                LOAD_SECONDS if count == SIZES[-1] and cost.name == "verify" else None
+            )
+            values = (cost.seconds,)
+            unit = "s"
+            if cost.name == "look up":
+                unit, values = "us each", (cost.cpu / LOOK_UPS * 1e6,)
+            figures.append(
+                Figure(what, unit, (Series("mesh", values),), bound, at_least=False)
+            )
+            curves.setdefault(cost.name, []).append((count, values[0]))
+    chart = Chart(
+        "Seconds; us a look-up", "nodes in the directory", curves, logarithmic=True
+    )
+    return Result("directory", "A directory that grows", tuple(figures), (chart,))
+
+
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -234,15 +305,7 @@ def main() -> None:
     if args.measure:
         print(json.dumps(asdict(measure(args.measure, args.folder))))
         return
-    with tempfile.TemporaryDirectory(prefix="directory-") as name:
-        folder = Path(name)
-        build(folder, args.nodes, quiet=args.json)
-        costs = []
-        for label in LABELS:
-            command = [sys.executable, "-m", "benchmarks.directory"]
-            command += ["--measure", label, "--folder", name]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-            costs.append(Cost(**json.loads(done.stdout)))
+    costs = measured(args.nodes, quiet=args.json)
     if args.json:
         print(json.dumps([asdict(cost) for cost in costs]))
     else:

@@ -39,7 +39,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from mesh.audit.page import chart, page
+from benchmarks.result import Chart, Figure, Result, Scale, Series, Tell, single
+from benchmarks.sheet import drawn
+from mesh.audit.page import page
 from mesh.core.cell import BODY_LEN, CELL_LEN
 from mesh.core.cellstream import CellOpener, CellSealer
 from mesh.core.clock import Clock, class_of
@@ -372,6 +374,49 @@ def _slopes(found: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def _page(found: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
+    title = f"Standing links: {args.clock} at {args.rate:g} cells/s"
+    return page(title, *map(drawn, _charts(found, args)))
+
+
+def run(scale: Scale, tell: Tell) -> Result:
+    """Measure idle and busy links on free cores, for the suite."""
+    counts = scale.of_each((1, 10, 100, 1000), (2,))
+    args = argparse.Namespace(
+        seconds=1.0 if scale.is_quick else 10.0, clock="renewal", rate=1.0
+    )
+    runs = [(count, busy) for busy in (False, True) for count in counts]
+    runs = runs[:1] if scale.is_quick else runs
+    found = []
+    for number, (count, busy) in enumerate(runs):
+        tell(f"{count:,} links", number / len(runs))
+        found.append(measure(args, count, busy, load=False))
+    figures = [
+        Figure(
+            f"{name}, {one['links']:,} links, {_name(one)}", unit,
+            (Series("mesh", (value,)),), bound, at_least=False,
+        )
+        for one in found
+        for name, unit, value, bound in (
+            ("pacer's CPU", "us a cell", one["us_a_cell"], LIMIT_US),
+            ("the kernel alone", "us a cell", one["floor_us_a_cell"], None),
+            ("main process' CPU", "us a cell", one["main_us_a_cell"], None),
+            ("cells late, p99.9", "us", float(one["late_us"][-1]), None),
+        )
+    ]  # fmt: skip
+    figures += [
+        single(f"memory, {name}", "kB a link", slope / 1000, LIMIT_KB, at_least=False)
+        for name, slope in _slopes(found).items()
+    ]
+    tell("a node at rest", 0.99)
+    for name, size in zip(("main process", "pacer"), at_rest(), strict=True):
+        figures.append(single(f"{name} at rest", "MB (RSS)", size, at_least=False))
+    title = f"Standing links: {args.clock} at {args.rate:g} cells/s"
+    return Result("links", title, tuple(figures), tuple(_charts(found, args)))
+
+
+def _charts(
+    found: Sequence[dict[str, Any]], args: argparse.Namespace
+) -> Sequence[Chart]:
     counts = sorted({float(one["links"]) for one in found})
     ends = [counts[0], counts[-1]]
 
@@ -395,17 +440,16 @@ def _page(found: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
 
     least = min(one["memory"] for one in found) / 1e6
     late = 1e6 / args.rate / LATE_PART
-    return page(
-        f"Standing links: {args.clock} at {args.rate:g} cells/s",
-        chart(
+    return (
+        Chart(
             "CPU of the pacer, us a cell sent or received", "links",
             {**lines("us_a_cell"), **floors()},
             {f"limit {LIMIT_US:.0f}": [(x, LIMIT_US) for x in ends]},
         ),
-        chart(
+        Chart(
             "CPU of the main process, us a cell", "links", lines("main_us_a_cell"),
         ),
-        chart(
+        Chart(
             "memory of a node, MB", "links", lines("memory", 1e-6),
             {
                 f"limit {LIMIT_KB:.0f} kB a link": [
@@ -413,7 +457,7 @@ def _page(found: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
                 ]
             },
         ),
-        chart(
+        Chart(
             "lateness p99.9, us", "links", lines("late_us"),
             {f"limit T/{LATE_PART}": [(x, late) for x in ends]},
             logarithmic=True,

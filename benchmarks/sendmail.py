@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.relay import MESH, free_port, mesh, running, wait_ready
+from benchmarks.processes import MESH, free_port, mesh, running, wait_ready
+from benchmarks.result import Figure, Result, Scale, Series, Tell
 
 SENDMAIL = str(Path(MESH).with_name("mesh-sendmail"))
 TARGETS = {"up": 60.0, "down": 120.0}
@@ -72,6 +73,20 @@ def measure(runs: int, length: int) -> dict[str, list[float]]:
             "python": several([sys.executable, "-c", "pass"]),
             "cat": several(["/bin/cat", "/dev/null"]),
         }
+
+
+def run(scale: Scale, tell: Tell) -> Result:
+    """Time it for the suite."""
+    tell("processes", 0.1)
+    found = measure(scale.of(40, 3), 28_000)
+    figures = tuple(
+        Figure(
+            f"28 kB, {name}", "ms", (Series("mesh", tuple(times)),), TARGETS.get(name),
+            at_least=False,
+        )
+        for name, times in found.items()
+    )  # fmt: skip
+    return Result("sendmail", "mesh-sendmail, from start to end", figures)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks.result import Figure, Result, Scale, Tell, single
 from mesh.core.crypto import Key, SystemEntropy
 from mesh.core.record import NO_ID, Record
 from mesh.node.spool import Ref, Spool
@@ -186,6 +187,28 @@ async def work(path: Path, key: Key, args: argparse.Namespace) -> list[Phase]:
     found = sum(1 for _ in spool.recovered())
     phases.append(watch.phase("open and index", found))
     return phases
+
+
+def run(scale: Scale, tell: Tell) -> Result:
+    """Run the phases for the suite."""
+    tell("phases", 0.1)
+    args = argparse.Namespace(
+        records=scale.of(20_000, 500), sessions=64, octets=10_240, json=True
+    )
+    with tempfile.TemporaryDirectory(prefix="spool-") as folder:
+        key = SystemEntropy().key()
+        phases = trio.run(work, Path(folder) / "spool", key, args)
+    figures: list[Figure] = []
+    for phase in phases:
+        loop, everybody = (
+            1e6 * cpu / phase.records for cpu in (phase.loop_cpu, phase.all_cpu)
+        )
+        figures += [
+            single(phase.name, "records/s", phase.rate),
+            single(f"{phase.name}: CPU of the loop", "us", loop, at_least=False),
+            single(f"{phase.name}: CPU", "us", everybody, at_least=False),
+        ]
+    return Result("spool", "The spool by itself, records of 10 kB", tuple(figures))
 
 
 def show(phases: list[Phase]) -> None:

@@ -13,6 +13,10 @@ Place: TypeAlias = Callable[[float, float], tuple[float, float]]
 """From a value to where it is drawn."""
 Curves: TypeAlias = Mapping[str, Sequence[tuple[float, float]]]
 """By name: points (across, up)."""
+TICKS_MAX: Final = 8
+"""Numbers below the axis: more would lie upon each other."""
+DOTS_MAX: Final = 40
+"""Of a curve: one with more is a line alone."""
 COLOURS: Final = ("#1b6ca8", "#c0392b", "#27805b", "#8e5ea2", "#b8860b", "#444444")
 
 
@@ -32,15 +36,17 @@ def chart(
     limits: Curves | None = None,
     *,
     logarithmic: bool = False,
+    linear: bool = False,
 ) -> str:
-    """Curves over a logarithmic axis, upwards from zero or logarithmic too.
+    """Curves over a logarithmic or linear axis, upwards from zero or logarithmic too.
 
     `limits`: curves that are drawn broken, without points.
     """
     limits = limits or {}
     points = [p for each in (curves, limits) for curve in each.values() for p in curve]
-    left = math.log10(min(x for x, _ in points))
-    right = max(math.log10(max(x for x, _ in points)), left + 1e-9)
+    across_of = float if linear else math.log10
+    left = across_of(min(x for x, _ in points))
+    right = max(across_of(max(x for x, _ in points)), left + 1e-9)
     top = max(y for _, y in points) or 1.0
     low = min(y for _, y in points) if logarithmic else 0.0
 
@@ -50,13 +56,14 @@ def chart(
         return math.log(max(y, low) / low) / max(math.log(top / low), 1e-9)
 
     def place(x: float, y: float) -> tuple[float, float]:
-        share = (math.log10(x) - left) / (right - left)
+        share = (across_of(x) - left) / (right - left)
         return (
             MARGIN + share * (WIDTH - 2 * MARGIN),
             HEIGHT - MARGIN - up(y) * (HEIGHT - 2 * MARGIN),
         )
 
-    parts = [_axes((low, top), across, sorted({x for x, _ in points}), place)]
+    ticks = thinned(sorted({x for x, _ in points}), across_of)
+    parts = [_axes((low, top), across, ticks, place)]
     names = []
     for number, (name, curve) in enumerate({**curves, **limits}.items()):
         broken = name in limits
@@ -67,7 +74,7 @@ def chart(
             f'<polyline points="{line}" fill="none" stroke="{colour}" '
             f'stroke-width="2"{dashes}/>'
         )
-        if not broken:
+        if not broken and len(curve) <= DOTS_MAX:
             parts += [
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>'
                 for x, y in (place(*p) for p in curve)
@@ -88,18 +95,31 @@ def _axes(
     parts = [
         f'<path d="M{MARGIN} {MARGIN}V{base}H{WIDTH - MARGIN}" fill="none" '
         'stroke="#888"/>',
-        f'<text x="{MARGIN - 6}" y="{MARGIN}" text-anchor="end">{_short(top)}</text>',
-        f'<text x="{MARGIN - 6}" y="{base}" text-anchor="end">{_short(low)}</text>',
+        f'<text x="{MARGIN - 6}" y="{MARGIN}" text-anchor="end">{short(top)}</text>',
+        f'<text x="{MARGIN - 6}" y="{base}" text-anchor="end">{short(low)}</text>',
         f'<text x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">'
         f"{html.escape(across)}</text>",
     ]
     for tick in ticks:
         x, _ = place(tick, 0.0)
         parts.append(
-            f'<text x="{x:.1f}" y="{base + 18}" text-anchor="middle">{_short(tick)}</text>'
+            f'<text x="{x:.1f}" y="{base + 18}" text-anchor="middle">{short(tick)}</text>'
         )
     return "".join(parts)
 
 
-def _short(value: float) -> str:
+def thinned(ticks: Sequence[float], across_of: Callable[[float], float]) -> list[float]:
+    """Choose those of them that lie far enough apart to be read, the first among them."""
+    if len(ticks) <= TICKS_MAX:
+        return list(ticks)
+    apart = (across_of(ticks[-1]) - across_of(ticks[0])) / TICKS_MAX
+    chosen = [ticks[0]]
+    for tick in ticks[1:]:
+        if across_of(tick) - across_of(chosen[-1]) >= apart:
+            chosen.append(tick)
+    return chosen
+
+
+def short(value: float) -> str:
+    """Give a number, as short as it may be."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""A report as one HTML page: nothing fetched, no script, plots as SVG in it."""
+
+import html
+from collections.abc import Iterator, Mapping
+
+from benchmarks.result import Chart, Report, Result
+from benchmarks.show import contestants, rows
+from mesh.audit.page import chart, page
+from mesh.audit.sheet import STYLE
+
+TITLE = "How fast, beside what else there is"
+CLASSES = {"holds": "holds", "missed": "missed", "not shown": "not", "open": "open"}
+READING = """
+<h2>How to read this</h2>
+<p>Each figure is a median of rounds, with the least and the greatest in brackets.
+Contestants take turns in each round, over the same driver and the same sink, with their
+queues on the same disk. A <b>ratio</b> is our median by that of the best rival of the same
+rounds; its brackets are the quotients round by round. A figure with a bound and without a
+rival to hold it against is <b>not shown</b>.</p>
+"""
+
+
+def sheet(report: Report) -> str:
+    """The page."""
+    grade = "holds" if "missed" not in report.summary else "missed"
+    sample = "<p>A sample: its figures mean nothing.</p>" if report.is_quick else ""
+    return page(
+        TITLE,
+        STYLE,
+        f'<p class="c">mesh {html.escape(report.version)}</p>',
+        *_settings(report.machine),
+        f'<p><b class="{grade}">{html.escape(report.summary)}.</b></p>{sample}',
+        *(part for result in report.results for part in _result(result)),
+        READING,
+    )
+
+
+def _result(result: Result) -> Iterator[str]:
+    yield f"<h2>{html.escape(result.title)}</h2>"
+    if result.failure:
+        yield f'<p class="missed">No result: {html.escape(result.failure)}</p>'
+    if result.figures:
+        yield "<table><tr><th></th><th>unit</th>"
+        for head in ("mesh", *contestants(result), "ratio", "bound"):
+            yield f'<th class="n">{html.escape(head)}</th>'
+        yield "<th></th></tr>"
+        for name, unit, *numbers, verdict in rows(result):
+            yield f"<tr><td>{html.escape(name)}</td><td>{html.escape(unit)}</td>"
+            yield from (f'<td class="n">{html.escape(each)}</td>' for each in numbers)
+            yield f'<td><b class="{CLASSES[verdict]}">{verdict}</b></td></tr>'
+        yield "</table>"
+    yield from (f'<p class="c">{html.escape(note)}</p>' for note in result.notes)
+    yield from (drawn(each).replace("h2>", "h3>") for each in result.charts)
+    yield from _settings(result.settings)
+
+
+def drawn(what: Chart) -> str:
+    """Draw a chart."""
+    return chart(
+        what.title,
+        what.across,
+        what.curves,
+        what.limits,
+        logarithmic=what.logarithmic,
+        linear=what.linear,
+    )
+
+
+def _settings(settings: Mapping[str, str]) -> Iterator[str]:
+    for name, value in settings.items():
+        yield f'<p class="c">{html.escape(name)}: {html.escape(value)}</p>'

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""The parts of `python -m benchmarks`, in their order, and how one run goes through them.
+
+Each part is a module with a `run(scale, tell)` that gives a Result; those in SIDES have a
+`run` that measures both sides once and is asked again each round.  A part is loaded when
+its turn comes.  One that fails is told, with its reason, and the others go on.
+"""
+
+import importlib
+import importlib.metadata
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+from benchmarks.machine import facts
+from benchmarks.result import Figure, Report, Result, Scale, Series, Tell
+
+PARTS: Final[Mapping[str, str]] = {
+    "relay": "durable relay through two nodes, beside Postfix and Exim; CPU a message",
+    "accept": "accepting at the local socket, beside Postfix's smtpd",
+    "latency": "what a hop adds to an idle node's message",
+    "share": "cells of a renewal link at class 4,096 that carry mail under full load",
+    "goodput": "one greedy link without a spool, beside stunnel",
+    "handshake": "handshakes a second, beside TLS 1.3",
+    "growth": "message size to 20 MB, and recipients",
+    "backlog": "0 to 1,000,000 messages queued",
+    "links": "1 to 1,000 standing links",
+    "directory": "a directory of 10,000 nodes",
+    "spool": "the spool by itself",
+    "sendmail": "mesh-sendmail",
+    "alarm": "the n-1 alarm, simulated",
+}
+SIDES: Final[Mapping[str, Mapping[str, int]]] = {
+    "goodput": {"messages": 5},
+    "handshake": {"count": 20},
+}
+"""Parts whose `run` measures both sides once; and of how much in a sample."""
+BOUNDS: Final = {
+    ("goodput", "octets_per_second"): 0.4,
+    ("handshake", "per_second"): 0.5,
+}
+"""What ours must be of the rival's."""
+Run: TypeAlias = Callable[[Scale, Tell], Result]
+
+
+def loaded(name: str) -> Run:
+    """Load a part."""
+    run: Run = importlib.import_module(f"benchmarks.{name}").run
+    return partial(repeated, name, run) if name in SIDES else run
+
+
+def suite(
+    names: Sequence[str],
+    scale: Scale,
+    tell: Callable[[str, str, float], None],
+    keep: Callable[[Report], None] = lambda _: None,
+    load: Callable[[str], Run] = loaded,
+) -> Report:
+    """Run these parts; the report.
+
+    `tell` hears a part's name, what it does, and its share done; `keep` gets what there is
+    after each part, for a run that is ended.
+    """
+    version = importlib.metadata.version("remailer-mesh")
+    report = Report(version, facts(), scale.is_quick, ())
+    for name in names:
+        began = time.monotonic()
+
+        def hear(line: str, share: float, name: str = name) -> None:
+            tell(name, line, share)
+
+        hear("begins", 0.0)
+        try:
+            result = load(name)(scale, hear)
+        except (Exception, SystemExit) as error:  # what fails is told, the rest goes on
+            result = Result(name, title(name), failure=reason(error))
+        result = replace(result, seconds=time.monotonic() - began)
+        report = replace(report, results=(*report.results, result))
+        hear("failed" if result.failure else "done", 1.0)
+        keep(report)
+    return report
+
+
+def title(name: str) -> str:
+    """Give a part's heading."""
+    said = PARTS.get(name, name)
+    return said[:1].upper() + said[1:]
+
+
+def reason(error: BaseException) -> str:
+    """Say in a line why a part failed, and where."""
+    places = traceback.extract_tb(error.__traceback__)
+    own = [each for each in places if "benchmarks" in each.filename]
+    where = f" ({own[-1].filename.rpartition('/')[2]}:{own[-1].lineno})" if own else ""
+    return f"{str(error) or type(error).__name__}{where}"
+
+
+def repeated(
+    name: str, measure: Callable[..., Any], scale: Scale, tell: Tell
+) -> Result:
+    """Run a part that measures both sides once, so often."""
+    few = SIDES[name] if scale.is_quick else {}
+    found = []
+    for number in range(scale.rounds):
+        tell(f"round {number + 1}", number / scale.rounds)
+        found.append(measure(**few))
+    return of_sides(name, found)
+
+
+def of_sides(name: str, found: Sequence[Any]) -> Result:
+    """Make a Result of runs that have numbers by contestant, ours as `mesh`."""
+    figures = []
+    settings: dict[str, str] = {}
+    for each in fields(found[0]):
+        values = [getattr(one, each.name) for one in found]
+        said = each.name.replace("_", " ")
+        if not isinstance(values[0], Mapping):
+            settings[said] = str(values[0])
+            continue
+        series = [
+            Series(who, tuple(float(value[who]) for value in values))
+            for who in sorted(values[0], key=lambda who: who != "mesh")
+        ]
+        bound = BOUNDS.get((name, each.name))
+        is_cost = each.name.startswith("cpu")
+        figures.append(
+            Figure(said, "", tuple(series), bound, bound is not None, not is_cost)
+        )
+    return Result(name, title(name), tuple(figures), settings=settings)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""Groups of processes, and which control group they come to."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import benchmarks.processes
+from benchmarks.processes import Group, cgroup_home
+
+BUSY = (
+    "import os, time\n"
+    "if os.fork() == 0:\n"
+    "    os.setsid()\n"
+    "    while time.process_time() < 0.2: pass\n"
+    "    os._exit(0)\n"
+    "os.wait()\n"
+    "print(flush=True)\n"
+    "time.sleep(600)\n"
+)
+MOUNTS = "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n"
+
+
+def test_where_control_groups_are() -> None:
+    found = cgroup_home(MOUNTS, "1:cpu:/a\n0::/user.slice/x\n")
+    assert found == Path("/sys/fs/cgroup/user.slice/x")
+    assert cgroup_home("proc /proc proc rw 0 0\n", "0::/\n") is None
+    assert cgroup_home(MOUNTS, "1:cpu:/a\n") is None
+
+
+@pytest.mark.parametrize("may_make", [True, False])
+def test_a_group_counts_what_has_ended_and_ends_the_rest(
+    may_make: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not may_make:
+        monkeypatch.setattr(benchmarks.processes, "_new_cgroup", lambda _: None)
+    with Group("test") as group:
+        process = group.start(sys.executable, "-c", BUSY, stdout=subprocess.PIPE)
+        assert process.stdout
+        with process.stdout as said:
+            said.readline()
+        assert process.pid in group.pids()
+        assert group.cpu() >= 0.2
+        assert group.memory() > 100_000
+    assert process.returncode == -15
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)
