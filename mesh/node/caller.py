@@ -95,7 +95,7 @@ class Caller:
         self._guard = partial(qmgr.guard, self.drop)
         self._seat: Seat | None = None
         self._since = math.inf
-        """When `look` first saw that nothing happens."""
+        """When `look` first saw that it waits, and for this."""
         self._attending = self._has_all = self._is_closed = False
         self._has_place = self._waits_for_place = False
 
@@ -114,9 +114,9 @@ class Caller:
 
     def serve(self, events: int) -> None:
         """Send what waits; read once if anything may be read."""
-        if events & ~READ:
+        if events != READ:
             self._outlet.flush()
-        if self._may_read:
+        if self._reads:
             self._read()
         self._go_on()
 
@@ -127,6 +127,7 @@ class Caller:
         self._is_closed = True
         if self._seat is not None:
             self._seat.leave()
+            self._seat = None
         self._wire.close()
         # What was sent ahead of an answer gets none: its sender keeps it.
         self.dialogue.receive_eof()
@@ -144,7 +145,7 @@ class Caller:
             if self._outlet.waiting:
                 if silent > IDLE_SECONDS:
                     self.drop()
-            elif not self._may_read or self.dialogue.awaiting_answer:
+            elif not self._reads or self.dialogue.awaiting_answer:
                 self._since = math.inf  # it waits for us
             elif silent > (LARGE_SECONDS if self._has_place else IDLE_SECONDS):
                 self.say(SILENT)
@@ -212,32 +213,32 @@ class Caller:
             self._outlet.send(replies)
 
     @property
-    def _may_read(self) -> bool:
-        return (
-            not (self._has_all or self._outlet.waiting or self._waits_for_place)
-            and not self._waits_for_answer
-        )
-
-    @property
-    def _waits_for_answer(self) -> bool:
-        dialogue = self.dialogue
-        return dialogue.awaiting_answer and (
-            self._has_all or self._has_place or dialogue.buffered > AHEAD_MAX
-        )
+    def _reads(self) -> bool:
+        return self._seat is not None and bool(self._seat.events & READ)
 
     def _go_on(self) -> None:
         """Wait for what is to come next, or end."""
-        if self._is_closed or self._seat is None:
+        seat, dialogue = self._seat, self.dialogue
+        if seat is None:
             return
-        self._see_to_place()
+        ahead = dialogue.buffered > AHEAD_MAX
+        if ahead or self._has_place:
+            self._see_to_place()
+        waits = self._has_all or self._waits_for_place
+        if dialogue.awaiting_answer:
+            waits = waits or ahead or self._has_place
         if self._outlet.waiting:
-            self._seat.want(WRITE)
-        elif self._may_read:
-            self._seat.want(READ)
-        elif self._has_all and not self.dialogue.awaiting_answer:
+            events = WRITE
+        elif not waits:
+            events = READ
+        elif self._has_all and not dialogue.awaiting_answer:
             self.drop()
+            return
         else:
-            self._seat.want(0)
+            events = 0
+        if events != seat.events:
+            seat.want(events)
+            self._since = math.inf
 
     def _see_to_place(self) -> None:
         """Hold a place among the large messages while this one is large."""

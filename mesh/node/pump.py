@@ -56,19 +56,20 @@ class Served(Protocol):
 class Seat:
     """A socket's place in a pump."""
 
-    __slots__ = ("_events", "_fd", "_pump", "owner")
+    __slots__ = ("_fd", "_pump", "events", "owner")
 
     def __init__(self, pump: "Pump", fd: int, owner: Served) -> None:
         self._pump = pump
         self._fd = fd
-        self._events = 0
+        self.events = 0
+        """What is waited for."""
         self.owner = owner
 
     def want(self, events: int) -> None:
         """Wait for these from now on; nothing when this seat was left."""
-        if events != self._events and self._fd >= 0:
-            self._pump.change(self._fd, self._events, events)
-            self._events = events
+        if events != self.events and self._fd >= 0:
+            self._pump.change(self._fd, self.events, events)
+            self.events = events
 
     def leave(self) -> None:
         """Be served no more."""
@@ -116,10 +117,13 @@ class Pump:
                 await trio.lowlevel.wait_readable(self._set.fileno())
                 for fd, events in self._set.poll(0, TURN_MAX):
                     seat = seats.get(fd)
-                    if seat is not None:  # it may have left in this very turn
-                        owner = seat.owner
-                        with guard(owner.drop):
-                            owner.serve(events)
+                    if seat is None:  # it left in this very turn
+                        continue
+                    try:
+                        seat.owner.serve(events)
+                    except BaseException:  # the guard says what it is
+                        with guard(seat.owner.drop):
+                            raise
         finally:
             for seat in list(seats.values()):
                 seat.leave()

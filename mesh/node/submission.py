@@ -18,8 +18,9 @@ one of that user's LARGE_MAX places until it is answered, however slow the disk 
 waits, unread, until one is free; so a reply comes late, never as 4yz.
 
 One user leaves room for others: no place is shared with them, whoever has USER_MAX
-sessions gets 421 for the next, and whoever has too much in the spool 452 (shares.py).  A session from which nothing comes ends by itself, so
-that a remailer that forgets to close does not stop itself for ever.
+sessions gets 421 for the next, and whoever has too much in the spool 452 (shares.py).
+A session from which nothing comes ends by itself, so that a remailer that forgets to
+close does not stop itself for ever.
 """
 
 import errno
