@@ -350,7 +350,6 @@ class Arena:
 
     def rewrap(self, pages: int) -> bool:
         """Seal the next pages anew under the current key; True: that was the last."""
-        self.seal(len(self._renewed))
         first = self._rewrapped * PAGE_SLOTS
         end = min(first + pages * PAGE_SLOTS, len(self.states))
         for number in range(first, end):

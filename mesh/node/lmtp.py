@@ -184,7 +184,7 @@ class LmtpDelivery:
             if not (self.queue.ready or self._fetched):
                 return
             if connection.can_send:
-                with self.qmgr.guard(connection.drop):  # whoever brings mail goes on
+                with connection.guard:  # whoever brings mail goes on
                     connection.fill()
         if self._wants_another:
             self._parking.wake()
@@ -232,6 +232,7 @@ class _Connection:
         """Those before this one."""
         self.useful = False
         """The server has answered for a message."""
+        self.guard = delivery.qmgr.guard(self.drop)
         self._seat = delivery.pump.add(wire.socket, self)
         delivery.watch(self.deadline)
 

@@ -21,7 +21,8 @@ then finds nothing to read, and that is all.  While an end that is gone is waite
 `serve` is called again and again: who reads finds the end.  While nothing is waited for
 it is not called at all.
 
-Fair: one call for each socket that is ready, TURN_MAX at most; then all other tasks have
+Fair: in one turn the sockets that are ready are served, and then those that have become
+ready meanwhile, in LOOKS_MAX looks and TURN_MAX calls at most; then all other tasks have
 their turn.  The kernel goes round the sockets that are ready, so that none is left out.
 A bug in one call ends that connection, and the next socket is served.
 
@@ -42,6 +43,9 @@ WRITE: Final = select.EPOLLOUT
 TURN_MAX: Final = 64
 """Calls of one turn: some milliseconds at 50 us each, and others wait no longer."""
 
+LOOKS_MAX: Final = 4
+"""Looks at the set in one turn: who sends without end is read so often, and no more."""
+
 
 class Served(Protocol):
     """Who owns a socket."""
@@ -56,19 +60,20 @@ class Served(Protocol):
 class Seat:
     """A socket's place in a pump."""
 
-    __slots__ = ("_events", "_fd", "_pump", "owner")
+    __slots__ = ("_fd", "_pump", "events", "owner")
 
     def __init__(self, pump: "Pump", fd: int, owner: Served) -> None:
         self._pump = pump
         self._fd = fd
-        self._events = 0
+        self.events = 0
+        """What is waited for."""
         self.owner = owner
 
     def want(self, events: int) -> None:
         """Wait for these from now on; nothing when this seat was left."""
-        if events != self._events and self._fd >= 0:
-            self._pump.change(self._fd, self._events, events)
-            self._events = events
+        if events != self.events and self._fd >= 0:
+            self._pump.change(self._fd, self.events, events)
+            self.events = events
 
     def leave(self) -> None:
         """Be served no more."""
@@ -108,19 +113,30 @@ class Pump:
         """Know nothing of a seat; called by it."""
         self._seats.pop(fd, None)
 
+    def _serve(self, ready: list[tuple[int, int]]) -> None:
+        for fd, events in ready:
+            seat = self._seats.get(fd)
+            if seat is None:  # it left in this very turn
+                continue
+            try:
+                seat.owner.serve(events)
+            except BaseException:  # the guard says what it is
+                with self._guard(seat.owner.drop):
+                    raise
+
     async def run(self) -> None:
         """Serve for ever; what is left at the end is its owners' to close."""
-        seats, guard = self._seats, self._guard
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._set.fileno())
-                for fd, events in self._set.poll(0, TURN_MAX):
-                    seat = seats.get(fd)
-                    if seat is not None:  # it may have left in this very turn
-                        owner = seat.owner
-                        with guard(owner.drop):
-                            owner.serve(events)
+                left = TURN_MAX
+                for _ in range(LOOKS_MAX):
+                    ready = self._set.poll(0, left) if left else ()
+                    if not ready:
+                        break
+                    left -= len(ready)
+                    self._serve(ready)
         finally:
-            for seat in list(seats.values()):
+            for seat in list(self._seats.values()):
                 seat.leave()
             self._set.close()

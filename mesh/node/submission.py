@@ -8,57 +8,47 @@ remailers that know nothing else, and open to everybody on this machine; where e
 remailer names a `user` node.toml has none (config.py).  The remailer is an untrusted
 peer too: it can hurt nobody but its own messages.
 
-A session is one task that reads.  When a message is whole it goes to the queue manager
-and the session goes on reading; the reply is sent by the commit itself, with no task
-woken.  A session that sends ahead more than AHEAD_MAX is not read until its reply.
+A session is no task (caller.py): one task, the pump, serves all sessions of a door.
+When a message is whole it goes to the queue manager and the session goes on reading;
+the reply is sent by the commit itself, with no task woken.  A session that sends ahead
+more than AHEAD_MAX is not read until its reply.
 
 What a user's sessions hold in memory is bounded: past SMALL_MESSAGE_LEN a message needs
 one of that user's LARGE_MAX places until it is answered, however slow the disk is, and
 waits, unread, until one is free; so a reply comes late, never as 4yz.
 
 One user leaves room for others: no place is shared with them, whoever has USER_MAX
-sessions gets 421 for the next, and whoever has too much in the spool 452 (shares.py).  A session from which nothing comes ends by itself, so
-that a remailer that forgets to close does not stop itself for ever.
+sessions gets 421 for the next, and whoever has too much in the spool 452 (shares.py).
+A session from which nothing comes ends by itself, so that a remailer that forgets to
+close does not stop itself for ever.
 """
 
 import errno
-import math
 import os
 import pwd
 import socket
 import stat
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import trio
 
-from mesh.core.dialogue import Dialogue, DialogueKind, MessageReceived
+from mesh.core.dialogue import Dialogue, DialogueKind
 from mesh.core.reply import SHUTTING_DOWN, Reply
-from mesh.errors import CannotCreateError, ConfigError, RemoteProtocolError
+from mesh.errors import CannotCreateError, ConfigError
+from mesh.node.caller import Caller, Places
 from mesh.node.parking import Parking
+from mesh.node.pump import Pump
 from mesh.node.qmgr import QueueManager
 from mesh.node.shares import user_mark
-from mesh.node.wire import Outlet, SocketWire, receive
 
-READ_MAX: Final = 262_144
-"""Octets of one read: a 28 kB remailer packet comes in one."""
-AHEAD_MAX: Final = 65_536
-"""Octets that may wait behind an unanswered message before reading stops: with one
-read more they are no more than the dialogue's SENT_AHEAD_MAX."""
-SMALL_MESSAGE_LEN: Final = 262_144
-"""Octets of a message in arrival past which it needs a place among the large ones."""
 LARGE_MAX: Final = 4
 """A user's large messages at once: with 20 MiB each, 80 MiB of memory."""
-LARGE_SECONDS: Final = 180.0
-"""Without an octet, and the place goes to another: RFC 5321 4.5.3.2.5."""
 WATCH_SECONDS: Final = 1.0
 """Between two looks at all sessions: 0.3 ms for a thousand."""
-IDLE_SECONDS: Final = 300.0
-"""Without a command, and the session ends: RFC 5321 4.5.3.2.7 asks for no less."""
 SESSIONS_MAX: Final = 1_000
 """Sessions at once; a thousand small messages in arrival are 260 MB at most."""
 USER_MAX: Final = 900
@@ -71,7 +61,6 @@ _PEERCRED: Final = struct.Struct("=iII")
 stands for those whom the kernel does not know, on a loopback port."""
 NOT_PERMITTED: Final = Reply(554, "this user may not submit here")
 TOO_MANY: Final = Reply(421, "this user has too many sessions")
-SILENT: Final = Reply(421, "nothing came for too long")
 
 
 def bind_unix(path: Path, mode: int = SOCKET_MODE) -> socket.socket:
@@ -160,50 +149,68 @@ class Submission:
         self._uids = uids
         self._users: dict[int, _User] = {}
         self._places = trio.Semaphore(SESSIONS_MAX)
-        self._sessions: set[_Session] = set()
+        self._sessions: set[Caller] = set()
 
     async def run(self, sock: socket.socket) -> None:
         """Accept on a listening socket until it is closed; then let sessions end."""
         if sock.fileno() < 0:  # the node was told to end before this began
             return
         sock.setblocking(False)
-        async with trio.open_nursery() as watching:
-            watching.start_soon(self._watch_silence)
+        door = _Door(Pump(self.qmgr.guard))
+        try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(door.pump.run)
+                nursery.start_soon(door.watch)
                 with suppress(trio.ClosedResourceError):
                     while True:
                         await self._places.acquire()
-                        nursery.start_soon(self._serve, await _accept(sock))
-            watching.cancel_scope.cancel()
-
-    async def _watch_silence(self) -> None:
-        """Look round for silent sessions: a deadline for each read would cost more."""
-        while True:
-            await trio.sleep(WATCH_SECONDS)
-            now = trio.current_time()
-            for session in self._sessions:
-                session.end_if_silent(now)
-
-    async def _serve(self, accepted: socket.socket) -> None:
-        try:
-            with accepted, self.qmgr.guard():
-                await self._hold_session(accepted)
+                        self._admit(await _accept(sock), door)
+                await door.emptied()
+                nursery.cancel_scope.cancel()
         finally:
-            self._places.release()
+            door.close()
 
-    async def _hold_session(self, accepted: socket.socket) -> None:
-        uid = _uid_of(accepted)
-        user = self._users.setdefault(uid, _User())
-        session = _Session(self, SocketWire(accepted), user.large, user_mark(uid))
-        user.sessions += 1
-        self._sessions.add(session)
-        try:
-            await session.run(self._refusal(uid, user))
-        finally:
-            self._sessions.discard(session)
-            user.sessions -= 1
-            if not user.sessions:
-                del self._users[uid]
+    def _admit(self, accepted: socket.socket, door: "_Door") -> None:
+        """Begin a session; who may have none is told so."""
+        ends = ExitStack()
+        ends.callback(self._places.release)
+        ends.callback(accepted.close)
+        with self.qmgr.guard(ends.close):
+            uid = _uid_of(accepted)
+            user = self._users.setdefault(uid, _User())
+            user.sessions += 1
+            ends.callback(self._leave, uid, user)
+            caller = Caller(
+                accepted,
+                self._dialogue(),
+                self.qmgr,
+                user.large,
+                user_mark(uid),
+                ends.close,
+            )
+            self._sessions.add(caller)
+            door.sessions.add(caller)
+            ends.callback(self._sessions.discard, caller)
+            ends.callback(door.left, caller)
+            ends.callback(caller.drop)
+            refusal = self._refusal(uid, user)
+            if refusal is None:
+                caller.begin(door.pump)
+            else:
+                caller.refuse(refusal)
+
+    def _dialogue(self) -> Dialogue:
+        return Dialogue(
+            name=self.name,
+            kind=DialogueKind.LOCAL,
+            accepts=self.accepts,
+            max_message=self.max_message,
+        )
+
+    def _leave(self, uid: int, user: "_User") -> None:
+        user.sessions -= 1
+        if not user.sessions:
+            del self._users[uid]
 
     def _refusal(self, uid: int, user: "_User") -> Reply | None:
         if self._uids is not None and uid not in self._uids:
@@ -217,8 +224,41 @@ class Submission:
 
     def end(self) -> None:
         """Tell every idle session that this node ends."""
-        for session in self._sessions:
+        for session in list(self._sessions):
             session.say(SHUTTING_DOWN)
+
+
+class _Door:
+    """What came in at one listening socket."""
+
+    def __init__(self, pump: Pump) -> None:
+        self.pump = pump
+        self.sessions: set[Caller] = set()
+        self._parking = Parking()
+
+    def left(self, caller: Caller) -> None:
+        """One has ended."""
+        self.sessions.discard(caller)
+        if not self.sessions:
+            self._parking.wake()
+
+    async def emptied(self) -> None:
+        """Wait until all have ended."""
+        while self.sessions:
+            await self._parking.park()
+
+    async def watch(self) -> None:
+        """Look round for silent sessions: a deadline for each read would cost more."""
+        while True:
+            await trio.sleep(WATCH_SECONDS)
+            now = trio.current_time()
+            for session in list(self.sessions):
+                session.look(now)
+
+    def close(self) -> None:
+        """End all that are left."""
+        for session in list(self.sessions):
+            session.drop()
 
 
 class _User:
@@ -226,7 +266,7 @@ class _User:
 
     def __init__(self) -> None:
         self.sessions = 0
-        self.large = trio.Semaphore(LARGE_MAX)
+        self.large = Places(LARGE_MAX)
 
 
 def _uid_of(accepted: socket.socket) -> int:
@@ -246,144 +286,3 @@ async def _accept(sock: socket.socket) -> socket.socket:
             continue
         except OSError:
             await trio.sleep(0.1)  # no descriptors left: some session will end
-
-
-class _Session:
-    """One remailer's conversation."""
-
-    def __init__(
-        self,
-        submission: Submission,
-        wire: SocketWire,
-        large: trio.Semaphore,
-        origin: bytes,
-    ) -> None:
-        self._submission = submission
-        self._origin = origin
-        self._wire = wire
-        self._large = large
-        self._answered = Parking()
-        self._has_place = False
-        self._reads_since = math.inf
-        self._scope = trio.CancelScope()
-        self._guard = partial(submission.qmgr.guard, self._scope.cancel)
-        self.outlet = Outlet(wire)
-        self.dialogue = Dialogue(
-            name=submission.name,
-            kind=DialogueKind.LOCAL,
-            accepts=submission.accepts,
-            max_message=submission.max_message,
-        )
-
-    async def run(self, refusal: Reply | None = None) -> None:
-        """Serve until either side ends."""
-        try:
-            if refusal is not None:
-                self.outlet.send(refusal.encode())
-                return
-            with self._scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self.outlet.flush_forever)
-                    await self._converse()
-                    nursery.cancel_scope.cancel()
-        finally:
-            self._give_place_back()
-            self._wire.close()
-            # What was sent ahead of an answer gets none: its sender keeps it.
-            self.dialogue.receive_eof()
-
-    async def _converse(self) -> None:
-        dialogue, outlet = self.dialogue, self.outlet
-        outlet.send(dialogue.data_to_send())
-        while data := await self._receive():
-            try:
-                dialogue.receive_data(data)
-            except RemoteProtocolError:
-                return
-            if not self._attend():
-                break
-            while dialogue.awaiting_answer and (
-                self._has_place or dialogue.buffered > AHEAD_MAX
-            ):
-                await self._answered.park()
-            if outlet.waiting and not await self._drained():
-                return
-            await self._wait_for_place()
-        # Whoever sent all and closed its sending side still gets its replies.
-        while dialogue.awaiting_answer:
-            await self._answered.park()
-        await self._drained()
-
-    async def _receive(self) -> bytes:
-        """Read; b"" also for one that `end_if_silent` has ended."""
-        self._reads_since = trio.current_time()
-        data = await receive(self._wire, READ_MAX)
-        self._reads_since = math.inf
-        return data
-
-    def end_if_silent(self, now: float) -> None:
-        """End a client from whom nothing has come for too long."""
-        patience = LARGE_SECONDS if self._has_place else IDLE_SECONDS
-        if now - self._reads_since > patience and not self.dialogue.awaiting_answer:
-            self._reads_since = math.inf  # each door's watch looks at all sessions
-            self.say(SILENT)
-            self._stop_reading()
-
-    def say(self, reply: Reply) -> None:
-        """Say something that was not asked; the node does, to all sessions."""
-        with self._guard():
-            self.outlet.send(reply.encode())
-
-    def _stop_reading(self) -> None:
-        with suppress(OSError):  # the client may be gone
-            self._wire.socket.shutdown(socket.SHUT_RD)
-
-    async def _drained(self) -> bool:
-        """Wait until the client has read its replies; False when it does not."""
-        with trio.move_on_after(IDLE_SECONDS):
-            await self.outlet.drained()
-        return not self.outlet.waiting
-
-    def _attend(self) -> bool:
-        """Take the dialogue's events and send its replies; False when it has ended."""
-        dialogue = self.dialogue
-        going_on = True
-        while (event := dialogue.next_event()) is not None:
-            if isinstance(event, MessageReceived):
-                self._submission.qmgr.accept(
-                    reverse_path=event.reverse_path,
-                    recipients=event.recipients,
-                    content=event.content,
-                    answer=self._answer,
-                    origin=self._origin,
-                )
-            else:
-                going_on = False
-        if replies := dialogue.data_to_send():
-            self.outlet.send(replies)
-        return going_on
-
-    def _answer(self, reply: Reply) -> None:
-        """Send the commit's reply, and take up what was sent ahead of it.
-
-        The commit calls this, for which one session's bug must be nothing.
-        """
-        with self._guard():
-            self.dialogue.answer(reply)
-            if not self._attend():
-                self._stop_reading()
-            self._answered.wake()
-
-    async def _wait_for_place(self) -> None:
-        """Hold a place among the large messages while this one is large."""
-        large = self.dialogue.content_octets > SMALL_MESSAGE_LEN
-        if large and not self._has_place:
-            await self._large.acquire()
-            self._has_place = True
-        elif not large:
-            self._give_place_back()
-
-    def _give_place_back(self) -> None:
-        if self._has_place:
-            self._large.release()
-            self._has_place = False

@@ -160,14 +160,18 @@ class Outlet:
                 await self._wire.wait_writable()
             except trio.ClosedResourceError:
                 return
-            was_full = self.full
-            with memoryview(self._rest) as rest, rest[:FLUSH_MAX] as some:
-                sent = self._wire.try_send(some)
-            del self._rest[:sent]
-            if was_full and not self.full:
-                self._on_room()
-            if not self._rest:
-                self._drained.wake()
+            self.flush()
+
+    def flush(self) -> None:
+        """Send of the rest what fits now; for those without a flusher (pump.py)."""
+        was_full = self.full
+        with memoryview(self._rest) as rest, rest[:FLUSH_MAX] as some:
+            sent = self._wire.try_send(some)
+        del self._rest[:sent]
+        if was_full and not self.full:
+            self._on_room()
+        if not self._rest:
+            self._drained.wake()
 
     async def drained(self) -> None:
         """Wait until the kernel has taken everything (one task may wait)."""

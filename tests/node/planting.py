@@ -167,10 +167,10 @@ class FusedSocket(socket.socket):
             self.fuse.call()
         return super().send(*args)
 
-    def recv(self, *args: Any) -> bytes:
+    def recv_into(self, *args: Any) -> int:
         if self.fuse:
             self.fuse.call()
-        return super().recv(*args)
+        return super().recv_into(*args)
 
     def getsockopt(self, *args: Any) -> Any:
         if self.fuse:

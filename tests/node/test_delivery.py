@@ -17,7 +17,12 @@ from mesh.core.dialogue import Closed, Dialogue, DialogueKind, MessageReceived
 from mesh.core.reply import OK, TRY_LATER, Reply
 from mesh.core.retry import GIVE_UP_SECONDS
 from mesh.node.delivery import MaildirDelivery
-from mesh.node.lmtp import CONNECTIONS_MAX, IDLE_SECONDS, LmtpDelivery
+from mesh.node.lmtp import (
+    CONNECTIONS_MAX,
+    IDLE_SECONDS,
+    REPLY_SECONDS,
+    LmtpDelivery,
+)
 from mesh.node.maildir import deliver
 from mesh.node.spool import Spool
 from mesh.node.submission import bind_unix
@@ -465,6 +470,28 @@ async def test_a_reply_may_take_its_time_also_on_an_old_connection(
         await until(lambda: alpha.quiet)
         assert len(server.messages) == 2
         assert server.connections == 1
+        server.deaf = 0.0
+        await trio.sleep(IDLE_SECONDS + 1)
+        assert server.open == 0
+
+
+async def test_a_reply_that_never_comes_is_not_waited_for_for_ever(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Nor does an idle connection beside it live as long as a reply may take."""
+    async with lmtp(tmp_path) as (alpha, server, _):
+        alpha.submit(b"1\r\n", TO)
+        await until(lambda: alpha.quiet)
+        server.deaf = 1e6
+        alpha.submit(b"2\r\n", TO)
+        await trio.sleep(REPLY_SECONDS - 1)
+        assert (server.connections, alpha.spool.waiting) == (1, 1)
+        server.deaf = 0.0
+        await until(lambda: alpha.quiet, seconds=30)
+        assert server.connections == 2
+        await trio.sleep(IDLE_SECONDS + 1)
+        assert server.open == 1  # the deaf one, which has not looked yet
+        assert [message.content for message in server.messages] == [b"1\r\n", b"2\r\n"]
 
 
 async def test_old_mail_is_read_from_the_disk(

@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from mesh.errors import IoError
 from mesh.node.guard import Guard
-from mesh.node.pump import READ, TURN_MAX, WRITE, Pump, Seat
+from mesh.node.pump import LOOKS_MAX, READ, TURN_MAX, WRITE, Pump, Seat
 
 
 class Owner:
@@ -188,3 +188,18 @@ async def test_others_have_their_turn_and_nobody_is_left_out(
     assert longest <= 2 * TURN_MAX  # last of all tasks once, and then the first
     served = [len(owner.events) for owner in owners]
     assert max(served) - min(served) <= 1
+
+
+async def test_who_sends_without_end_is_not_alone(pump: Pump, make: Make) -> None:
+    owner = make()
+    owner.act = lambda _: None  # there is always more
+    owner.far.send(b"x")
+    before = after = 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pump.run)
+        for _ in range(20):
+            before = len(owner.events)
+            await trio.lowlevel.checkpoint()
+            after = max(after, len(owner.events) - before)
+        nursery.cancel_scope.cancel()
+    assert 0 < after <= 2 * LOOKS_MAX

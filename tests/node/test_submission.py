@@ -16,6 +16,7 @@ from trio.testing import MockClock
 from mesh.core.dialogue import SENT_AHEAD_MAX
 from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
 from mesh.errors import CannotCreateError, ConfigError
+from mesh.node import caller as caller_
 from mesh.node import submission as submission_
 from mesh.node.submission import Submission, allowed_uids, bind_unix
 from tests.harness import Half, Patience, half, until
@@ -171,8 +172,8 @@ async def test_more_than_anybody_may_send_ahead_ends_the_session_only(
     patience: Patience,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert submission_.AHEAD_MAX + submission_.READ_MAX <= SENT_AHEAD_MAX
-    monkeypatch.setattr(submission_, "AHEAD_MAX", 10**9)
+    assert caller_.AHEAD_MAX + caller_.READ_MAX <= SENT_AHEAD_MAX
+    monkeypatch.setattr(caller_, "AHEAD_MAX", 10**9)
     async with local(tmp_path) as here:
         client = await here.mail()
         octets = b"BDAT 2 LAST\r\n\r\n" + b"NOOP\r\n" * 200_000
@@ -391,7 +392,7 @@ async def test_large_messages_wait_for_a_place(
         # Whoever stalls with a place loses it.
         third = await here.mail()
         await third.stream.send_all(octets[:1_200_000])
-        await trio.sleep(submission_.LARGE_SECONDS + 10)
+        await trio.sleep(caller_.LARGE_SECONDS + 10)
         assert [await third.code(), await third.code()] == [421, 0]
         fourth = await here.mail()
         assert await fourth.say(octets) == [250]
@@ -416,7 +417,7 @@ async def test_a_large_message_keeps_its_place_until_it_is_on_the_disk(
             held = sorted(s.dialogue.content_octets for s in here.submission._sessions)
             assert here.submission.unanswered
         assert held[0] == 0
-        assert 0 < held[1] <= submission_.SMALL_MESSAGE_LEN + submission_.READ_MAX
+        assert 0 < held[1] <= caller_.SMALL_MESSAGE_LEN + caller_.READ_MAX
         assert [await first.code(), await second.code()] == [250, 250]
 
 
@@ -454,11 +455,11 @@ async def test_whoever_forgot_to_close_is_closed(
         idle, waiting = await here.client(), await here.mail()
         with patience.slow_disk(here.alpha.spool):
             await waiting.stream.send_all(b"BDAT 2 LAST\r\n\r\n")
-            await trio.sleep(submission_.IDLE_SECONDS - 10)
+            await trio.sleep(caller_.IDLE_SECONDS - 10)
             assert await idle.say(b"NOOP\r\n") == [250]
             await trio.sleep(20)
             assert await idle.say(b"NOOP\r\n") == [250]
-            with trio.fail_after(submission_.IDLE_SECONDS + 10):
+            with trio.fail_after(caller_.IDLE_SECONDS + 10):
                 assert [await idle.code(), await idle.code()] == [421, 0]
         assert await waiting.code() == 250  # it waited for us, not we for it
 
@@ -470,7 +471,7 @@ async def test_who_is_silent_is_told_once_however_many_doors_there_are(
         with bind_unix(tmp_path / "other.sock") as other:
             here.nursery.start_soon(here.submission.run, other)
             idle = await here.client()
-            await trio.sleep(submission_.IDLE_SECONDS + 10)
+            await trio.sleep(caller_.IDLE_SECONDS + 10)
             assert [await idle.code(), await idle.code()] == [421, 0]
             trio.lowlevel.notify_closing(other)
 
