@@ -175,6 +175,17 @@ def test_only_the_midst_of_a_chunk_that_is_kept_goes_the_short_way() -> None:
     assert dialogue.content_octets == 0
 
 
+def test_a_message_concludes_from_its_last_chunk_to_its_answer() -> None:
+    dialogue = Talk().dialogue
+    said = []
+    for octets in (MAIL + RCPT, b"BDAT 2\r\na", b"b", b"BDAT 2 LAST\r\nc", b"d"):
+        dialogue.receive_data(octets)
+        said.append(dialogue.concluding)
+    dialogue.answer(OK)
+    assert said == [False, False, False, True, True]
+    assert dialogue.concluding is False
+
+
 def test_one_octet_at_a_time() -> None:
     octets = MAIL + RCPT + b"DATA\r\n" + to_stuffed(b".a\r\n\r\n..\r\n") + b"QUIT\r\n"
     talk = Talk()
