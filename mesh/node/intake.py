@@ -6,7 +6,7 @@
     done      the writer's one wake-up: the next group leaves, then each caller hears
 
 Nobody waits for company: a record that comes while nothing is committed is a group of
-its own.  All records of one call are in one group, so they are accepted together or not
+its own, but for what is read in one go from many sockets (`together`).  All records of one call are in one group, so they are accepted together or not
 at all.
 
 A group that the disk has no room for is refused: its slots are renewed, because what it
@@ -14,7 +14,8 @@ wrote before it failed may lie on the disk under their keys.  Trio thread only.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -82,6 +83,7 @@ class Intake:
         self._gathering: deque[Group] = deque()
         self._committing = False
         self._starving: deque[tuple[Sequence[Record], Accepted]] = deque()
+        self._is_held = False
 
     @property
     def need(self) -> int:
@@ -99,8 +101,19 @@ class Intake:
             self._starving.append((records, done))
             return
         self._seal(records, done)
-        if not self._committing:
+        if not (self._committing or self._is_held):
             self._commit()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let what is accepted within be one group; nothing waits for anything here."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+            if not self._committing:
+                self._commit()
 
     def feed(self, *, hope: bool) -> None:
         """Seal what waited for slots; without hope of more, refuse the rest."""

@@ -5,7 +5,7 @@ To wake a task for what one socket has brought costs ten times the reading of it
 sockets whose owners never wait for anything else lie together in one epoll set, and one
 task waits for the set (epoll(7): a set is itself readable while it has something).
 
-    pump = Pump(guard)                   guard: guard.py's
+    pump = Pump(guard, turn)             guard: guard.py's; `turn()` is around each turn
     nursery.start_soon(pump.run)         serves until cancelled; one task only
     seat = pump.add(sock, owner)         waits for octets to read
     seat.want(READ | WRITE)              waits for others from now on; 0: for nothing
@@ -32,6 +32,8 @@ all of theirs once in a while and not for each read.
 
 import select
 import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Protocol
 
 import trio
@@ -85,8 +87,13 @@ class Seat:
 class Pump:
     """The set and its task."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         self._guard = guard
+        self._turn = turn
         self._set = select.epoll()
         self._seats: dict[int, Seat] = {}
 
@@ -113,6 +120,15 @@ class Pump:
         """Know nothing of a seat; called by it."""
         self._seats.pop(fd, None)
 
+    def _serve_all(self) -> None:
+        left = TURN_MAX
+        for _ in range(LOOKS_MAX):
+            ready = self._set.poll(0, left) if left else ()
+            if not ready:
+                break
+            left -= len(ready)
+            self._serve(ready)
+
     def _serve(self, ready: list[tuple[int, int]]) -> None:
         for fd, events in ready:
             seat = self._seats.get(fd)
@@ -129,13 +145,8 @@ class Pump:
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._set.fileno())
-                left = TURN_MAX
-                for _ in range(LOOKS_MAX):
-                    ready = self._set.poll(0, left) if left else ()
-                    if not ready:
-                        break
-                    left -= len(ready)
-                    self._serve(ready)
+                with self._turn():
+                    self._serve_all()
         finally:
             for seat in list(self._seats.values()):
                 seat.leave()

@@ -101,6 +101,8 @@ class Spool:
         self._intake = Intake(
             arena, groups, self._writer, entropy, self._store, self._fail
         )
+        self.together = self._intake.together
+        """Around what does not wait: what is accepted within is one group."""
         self._forgotten: list[Callable[[], None]] = []
         self._tidying = Tidying(groups, self._writer, self._fail)
         self._corrupt: set[Ref] = set()

@@ -156,7 +156,7 @@ class Submission:
         if sock.fileno() < 0:  # the node was told to end before this began
             return
         sock.setblocking(False)
-        door = _Door(Pump(self.qmgr.guard))
+        door = _Door(Pump(self.qmgr.guard, self.qmgr.spool.together))
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(door.pump.run)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.core.buffer import ReceiveBuffer
+from mesh.core.buffer import DOTS_MAX, ReceiveBuffer
 from mesh.core.command import LINE_MAX
 from mesh.core.content import to_stuffed
 from tests import strategies
@@ -153,3 +153,20 @@ def test_octets_are_taken_from_the_front() -> None:
     buffer.append(b"x")
     buffer.clear()
     assert len(buffer) == 0
+
+
+@pytest.mark.parametrize("dots", [0, 1, DOTS_MAX - 1, DOTS_MAX, DOTS_MAX + 1, 500])
+@pytest.mark.parametrize("dotted", [b"", b"\r\n.y", b"\n.", b"\r.", b".\r\n.x"])
+@pytest.mark.parametrize("step", [1, 3, 10_000])
+def test_a_text_of_many_dots(dots: int, dotted: bytes, step: int) -> None:
+    text = b"a.b" * dots + b"y" + dotted + b"." * dots
+    content = (b"\r\n" + text).replace(b"\r\n.", b"\r\n")[2:]
+    octets = text + b"\r\n.\r\nNOOP\r\n"
+    buffer = ReceiveBuffer()
+    buffer.begin_text()
+    found = None
+    for at in range(0, len(octets), step):
+        buffer.append(octets[at : at + step])
+        found = buffer.text(10**6) if found is None else found
+    assert found == content + b"\r\n"
+    assert buffer.line() == b"NOOP\r\n"

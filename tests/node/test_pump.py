@@ -3,7 +3,8 @@
 
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -203,3 +204,31 @@ async def test_who_sends_without_end_is_not_alone(pump: Pump, make: Make) -> Non
             after = max(after, len(owner.events) - before)
         nursery.cancel_scope.cancel()
     assert 0 < after <= 2 * LOOKS_MAX
+
+
+async def test_a_turn_has_something_around_it(guard: Guard) -> None:
+    said: list[str] = []
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        said.append("begin")
+        yield
+        said.append("end")
+
+    pump = Pump(guard, turn)
+    with ExitStack() as stack:
+        for name in ("a", "b"):
+            near, far = (stack.enter_context(sock) for sock in socket.socketpair())
+            owner = Owner(pump, near, far)
+            owner.act = partial(_say, owner, said, name)
+            far.send(b"x")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pump.run)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert (said[0], sorted(said[1:3]), said[3]) == ("begin", ["a", "b"], "end")
+
+
+def _say(owner: Owner, said: list[str], name: str, _: int) -> None:
+    said.append(name)
+    owner.read(0)

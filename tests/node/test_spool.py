@@ -219,6 +219,28 @@ async def test_a_group_is_what_gathered_during_a_commit(tmp_path: Path) -> None:
     assert waiting(tmp_path / "spool") == list(range(140))
 
 
+async def test_what_comes_together_is_one_group(tmp_path: Path) -> None:
+    async with running(tmp_path / "spool") as spool:
+        last = trio.Event()
+
+        def accept_all() -> None:
+            for number in range(4):
+                spool.accept([message(number)], lambda _: None)
+            spool.accept([message(4)], lambda _: last.set())
+            assert not spool._intake.is_busy
+            raise KeyError
+
+        with pytest.raises(KeyError), spool.together():
+            accept_all()
+        assert spool._intake.is_busy  # and nothing waits for more
+        await last.wait()
+        with spool.together():
+            pass
+        await stored(spool, message(5))
+    assert rows(tmp_path / "spool") == 2
+    assert waiting(tmp_path / "spool") == [0, 1, 2, 3, 4, 5]
+
+
 async def test_all_records_of_a_call_are_in_one_group(tmp_path: Path) -> None:
     async with running(tmp_path / "spool") as spool:
         first = trio.Event()

@@ -18,6 +18,7 @@ from mesh.core.reply import NO_SUCH_RECIPIENT, Reply
 from mesh.errors import CannotCreateError, ConfigError
 from mesh.node import caller as caller_
 from mesh.node import submission as submission_
+from mesh.node.intake import Group
 from mesh.node.submission import Submission, allowed_uids, bind_unix
 from tests.harness import Half, Patience, half, until
 
@@ -143,6 +144,27 @@ async def test_all_at_once_and_several_messages(
         octets = b"".join(one % number for number in range(100))
         assert await client.say(octets, 300) == [250] * 300
         assert await here.alpha.arrived() == [b"%03d\r\n" % n for n in range(100)]
+
+
+async def test_what_many_send_at_once_is_one_commit(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with local(tmp_path) as here:
+        clients = [await here.mail() for _ in range(20)]
+        groups: list[int] = []
+        intake = here.alpha.spool._intake
+        stored = intake._stored
+
+        def count(group: Group) -> None:
+            groups.append(len(group.refs))
+            stored(group)
+
+        intake._stored = count
+        for client in clients:  # with no turn of the loop between
+            with socket.socket(fileno=os.dup(client.stream.socket.fileno())) as sock:
+                sock.send(b"BDAT 2 LAST\r\n\r\n")
+        assert [await client.code() for client in clients] == [250] * 20
+        assert groups == [20]
 
 
 async def test_sent_far_ahead_of_a_slow_disk(
