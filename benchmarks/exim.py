@@ -42,6 +42,7 @@ pid_file_path = {folder}/spool/pid
 log_selector = -all
 keep_environment =
 host_lookup =
+helo_lookup_domains =
 rfc1413_query_timeout = 0s
 smtp_accept_max = 400
 smtp_accept_max_per_connection = 1000000

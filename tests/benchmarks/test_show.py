@@ -10,7 +10,7 @@ from rich.console import Console
 from benchmarks.result import Chart, Figure, Report, Result, Series
 from benchmarks.sheet import sheet
 from benchmarks.show import show
-from mesh.audit.page import TICKS_MAX, thinned
+from mesh.audit.page import DOTS_MAX, TICKS_MAX, chart, thinned
 from tests.benchmarks.reports import reports
 
 RATE = Figure(
@@ -57,6 +57,17 @@ def test_a_page_has_all_of_it_and_fetches_nothing() -> None:
     ):  # fmt: skip
         assert said in told, said
     assert not re.search(r"<script|<link|src=|https?:", told)
+
+
+def test_a_long_curve_is_a_line_without_dots() -> None:
+    def drawn(count: int) -> str:
+        return chart(
+            "t", "s", {"a": [(float(x), 1.0) for x in range(count)]}, linear=True
+        )
+
+    assert drawn(DOTS_MAX).count("<circle") == DOTS_MAX
+    assert "<circle" not in drawn(DOTS_MAX + 1)
+    assert "polyline" in drawn(DOTS_MAX + 1)
 
 
 @settings(max_examples=25)
