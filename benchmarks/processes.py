@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -134,6 +134,8 @@ class Group:
 
     def close(self) -> None:
         """End all of it."""
+        # The tree falls apart when its roots end: what was in it is held fast before.
+        held = [] if self._cgroup else list(_hold(self.pids()))
         for process in self._started:
             if process.poll() is None:
                 process.terminate()
@@ -143,6 +145,10 @@ class Group:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for one in held:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(one, signal.SIGKILL)
+            os.close(one)
         if self._cgroup:
             self._empty(self._cgroup)
 
@@ -168,6 +174,13 @@ class Group:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _hold(pids: Sequence[int]) -> Iterator[int]:
+    """Open those that are there: a number may become another's."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            yield os.pidfd_open(pid)
 
 
 def _stat(pid: int) -> list[str]:
