@@ -94,8 +94,15 @@ class Pump:
     ) -> None:
         self._guard = guard
         self._turn = turn
-        self._set = select.epoll()
+        self._made: select.epoll | None = None
         self._seats: dict[int, Seat] = {}
+
+    @property
+    def _set(self) -> select.epoll:
+        """The set, made when something is to be waited for, and again after an end."""
+        if self._made is None:
+            self._made = select.epoll()
+        return self._made
 
     def add(self, sock: socket.socket, owner: Served) -> Seat:
         """Serve a socket, which does not block, whenever there is something to read."""
@@ -151,3 +158,4 @@ class Pump:
             for seat in list(self._seats.values()):
                 seat.leave()
             self._set.close()
+            self._made = None

@@ -89,6 +89,18 @@ async def test_each_that_is_ready_is_served(pump: Pump, make: Make) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_after_its_end_it_can_run_again(pump: Pump, make: Make) -> None:
+    for said in (b"a", b"b"):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pump.run)
+            await wait_all_tasks_blocked()
+            owner = make()
+            owner.far.send(said)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert owner.heard == [said]
+
+
 async def test_what_is_waited_for_can_change(pump: Pump, make: Make) -> None:
     owner = make()
     owner.act = lambda _: owner.seat.want(0)
