@@ -73,7 +73,6 @@ Event = MessageReceived | IdsDone | Closed
 _Check = Callable[["Dialogue", Command], Reply | None]
 _Proceed = Callable[["Dialogue", Command], None]
 
-# Answered alike in every state, and changing none.
 _FIXED: Final[Mapping[Verb, Reply]] = {
     Verb.HELP: replies_.HELP,
     Verb.VRFY: replies_.CANNOT_VERIFY,
@@ -157,8 +156,7 @@ class Dialogue:
             return
         if self._intake is not Intake.ANSWER:
             raise LocalProtocolError("an answer without a message")
-        wanted = len(self._mail.recipients) if self._lmtp else 1
-        if len(replies) not in {1, wanted}:
+        if len(replies) not in {1, len(self._mail.recipients) if self._lmtp else 1}:
             raise LocalProtocolError("not one reply, nor one for each recipient")
         self._conclude(replies)
         self._advance()
@@ -173,6 +171,11 @@ class Dialogue:
     def awaiting_answer(self) -> bool:
         """True while a message waits for answer(): read no further from a socket."""
         return self._intake is Intake.ANSWER
+
+    @property
+    def concluding(self) -> bool:
+        """A message's last chunk has begun: no peer waits for a reply before its last."""
+        return self.awaiting_answer or (self._intake is Intake.CHUNK and self._last)
 
     @property
     def buffered(self) -> int:
@@ -229,8 +232,6 @@ class Dialogue:
             return True
         self._say(mail.failure or OK)
         return True
-
-    # Commands: what each one does.
 
     def _obey(self, command: Command) -> None:
         verb = command.verb
@@ -349,8 +350,7 @@ class Dialogue:
     def _finish(self, content: bytes) -> None:
         """The last octet of a message is in."""
         mail = self._mail
-        refusal = mail.verdict(content, self._max_message)
-        if refusal is not None:
+        if (refusal := mail.verdict(content, self._max_message)) is not None:
             self._conclude((refusal,))
             return
         self._intake = Intake.ANSWER

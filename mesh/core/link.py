@@ -5,9 +5,9 @@
                     or RawSender (raw.py): a person or a tool instead of mail
     their stream n  Dialogue (dialogue.py) <- their commands, kind 1   replies, kind 2 ->
 
-A body is filled in this order: credit, replies, gossip (gossip.py; at most half
-of the rest while commands wait), then commands of the streams in turn, one segment each,
-so that 10 MB on one stream do not stop 10 kB on another.
+A body is filled in this order: credit, replies (while a message's last chunk comes or is
+stored, none before its last), gossip (gossip.py; at most half of the rest while commands wait),
+commands of the streams in turn, a segment each: 10 MB on one do not stop 10 kB on another.
 
 Credit: a stream starts with WINDOW octets of commands; the receiver of them grants
 more (kind 3) as it takes them in.  Flow control is inside the cells and never TCP's
@@ -257,7 +257,7 @@ class Link:
         inbound.replies += dialogue.data_to_send()
         if len(inbound.replies) > REPLIES_MAX:
             raise CellError("more commands than anybody waits for")
-        if inbound.replies and (inbound.due or not dialogue.awaiting_answer):
+        if inbound.replies and (inbound.due or not dialogue.concluding):
             self._replying[number] = None
         else:  # they go with the answer: no peer waits for them before
             self._replying.pop(number, None)

@@ -3,8 +3,8 @@
 
     their message  -> a heartbeat of ours? 250 : its id known? the old reply : stored, then 250, then its queue
     our queue      -> a free stream of the peer's best link -> their replies
-                      250: forgotten here, and when that is durable: DONE=<id>,
-                           on the next link again if this one ends before it is heard
+                      250: forgotten here, and when that is durable: DONE=<id>, beside mail,
+                           and on the next link again if this one ends before it is heard
                       4yz: deferred, 5yz: bounced; with a 250 among them: DONE, too
                       link gone: back into the queue
                    -> somebody else's by now: routed anew, not offered
@@ -31,7 +31,7 @@ from mesh.core.election import SILENT_PERIODS, SILENT_SECONDS, we_are_smaller
 from mesh.core.envelope import without_route
 from mesh.core.gossip import MUTE
 from mesh.core.handshake import Session
-from mesh.core.link import Link, Received
+from mesh.core.link import DONE_IDS_MAX, Link, Received
 from mesh.core.record import ID_LEN, NO_ID, Record
 from mesh.core.reply import NO_ROOM, OK, Reply
 from mesh.core.smtp import Finished, Outgoing
@@ -247,7 +247,8 @@ class Peer:
         self.fill()
 
     def _fill(self, inside: Inside) -> None:
-        if self._done:
+        mail = self._fetched or self._queue.ready or not inside.flying
+        if self._done and (mail or len(self._done) >= DONE_IDS_MAX):  # seldom alone
             inside.link.done(self._done)
             self._done = []
         if self._beat is not None and inside.link.can_offer:
@@ -258,8 +259,7 @@ class Peer:
                 ref, record = self._fetched.popleft()
             elif self._queue.ready:
                 ref = self._queue.ready[0]
-                hot = self._qmgr.spool.hot(ref)
-                if hot is None:
+                if (hot := self._qmgr.spool.hot(ref)) is None:
                     self._fetching.wake()
                     break
                 self._queue.ready.popleft()

@@ -19,7 +19,7 @@ from mesh.core.cell import (
     Kind,
     parse_untrusted,
 )
-from mesh.core.link import Link
+from mesh.core.link import DONE_IDS_MAX, Link
 from mesh.core.reply import NO_ROOM, NO_SUCH_RECIPIENT, OK
 from mesh.core.smtp import Outgoing
 from mesh.core.strand import hello_body
@@ -94,6 +94,12 @@ class Stranger:
             writer.add(Kind.COMMANDS, stream, part)
             self.wire.try_send(self.session.sealer.seal(writer.finish()))
 
+    def reply(self, octets: bytes, stream: int) -> None:
+        """Answer what came on one of their streams."""
+        writer = BodyWriter()
+        writer.add(Kind.REPLIES, stream, octets)
+        self.wire.try_send(self.session.sealer.seal(writer.finish()))
+
     def heard(self, kind: Kind = Kind.REPLIES) -> bytes:
         """What came in segments of that kind, on any stream."""
         octets = b""
@@ -145,6 +151,34 @@ async def test_what_is_done_is_said_again_when_the_link_ended_meanwhile(
         assert bravo.spool.known_ids(alpha.identity[:16]) == 1
         await connect(nursery, alpha, bravo, counter=2)
         await until(lambda: not bravo.spool.known_ids(alpha.identity[:16]), seconds=30)
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_ids_that_are_done_seldom_have_a_cell_of_their_own(
+    tmp_path: Path, autojump_clock: MockClock, many: bool
+) -> None:
+    async with two(tmp_path) as (_, bravo, nursery):
+        stranger = Stranger(nursery, bravo)
+        for _ in range(2):
+            bravo.submit(b"hello\r\n", "mix@alpha")
+        heard = bytearray()
+
+        def hears(what: bytes) -> int:
+            heard.extend(stranger.heard(Kind.COMMANDS))
+            return heard.count(what)
+
+        await until(lambda: hears(b"LAST") == 2)
+        said = b"220 alpha\r\n" + OK.encode() * 4
+        stranger.reply(said, 0)
+        done = bravo.exchange.peers["alpha"]._done
+        await until(lambda: done)
+        if many:
+            done += [bytes(16)] * (DONE_IDS_MAX - len(done))
+        stranger.say(b"HELO alpha\r\n")
+        await trio.sleep(3)
+        assert hears(b"DONE=") == int(many)  # the other one is still on its way
+        stranger.reply(said, 1)
+        await until(lambda: hears(b"DONE="))
 
 
 async def test_what_is_on_its_way_to_one_peer_is_bounded_link_after_link(

@@ -304,6 +304,40 @@ async def test_greedy_sends_padding_only_after_a_period_of_nothing(
     assert lengths == [GREEDY_CELLS] * 3 + [200 - 3 * GREEDY_CELLS]
 
 
+async def test_greedy_begins_with_one_call_whatever_was_there_to_read(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    link = Carried(nursery, Clock.GREEDY)
+    link.say()
+    link.box.to_send = [PADDING] * 2
+    await trio.sleep(T / 10)
+    assert link.box.reads == 1
+    assert [length for _, length in link.wire.sent] == [2 * CELL_LEN]
+
+
+async def test_greedy_answers_a_read_by_one_call(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    link = Carried(nursery, Clock.GREEDY)
+    await trio.sleep(T / 10)
+    came = link.box.receive_body
+
+    def answering(body: bytes) -> None:
+        came(body)
+        link.box.to_send.append(body)
+        link.box.on_data()
+
+    link.box.receive_body = answering  # type: ignore[method-assign]
+    before = len(link.wire.sent)
+    link.say(5)
+    await trio.sleep(T / 10)
+    assert [length for _, length in link.wire.sent[before:]] == [5 * CELL_LEN]
+    link.box.to_send.append(PADDING)
+    link.box.on_data()  # and a call that no read has made wakes it, as before
+    await trio.sleep(T / 10)
+    assert link.wire.sent[-1][1] == CELL_LEN
+
+
 async def test_greedy_waits_for_room_and_goes_on(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
