@@ -9,7 +9,8 @@ show it.  Nagle is off: a cell leaves when it is sent.
 
 What comes is read into one place and copied from there: room for RECEIVE_MAX octets is
 a mapping of its own, which costs 15 us to make and to undo for each read, whatever comes.
-So reading belongs to one thread of a process.
+So reading belongs to one thread of a process.  The place is wiped after each read: a
+message that is long delivered is not to lie there until as much has come again.
 """
 
 import fcntl
@@ -29,6 +30,8 @@ DRAIN_READS: Final = 8
 """Reads before a close: twice what the kernel holds at most; a flood has no end."""
 _place: Final = memoryview(bytearray(RECEIVE_MAX))
 """Where each read puts what came."""
+ZEROS: Final = memoryview(bytes(RECEIVE_MAX + 4096))
+"""What wipes it, and others: a cell more than one read has."""
 _NONE: Final = bytes(4)
 """An int that the kernel writes over."""
 
@@ -66,11 +69,13 @@ class BareWire:
         """What has come, RECEIVE_MAX at most; an error is the end, as a FIN is."""
         try:
             octets = self._sock.recv_into(_place, min(limit, RECEIVE_MAX))
-            return _place[:octets].tobytes()
         except BlockingIOError:
             return None
         except OSError:
             return b""
+        data = _place[:octets].tobytes()
+        _place[:octets] = ZEROS[:octets]
+        return data
 
     def try_receive_into(self, place: memoryview, limit: int) -> int | None:
         """What has come, into a place; octets, None: nothing yet; 0: the end."""

@@ -120,13 +120,20 @@ class LmtpDelivery:
             if self.failures:
                 await self._give_up_old()
                 await trio.sleep(retry_delay(self.failures, self._entropy))
-            wire = None
+            served = False
             with self.qmgr.guard():
                 wire = await _connect(self._address)
                 if wire is not None:
-                    self._connections.append(_Connection(self, wire))
-            if wire is None:
+                    served = self._begin(wire)
+            if not served:
                 self.failures += 1
+
+    def _begin(self, wire: BareWire) -> bool:
+        """Have a connection served; where that is a bug its socket is closed."""
+        with self.qmgr.guard(wire.close):
+            self._connections.append(_Connection(self, wire))
+            return True
+        return False
 
     def take(self) -> tuple[Ref, Record] | None:
         """Give the next record if it is in memory; if not, have it read."""

@@ -13,7 +13,8 @@ Without a pacer (tests with a fake clock) the very same lane runs here, woken by
 of padding when nothing left for T; and it ends before the next cell when this machine
 may be a clone of the one that it began on (the pacer sees to the others).  Cells are
 sealed and opened where they lie, in two buffers that all such links share, since
-nothing waits between a read and the last cell of it, nor between a seal and its send.
+nothing waits between a read and the last cell of it, nor between a seal and its send;
+what was opened there is wiped, for an idle link would keep it.
 What a read brings about leaves before anything is waited for: no task is woken for it.
 
 A cell that does not open, a body that no honest peer seals, the end of the stream, or
@@ -31,6 +32,7 @@ from mesh.core.clock import Clock, law_of, period_of
 from mesh.core.crypto import Entropy, address_of
 from mesh.core.handshake import Session
 from mesh.errors import RemoteProtocolError
+from mesh.node.bare import ZEROS
 from mesh.node.pacer import lane as lanes
 from mesh.node.pacer.client import GONE, Feed, put
 from mesh.node.pacer.client import Pacer as Pacer
@@ -98,9 +100,12 @@ class _Carrier:
             self.port.receive_body,
         )
         self._partial = bytes(room[cells * CELL_LEN : length])
-        for at, place in enumerate(_inbox.places[:cells]):
-            open_into(place, place)
-            receive(bytes(room[at * CELL_LEN : at * CELL_LEN + BODY_LEN]))
+        try:
+            for at, place in enumerate(_inbox.places[:cells]):
+                open_into(place, place)
+                receive(bytes(room[at * CELL_LEN : at * CELL_LEN + BODY_LEN]))
+        finally:
+            room[:length] = ZEROS[:length]
         if cells:
             self.heard = trio.current_time()
             self.port.received()

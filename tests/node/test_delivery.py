@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from mesh.node.lmtp import (
     LmtpDelivery,
 )
 from mesh.node.maildir import deliver
+from mesh.node.pump import Seat, Served
 from mesh.node.spool import Spool
 from mesh.node.submission import bind_unix
 from tests.disk import full_disk
@@ -642,4 +644,28 @@ async def test_a_bug_of_one_connection_is_not_the_commit_s_that_brings_mail(
         assert alpha.qmgr.guard.bugs == 1
         came = sorted(message.content for message in server.messages)
         assert came == [b"one\r\n", b"three\r\n", b"two\r\n"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_connection_that_cannot_be_served_is_not_made_again_at_once(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may refuse a place in the set (epoll_ctl(2): ENOSPC)."""
+    async with alpha_half(tmp_path) as alpha, trio.open_nursery() as nursery:
+        server = Server(tmp_path / "lmtp.sock")
+        nursery.start_soon(server.run)
+        delivery = lmtp_delivery(alpha, tmp_path / "lmtp.sock")
+        add, tries = delivery.pump.add, list[float]()
+
+        def refuse(sock: socket.socket, owner: Served) -> Seat:
+            tries.append(trio.current_time())
+            if len(tries) <= 3:
+                raise OSError(errno.ENOSPC, "no room in the set")
+            return add(sock, owner)
+
+        monkeypatch.setattr(delivery.pump, "add", refuse)
+        nursery.start_soon(delivery.run)
+        alpha.submit(b"hello\r\n", TO)
+        await until(lambda: server.messages and alpha.quiet, 3000)
+        assert all(later - one > 0.1 for one, later in pairwise(tries))
         nursery.cancel_scope.cancel()

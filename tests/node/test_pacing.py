@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from mesh.core.cell import CELL_LEN, PADDING
 from mesh.core.clock import Clock, period_of
 from mesh.errors import LocalProtocolError
+from mesh.node import pacing
 from mesh.node.pacer.ring import INTO_MIN
 from mesh.node.pacing import BROKEN, CLOSED, GREEDY_CELLS, SILENT, carry
 from mesh.node.port import Ending
@@ -202,6 +203,18 @@ async def test_octets_in_pieces_make_whole_cells(
     link.far.try_send(cell[1000:])
     await trio.sleep(3)
     assert (link.box.came, link.box.reads) == ([PADDING], 1)
+
+
+async def test_greedy_keeps_nothing_of_what_it_opened(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    link = Carried(nursery, Clock.GREEDY)
+    body = bytes(range(1, 256)) * 16
+    for _ in range(3):
+        link.far.try_send(link.theirs.sealer.seal(body))
+    await until(lambda: len(link.box.came) == 3)
+    assert link.box.came == [body] * 3
+    assert not any(pacing._inbox.octets)
 
 
 @BOTH

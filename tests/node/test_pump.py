@@ -12,7 +12,15 @@ from trio.testing import wait_all_tasks_blocked
 
 from mesh.errors import IoError
 from mesh.node.guard import Guard
-from mesh.node.pump import LOOKS_MAX, READ, TURN_MAX, WRITE, Pump, Seat
+from mesh.node.pump import (
+    LOOKS_MAX,
+    READ,
+    TURN_MAX,
+    TURN_SECONDS,
+    WRITE,
+    Pump,
+    Seat,
+)
 
 
 class Owner:
@@ -244,3 +252,35 @@ async def test_a_turn_has_something_around_it(guard: Guard) -> None:
 def _say(owner: Owner, said: list[str], name: str, _: int) -> None:
     said.append(name)
     owner.read(0)
+
+
+async def test_long_calls_end_a_turn_and_nobody_is_left_out(guard: Guard) -> None:
+    """Where each call takes a turn's whole time, each turn has one, of each in turn."""
+    now = 0.0
+    pump = Pump(guard, clock=lambda: now)
+    with ExitStack() as stack:
+        owners = []
+        for _ in range(5):
+            near, far = map(stack.enter_context, socket.socketpair())
+            owners.append(Owner(pump, near, far))
+            far.send(b"x")
+
+        def dawdle(_: int) -> None:
+            nonlocal now
+            now += TURN_SECONDS
+
+        for owner in owners:
+            owner.act = dawdle
+        most = 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pump.run)
+            for _ in range(50):
+                before = sum(len(owner.events) for owner in owners)
+                await trio.lowlevel.checkpoint()
+                calls = sum(len(owner.events) for owner in owners) - before
+                most = max(most, calls)
+            nursery.cancel_scope.cancel()
+        assert most <= 2  # last of all tasks once, and then the first
+        served = [len(owner.events) for owner in owners]
+        assert min(served) > 1
+        assert max(served) - min(served) <= 1

@@ -7,6 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from mesh.node import bare
 from mesh.node.wire import (
     OUTLET_MAX,
     SOCKET_BUFFER,
@@ -40,6 +41,15 @@ async def test_octets_pass_and_nobody_waits(autojump_clock: MockClock) -> None:
     near.close()
     assert far.try_receive(10) == b""
     assert await receive(far) == b""
+    far.close()
+
+
+async def test_nothing_is_kept_of_what_was_read(autojump_clock: MockClock) -> None:
+    near, far = unix_pair()
+    near.try_send(b"a secret")
+    assert far.try_receive(100) == b"a secret"
+    assert not any(bare._place)
+    near.close()
     far.close()
 
 
