@@ -12,6 +12,7 @@ force, and says so in one line.  Signatures of keys that may not sign are refuse
 TUF passes them over: a file that carries any has been touched on its way.
 """
 
+import os
 import shutil
 import subprocess
 import time
@@ -46,6 +47,7 @@ from tests.directories import forged as forged_
 from tests.system.nodes import MESH, ask_here, mesh_here
 
 NOW = int(time.time())
+IN_UTC = {**os.environ, "TZ": "UTC"}
 Tool = Callable[[str, str], str]
 
 
@@ -71,6 +73,11 @@ def made(
 def forged(document: Document, **changes: Any) -> Document:
     """What our own tools would not make, signed by enough."""
     return forged_(document, **changes)
+
+
+def later(days: float) -> str:
+    """So many days after what was made, for faketime: midnight may come meanwhile."""
+    return time.strftime("@%Y-%m-%d %H:%M:%S", time.gmtime(NOW + days * DAY))
 
 
 FIRST = made()
@@ -107,8 +114,8 @@ class Client:
             code, _, self.error = ask_here(*command)
             return code
         done = subprocess.run(
-            [self.faketime, "-f", f"{days:+}d", MESH, *command],
-            check=False, capture_output=True, text=True, timeout=60,
+            [self.faketime, "-f", later(days), MESH, *command],
+            check=False, capture_output=True, text=True, timeout=60, env=IN_UTC,
         )  # fmt: skip
         self.error = done.stderr
         assert "Traceback" not in self.error
@@ -292,8 +299,8 @@ def test_indefinite_freeze_attack(begun: Client) -> None:
     """Whoever hands out the old one for ever is seen."""
     config = str(begun.home / "node.toml")
     told = subprocess.run(
-        [begun.faketime, "-f", "+70d", MESH, "directory", "show", "-c", config],
-        check=True, capture_output=True, text=True,
+        [begun.faketime, "-f", later(70), MESH, "directory", "show", "-c", config],
+        check=True, capture_output=True, text=True, env=IN_UTC,
     )  # fmt: skip
     assert "EXPIRED 1" in told.stdout
     assert begun.refresh(SECOND, days=50) == 0
