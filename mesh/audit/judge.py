@@ -113,7 +113,7 @@ def pair(
 ) -> Iterator[Figure]:
     """Figures of windows of so many cells; `bare`: the link without cover."""
     broken = {} if bare is None else _broken(bare, cells, rng)
-    trace = thinned(trace, cells, rng)
+    trace = thinned(trace, cells, rng, WINDOWS_MOST)
     for figure in idle_busy(trace, cells, rng, ATTACKERS, LEAKS):
         more = broken.get(figure.attacker)
         promise = (
@@ -126,9 +126,7 @@ def pair(
         )
 
 
-def thinned(
-    trace: Trace, cells: int, rng: np.random.Generator, most: int = WINDOWS_MOST
-) -> Trace:
+def thinned(trace: Trace, cells: int, rng: np.random.Generator, most: int) -> Trace:
     """The same without some of its blocks, drawn by chance, if it has more windows."""
     blocks, count = np.unique(cut(trace, cells).block, return_counts=True)
     order = rng.permutation(len(blocks))

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from mesh.audit import disclosure, judge, matching, sizes
+from mesh.audit.attackers import LikelihoodRatio
 from mesh.audit.bounds import SIZE, bound_of, rate_bound
 from mesh.audit.features import cut
 from mesh.audit.figures import Figure
 from mesh.audit.lab import Captured
 from mesh.audit.matching import Seen
+from mesh.audit.planting import LATE
 from mesh.audit.simulated import simulated
 from mesh.audit.trace import Event
 from mesh.audit.view import in_halves
@@ -125,4 +127,17 @@ def test_of_too_many_windows_some_blocks_are_left_out() -> None:
     assert len(windows) // 4 < len(fewer) <= len(windows) // 2
     some = np.isin(windows.block, fewer.block)
     assert (windows.label[some] == fewer.label).all()
-    assert len(cut(judge.thinned(trace, 32, rng), 32)) == len(windows)
+    assert len(cut(judge.thinned(trace, 32, rng, len(windows)), 32)) == len(windows)
+
+
+def test_so_many_windows_are_judged_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(judge, "WINDOWS_MOST", 80)
+    monkeypatch.setattr(judge, "ATTACKERS", (LikelihoodRatio(),))
+    monkeypatch.setattr(judge, "LEAKS", LATE[-1:])
+    rng = np.random.default_rng(2)
+    trace = in_halves(simulated(Clock.RENEWAL, 64.0, 4_000, rng), rng)
+    assert len(cut(trace, 32)) > 80
+    for figure in judge.pair(trace, 32, None, rng):
+        assert figure.count <= 40  # of either kind

@@ -10,13 +10,15 @@ from typing import Any, Final, Literal
 import numpy as np
 import pytest
 
-from mesh.audit import judge, schedule, suite
+from mesh.audit import judge, probing, schedule, suite
 from mesh.audit.attackers import LikelihoodRatio
+from mesh.audit.bounds import PROBES
 from mesh.audit.cells import Block
+from mesh.audit.figures import Figure
 from mesh.audit.lab import Captured
 from mesh.audit.planting import LATE, late
 from mesh.audit.report import read, written
-from mesh.audit.schedule import Schedule
+from mesh.audit.schedule import HOURS_FROM, Schedule
 from mesh.audit.simulated import burst, noisy, simulated
 from mesh.audit.trace import Event, Trace, save_events
 from mesh.audit.view import in_halves
@@ -98,6 +100,7 @@ def test_a_folder_s_pieces_become_figures_with_controls(folder: Path) -> None:
     assert cover.gigabytes == pytest.approx(256 * 0.354, rel=0.01)
     assert no_cover.gigabytes == 0
     assert any("3,600 cells" in note for note in report.notes)
+    assert any("busy, it carried 0%" in note for note in report.notes)
     assert read(written(report)) == report
 
 
@@ -121,6 +124,23 @@ def test_what_was_judged_is_not_judged_again(
     assert min(figure.count for figure in after.figures) > max(
         figure.count for figure in before.figures
     )
+
+
+def test_a_run_of_hours_has_as_many_probes_as_are_promised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def count(number: int, _: np.random.Generator) -> list[Figure]:
+        asked.append(number)
+        return []
+
+    monkeypatch.setattr(schedule, "WORLDS", (schedule.QUIET, schedule.PROBED))
+    monkeypatch.setattr(probing, "figures", count)
+    for minutes in (1, HOURS_FROM):
+        (tmp_path / f"{minutes}").mkdir()
+        suite.judged(Schedule(minutes), tmp_path / f"{minutes}", hush)
+    assert asked[0] < PROBES.enough <= asked[1]
 
 
 @pytest.mark.parametrize("blocks", [None, 1])

@@ -415,7 +415,8 @@ async def test_large_messages_wait_for_a_place(
         third = await here.mail()
         await third.stream.send_all(octets[:1_200_000])
         await trio.sleep(caller_.LARGE_SECONDS + 10)
-        assert [await third.code(), await third.code()] == [421, 0]
+        with trio.fail_after(1):
+            assert [await third.code(), await third.code()] == [421, 0]
         fourth = await here.mail()
         assert await fourth.say(octets) == [250]
 
@@ -441,6 +442,21 @@ async def test_a_large_message_keeps_its_place_until_it_is_on_the_disk(
         assert held[0] == 0
         assert 0 < held[1] <= caller_.SMALL_MESSAGE_LEN + caller_.READ_MAX
         assert [await first.code(), await second.code()] == [250, 250]
+
+
+async def test_who_comes_when_all_places_are_taken_waits_for_one(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission_, "SESSIONS_MAX", 2)
+    async with local(tmp_path) as here:
+        first, _ = await here.client(), await here.client()
+        third = await here.connect()
+        with trio.move_on_after(60) as waiting:
+            await third.code()
+        assert waiting.cancelled_caught
+        assert await first.say(b"QUIT\r\n") == [221]
+        with trio.fail_after(10):
+            assert await third.code() == 220
 
 
 async def test_one_user_leaves_room_for_the_others(
