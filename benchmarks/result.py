@@ -24,6 +24,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
+from mesh.audit.report import finite
+
 SCHEMA_VERSION: Final = 1
 Tell: TypeAlias = Callable[[str, float], None]
 """Hears what is being done, and what share of the benchmark is."""
@@ -186,27 +188,16 @@ class Report:
 
 def written(report: Report) -> str:
     """The report as JSON, with what can be reckoned from it written out."""
-    told = _finite(asdict(report))
+    told = finite(asdict(report))
     for result, own in zip(told["results"], report.results, strict=True):
         for figure, mine in zip(result["figures"], own.figures, strict=True):
-            figure["value"] = _finite(mine.value)
-            figure["spread"] = _finite(mine.spread)
+            figure["value"] = finite(mine.value)
+            figure["spread"] = finite(mine.spread)
             figure["verdict"] = mine.verdict
             for series, each in zip(figure["series"], mine.series, strict=True):
-                series["median"] = _finite(each.median)
+                series["median"] = finite(each.median)
     told = {"schema": SCHEMA_VERSION, "summary": report.summary, **told}
     return json.dumps(told, indent=1, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    """The same in what JSON has words for."""
-    if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def read(text: str) -> Report:

@@ -17,7 +17,7 @@ is left of a gap (`mean_wait`), each further cell by a gap.
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -115,7 +115,7 @@ class Report:
 
 def written(report: Report) -> str:
     """The report as JSON, with what can be reckoned from it written out."""
-    told = _finite(asdict(report))
+    told = finite(asdict(report))
     for cost, mine in zip(told["costs"], report.costs, strict=True):
         cost["gigabytes_a_day"], cost["mean_wait"] = mine.gigabytes, mine.mean_wait
     for figure, own in zip(told["figures"], report.figures, strict=True):
@@ -124,14 +124,14 @@ def written(report: Report) -> str:
     return json.dumps(told, indent=1, allow_nan=False) + "\n"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The same in what JSON has words for: numbers of numpy's become our own."""
     if hasattr(value, "item"):
         value = value.item()
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, Mapping):
+        return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
