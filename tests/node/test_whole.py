@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Files that are there whole or not at all: every instant of a write, every intruder."""
 
+import fcntl
 import os
 import stat
 from collections.abc import Callable
@@ -103,6 +104,16 @@ def test_what_fits_is_read(tmp_path: Path) -> None:
     assert read_regular_untrusted(tmp_path / "file", 9) == b"123456789"
     with pytest.raises(FileNotFoundError):
         read_regular_untrusted(tmp_path / "other", 9)
+
+
+def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    """Also against the same process: it is the opened file that holds it."""
+    path = tmp_path / ".lock"
+    at_once = fcntl.LOCK_EX | fcntl.LOCK_NB
+    with locked(path), path.open("rb") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, at_once)
+    with path.open("rb") as other:  # given back at its end
+        fcntl.flock(other, at_once)
 
 
 def test_a_lock_that_cannot_be(tmp_path: Path) -> None:
