@@ -152,7 +152,8 @@ class Post:
 
     def on_the_way_from(self, place: str) -> int:
         """Octets that the next place has not got yet."""
-        return sum(octets for at, octets in self._under_way.values() if at == place)
+        with self._changed:
+            return sum(octets for at, octets in self._under_way.values() if at == place)
 
     def wait(self, seconds: float, until: Callable[[], bool]) -> bool:
         """Wait until something is so; whether it is.  IoError: a place has failed."""

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What a lab plans, keeps and takes up again; that it runs is in tests/system."""
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from mesh.audit.lab import (
     throw,
     together,
 )
-from mesh.audit.post import PlainLetters
+from mesh.audit.post import PlainLetters, Post
 from mesh.audit.trace import ROW, Event, Trace
 from mesh.core.cell import BODY_LEN
 from mesh.errors import UsageError
@@ -112,6 +114,25 @@ def test_a_letter_goes_along_its_route_and_keeps_its_size(
         assert ident == "c0ffee"
         went.append(to)
     assert went == [*route[2:], ""]
+
+
+def test_what_is_on_its_way_is_counted_while_nobody_changes_it() -> None:
+    post, kept_out = Post({}, {}, PlainLetters()), []
+
+    class Watched(dict[str, tuple[str, int]]):
+        def values(self) -> Any:
+            other = threading.Thread(target=knock)
+            other.start()
+            other.join()
+            return super().values()
+
+    def knock() -> None:
+        kept_out.append(not post._changed.acquire(blocking=False))
+
+    post._under_way = Watched(x=("alpha", 2), y=("bravo", 3), z=("alpha", 5))
+    assert post.on_the_way_from("alpha") == 7
+    assert kept_out == [True]
+    post._loop.close()
 
 
 def test_what_was_captured_is_kept_and_joined(tmp_path: Path) -> None:
