@@ -25,6 +25,7 @@ PARTS: Final[Mapping[str, str]] = {
     "share": "cells of a renewal link at class 4,096 that carry mail under full load",
     "goodput": "one greedy link without a spool, beside stunnel",
     "handshake": "handshakes a second, beside TLS 1.3",
+    "stages": "where the time of one message goes, and the limit of each stage",
     "growth": "message size to 20 MB, and recipients",
     "backlog": "0 to 1,000,000 messages queued",
     "links": "1 to 1,000 standing links",

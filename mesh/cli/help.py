@@ -19,6 +19,7 @@ ORDER: Final = (
     "quickstart",
     "start-a-network",
     "operating",
+    "performance",
     "systemd",
     "troubleshooting",
     "security",
