@@ -319,6 +319,12 @@ def run(scale: Scale, tell: Tell) -> Result:
         tell(f"{size:,} queued", number / len(sizes))
         with tempfile.TemporaryDirectory(prefix="mesh-") as folder:
             found.append(measure(args, size, Path(folder)))
+        scale.found(result_of(found))
+    return result_of(found)
+
+
+def result_of(found: Sequence[dict[str, Any]]) -> Result:
+    """Make figures and curves of it."""
     figures: list[Figure] = []
     for one in found:
         for name, unit, values, at_least in (

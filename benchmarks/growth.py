@@ -50,6 +50,7 @@ class Growth:
         return tuple(
             Chart(title, across, curves, logarithmic=True)
             for title, curves in self._curves.items()
+            if curves
         )
 
 
@@ -72,6 +73,13 @@ def run(scale: Scale, tell: Tell) -> Result:
         tempfile.TemporaryDirectory(prefix="mesh-") as name,
         Arena(Path(name), only=ONLY) as arena,
     ):
+
+        def found() -> Result:
+            charts = (*sizes.charts("octets a message"), *several.charts("recipients"))
+            figures = (*sizes.figures, *several.figures)
+            settings, notes = arena.settings, tuple(arena.notes)
+            return Result("growth", TITLE, figures, charts, settings, notes)
+
         for length in lengths:
             load = load_of(length)
             runs = arena.rounds(load, rounds, done, quick=scale.is_quick)
@@ -85,6 +93,7 @@ def run(scale: Scale, tell: Tell) -> Result:
                 figure(str(load), "MB/s", runs, _megabytes, None),
                 cpu,
             )
+            scale.found(found())
         for count in counts:
             load = Load(MESSAGES_MAX // 2, recipients=count)
             runs = arena.rounds(load, rounds, done, quick=scale.is_quick)
@@ -94,9 +103,8 @@ def run(scale: Scale, tell: Tell) -> Result:
             )  # fmt: skip
             rate = figure(str(load), "recipients/s", runs, _recipients, None)
             several.add(count, rate, cpu)
-    charts = (*sizes.charts("octets a message"), *several.charts("recipients"))
-    figures = (*sizes.figures, *several.figures)
-    return Result("growth", TITLE, figures, charts, arena.settings, tuple(arena.notes))
+            scale.found(found())
+        return found()
 
 
 def _megabytes(run: Run) -> float:

@@ -339,7 +339,7 @@ def main() -> None:
     with Progress(console=Console(stderr=True)) as progress:
         track = progress.track(runs, description="links")
         found = [measure(args, *run) for run in track]
-    Console().print(_table(found, args))
+    Console(width=110).print(_table(found, args))
     late = 1e6 / args.rate / LATE_PART
     print(
         f"limits: {LIMIT_US:.0f} us a cell, {LIMIT_KB:.0f} kB a link, "
@@ -390,6 +390,18 @@ def run(scale: Scale, tell: Tell) -> Result:
     for number, (count, busy) in enumerate(runs):
         tell(f"{count:,} links", number / len(runs))
         found.append(measure(args, count, busy, load=False))
+        scale.found(_result(found, args, []))
+    tell("a node at rest", 0.99)
+    rest = [
+        single(f"{name} at rest", "MB (RSS)", size, at_least=False)
+        for name, size in zip(("main process", "pacer"), at_rest(), strict=True)
+    ]
+    return _result(found, args, rest)
+
+
+def _result(
+    found: Sequence[dict[str, Any]], args: argparse.Namespace, rest: Sequence[Figure]
+) -> Result:
     figures = [
         Figure(
             f"{name}, {one['links']:,} links, {_name(one)}", unit,
@@ -407,9 +419,7 @@ def run(scale: Scale, tell: Tell) -> Result:
         single(f"memory, {name}", "kB a link", slope / 1000, LIMIT_KB, at_least=False)
         for name, slope in _slopes(found).items()
     ]
-    tell("a node at rest", 0.99)
-    for name, size in zip(("main process", "pacer"), at_rest(), strict=True):
-        figures.append(single(f"{name} at rest", "MB (RSS)", size, at_least=False))
+    figures += rest
     title = f"Standing links: {args.clock} at {args.rate:g} cells/s"
     return Result("links", title, tuple(figures), tuple(_charts(found, args)))
 

@@ -40,6 +40,9 @@ class Scale:
     rounds: int = 5
     pairs: tuple[str, ...] = ()
     """Which pairs of servers take turns; empty: all that are there."""
+    found: Callable[["Result"], None] = lambda _: None
+    """Hears what there is so far: a part that takes long calls it after each of its rows,
+    so that a run that ends early, or a row that fails, loses one row."""
 
     def of(self, whole: int, quick: int) -> int:
         """Choose between two counts."""

@@ -3,7 +3,11 @@
 
 Each part is a module with a `run(scale, tell)` that gives a Result; those in SIDES have a
 `run` that measures both sides once and is asked again each round.  A part is loaded when
-its turn comes.  One that fails is told, with its reason, and the others go on.
+its turn comes.  One that fails is told, with its reason and what it had found before, and
+the others go on.
+
+The parts whose figures have bounds against rivals come first, then what grows, then what
+explains: a run that is ended early has what matters most.
 """
 
 import importlib
@@ -34,6 +38,12 @@ PARTS: Final[Mapping[str, str]] = {
     "sendmail": "mesh-sendmail",
     "alarm": "the n-1 alarm, simulated",
 }
+MINUTES: Final[Mapping[str, int]] = {
+    "relay": 25, "accept": 4, "latency": 5, "share": 8, "goodput": 3, "handshake": 2,
+    "stages": 4, "growth": 25, "backlog": 15, "links": 6, "directory": 4, "spool": 1,
+    "sendmail": 1, "alarm": 2,
+}  # fmt: skip
+"""Of a run of five rounds with all rivals, on two cores with nothing else to do: about."""
 SIDES: Final[Mapping[str, Mapping[str, int]]] = {
     "goodput": {"messages": 5},
     "handshake": {"count": 20},
@@ -44,6 +54,7 @@ BOUNDS: Final = {
     ("handshake", "per_second"): 0.5,
 }
 """What ours must be of the rival's."""
+UNFINISHED: Final = "ended before it was done"
 Run: TypeAlias = Callable[[Scale, Tell], Result]
 
 
@@ -63,7 +74,7 @@ def suite(
     """Run these parts; the report.
 
     `tell` hears a part's name, what it does, and its share done; `keep` gets what there is
-    after each part, for a run that is ended.
+    after each part, and after each row of a long one, for a run that is ended.
     """
     version = importlib.metadata.version("remailer-mesh")
     report = Report(version, facts(), scale.is_quick, ())
@@ -73,11 +84,19 @@ def suite(
         def hear(line: str, share: float, name: str = name) -> None:
             tell(name, line, share)
 
+        so_far = [Result(name, title(name))]
+
+        def found(
+            result: Result, so_far: list[Result] = so_far, before: Report = report
+        ) -> None:
+            so_far[0] = replace(result, failure=UNFINISHED)
+            keep(replace(before, results=(*before.results, so_far[0])))
+
         hear("begins", 0.0)
         try:
-            result = load(name)(scale, hear)
+            result = load(name)(replace(scale, found=found), hear)
         except (Exception, SystemExit) as error:  # what fails is told, the rest goes on
-            result = Result(name, title(name), failure=reason(error))
+            result = replace(so_far[0], failure=reason(error))
         result = replace(result, seconds=time.monotonic() - began)
         report = replace(report, results=(*report.results, result))
         hear("failed" if result.failure else "done", 1.0)

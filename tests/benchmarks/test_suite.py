@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import benchmarks
-from benchmarks.result import Result, Scale, Series, Tell, single
-from benchmarks.suite import PARTS, SIDES, repeated, suite
+from benchmarks.result import Report, Result, Scale, Series, Tell, single
+from benchmarks.suite import MINUTES, PARTS, SIDES, UNFINISHED, repeated, suite
 
 
 def good(scale: Scale, tell: Tell) -> Result:
@@ -43,6 +43,40 @@ def test_what_fails_is_told_and_the_others_go_on() -> None:
     ]  # fmt: skip
     assert ("bad", "failed", 1.0) in heard
     assert kept == [1, 2, 3]
+
+
+def rows(scale: Scale, tell: Tell) -> Result:
+    """Find one thing, say so, and then break, or be broken off."""
+    scale.found(Result("rows", "Rows", (single("x", "s", 1.0),)))
+    if scale.rounds == 1:
+        raise KeyboardInterrupt
+    raise RuntimeError("the sink is gone")
+
+
+def test_what_was_found_before_a_failure_is_kept() -> None:
+    kept: list[Report] = []
+    report = suite(
+        ["good", "rows"], Scale(), lambda *_: None, kept.append,
+        lambda name: {"rows": rows, "good": good}[name],
+    )  # fmt: skip
+    last = report.results[1]
+    assert last.figures[0].value == 1
+    assert last.failure.startswith("the sink is gone")
+    assert [len(each.results) for each in kept] == [1, 2, 2]
+
+
+def test_a_run_that_is_ended_has_what_it_has() -> None:
+    kept: list[Report] = []
+    with pytest.raises(KeyboardInterrupt):
+        suite(["rows"], Scale(rounds=1), lambda *_: None, kept.append, lambda _: rows)
+    [report] = kept
+    assert report.results[0].figures[0].value == 1
+    assert report.results[0].failure == UNFINISHED
+    assert report.failed
+
+
+def test_how_long_each_part_takes_is_said() -> None:
+    assert list(MINUTES) == list(PARTS)
 
 
 def test_a_part_that_is_not_there_is_told() -> None:
