@@ -16,7 +16,7 @@ All times here are in T.  The exponential's parts in l are put where they belong
 part in g, which is the same for each p, is left out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -85,6 +85,11 @@ def density(gaps: Floats, late: Floats, shape: int) -> Floats:
     return found
 
 
+def densities(gaps: Floats, late: Floats, shape: int) -> list[Floats]:
+    """Densities of each gap of chains (chain, gap); they cost more than what they are for."""
+    return [density(column, late, shape) for column in gaps.T]
+
+
 def forward(gaps: Floats, late: Floats, shares: Floats, shape: int) -> Floats:
     """Log likelihood (p, window) of windows of gaps (window, gap) under each p (p, bin).
 
@@ -113,28 +118,27 @@ def expected(gaps: Floats, late: Floats, share: Floats, shape: int) -> Floats:
     chains = gaps[:, :whole].reshape(-1, chain)
     counts = np.concatenate(
         [
-            _posterior(chains[at : at + CHAINS], late, share, shape)
+            _posterior(densities(chains[at : at + CHAINS], late, shape), share)
             for at in range(0, len(chains), CHAINS)
         ]
     )
     sums: Floats = counts.reshape(windows, -1, len(late)).sum(axis=1)
     if whole < width:
-        sums = sums + _posterior(gaps[:, whole:], late, share, shape)
+        sums = sums + _posterior(densities(gaps[:, whole:], late, shape), share)
     return sums
 
 
-def _posterior(gaps: Floats, late: Floats, share: Floats, shape: int) -> Floats:
-    """Forward and backward over chains (chain, gap): expected counts (chain, bin)."""
+def _posterior(steps: Sequence[Floats], share: Floats) -> Floats:
+    """Forward and backward over chains' densities: expected counts (chain, bin)."""
     each = share[:, None]
-    ahead = [np.repeat(each, len(gaps), axis=1)]
-    for column in gaps.T:
-        new = np.einsum("kw,kjw->jw", ahead[-1], density(column, late, shape)) * each
+    ahead = [np.repeat(each, steps[0].shape[2], axis=1)]
+    for step in steps:
+        new = np.einsum("kw,kjw->jw", ahead[-1], step) * each
         ahead.append(new / new.sum(axis=0))
     back = np.ones_like(ahead[0])
     counts = ahead[-1].copy()
-    for number in range(gaps.shape[1] - 1, -1, -1):
-        steps = density(gaps[:, number], late, shape)
-        back = np.einsum("kjw,jw->kw", steps, back * each)
+    for number in range(len(steps) - 1, -1, -1):
+        back = np.einsum("kjw,jw->kw", steps[number], back * each)
         back /= back.sum(axis=0)
         both = ahead[number] * back
         counts += both / both.sum(axis=0)
@@ -153,9 +157,9 @@ def fit(gaps: Floats, late: Floats, shape: int, rng: np.random.Generator) -> Flo
     some = rng.permutation(len(chains))[:FIT_CHAINS]
     chains = chains[some]
     least = 0.01 / BINS
-    share = prior()
+    share, steps = prior(), densities(chains, late, shape)
     for _ in range(FIT_STEPS):
-        share = _posterior(chains, late, share, shape).sum(axis=0)
+        share = _posterior(steps, share).sum(axis=0)
         share = np.maximum(share / share.sum(), least)
         share = share / share.sum()
     return share
