@@ -11,6 +11,15 @@ from mesh.audit.sheet import STYLE
 
 TITLE = "How fast, beside what else there is"
 CLASSES = {"holds": "holds", "missed": "missed", "not shown": "not", "open": "open"}
+CHARTS = """
+.charts{display:flex;flex-wrap:wrap;gap:0 2em}
+.charts>div{flex:0 1 30em}
+.charts svg{width:100%;height:auto}
+.charts h3{margin-bottom:0}
+.charts h3{font-size:1em}
+details{color:#666;font-size:12.5px;margin:.6em 0}
+@media print{details>*{display:block}}
+"""
 READING = """
 <h2>How to read this</h2>
 <p>Each figure is a median of rounds, with the least and the greatest in brackets.
@@ -27,7 +36,7 @@ def sheet(report: Report) -> str:
     sample = "<p>A sample: its figures mean nothing.</p>" if report.is_quick else ""
     return page(
         TITLE,
-        STYLE,
+        f"{STYLE}<style>{CHARTS}</style>",
         f'<p class="c">mesh {html.escape(report.version)}</p>',
         *_settings(report.machine),
         f'<p><b class="{grade}">{html.escape(report.summary)}.</b></p>{sample}',
@@ -51,8 +60,15 @@ def _result(result: Result) -> Iterator[str]:
             yield f'<td><b class="{CLASSES[verdict]}">{verdict}</b></td></tr>'
         yield "</table>"
     yield from (f'<p class="c">{html.escape(note)}</p>' for note in result.notes)
-    yield from (drawn(each).replace("h2>", "h3>") for each in result.charts)
-    yield from _settings(result.settings)
+    if result.charts:
+        yield '<div class="charts">'
+        for each in result.charts:
+            yield f"<div>{drawn(each).replace('h2>', 'h3>')}</div>"
+        yield "</div>"
+    if result.settings:
+        yield '<details class="c"><summary>versions and settings</summary>'
+        yield from _settings(result.settings)
+        yield "</details>"
 
 
 def drawn(what: Chart) -> str:

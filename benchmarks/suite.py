@@ -55,6 +55,13 @@ BOUNDS: Final = {
 }
 """What ours must be of the rival's."""
 UNFINISHED: Final = "ended before it was done"
+WORDS: Final[Mapping[str, tuple[str, str]]] = {
+    "octets_per_second": ("goodput", "octets/s"),
+    "cpu_ms_per_mb": ("CPU of both ends", "ms a MB"),
+    "per_second": ("handshakes, both ends", "a second"),
+    "cpu_us": ("CPU of a handshake, both ends", "us"),
+}
+"""What such numbers are called, and their units."""
 Run: TypeAlias = Callable[[Scale, Tell], Result]
 
 
@@ -136,7 +143,7 @@ def of_sides(name: str, found: Sequence[Any]) -> Result:
     settings: dict[str, str] = {}
     for each in fields(found[0]):
         values = [getattr(one, each.name) for one in found]
-        said = each.name.replace("_", " ")
+        said, unit = WORDS.get(each.name, (each.name.replace("_", " "), ""))
         if not isinstance(values[0], Mapping):
             settings[said] = str(values[0])
             continue
@@ -147,6 +154,6 @@ def of_sides(name: str, found: Sequence[Any]) -> Result:
         bound = BOUNDS.get((name, each.name))
         is_cost = each.name.startswith("cpu")
         figures.append(
-            Figure(said, "", tuple(series), bound, bound is not None, not is_cost)
+            Figure(said, unit, tuple(series), bound, bound is not None, not is_cost)
         )
     return Result(name, title(name), tuple(figures), settings=settings)

@@ -15,6 +15,8 @@ Curves: TypeAlias = Mapping[str, Sequence[tuple[float, float]]]
 """By name: points (across, up)."""
 TICKS_MAX: Final = 8
 """Numbers below the axis: more would lie upon each other."""
+STEPS_MAX: Final = 4
+"""Values at the axis upwards, beside its ends."""
 DOTS_MAX: Final = 40
 """Of a curve: one with more is a line alone."""
 COLOURS: Final = ("#1b6ca8", "#c0392b", "#27805b", "#8e5ea2", "#b8860b", "#444444")
@@ -64,6 +66,10 @@ def chart(
 
     ticks = thinned(sorted({x for x, _ in points}), across_of)
     parts = [_axes((low, top), across, ticks, place)]
+    parts += [
+        _step(value, place(points[0][0], value)[1])
+        for value in steps(low, top, logarithmic=logarithmic)
+    ]
     names = []
     for number, (name, curve) in enumerate({**curves, **limits}.items()):
         broken = name in limits
@@ -108,16 +114,34 @@ def _axes(
     return "".join(parts)
 
 
+def _step(value: float, y: float) -> str:
+    """Draw a thin line at a value."""
+    return (
+        f'<path d="M{MARGIN} {y:.1f}H{WIDTH - MARGIN}" stroke="#ddd"/>'
+        f'<text x="{MARGIN - 6}" y="{y + 4:.1f}" text-anchor="end">{short(value)}</text>'
+    )
+
+
 def thinned(ticks: Sequence[float], across_of: Callable[[float], float]) -> list[float]:
-    """Choose those of them that lie far enough apart to be read, the first among them."""
-    if len(ticks) <= TICKS_MAX:
-        return list(ticks)
+    """Choose those of them that lie far enough apart to be read, the ends among them."""
     apart = (across_of(ticks[-1]) - across_of(ticks[0])) / TICKS_MAX
     chosen = [ticks[0]]
     for tick in ticks[1:]:
         if across_of(tick) - across_of(chosen[-1]) >= apart:
             chosen.append(tick)
+    if chosen[-1] != ticks[-1]:
+        chosen[max(1, len(chosen) - 1) :] = [ticks[-1]]
     return chosen
+
+
+def steps(low: float, top: float, *, logarithmic: bool) -> list[float]:
+    """Choose values between the ends of the axis upwards, to be read off."""
+    if not logarithmic:
+        return [low + (top - low) / 2]
+    tens = [10.0**power for power in range(-12, 13)]
+    inside = [ten for ten in tens if 2 * low <= ten <= top / 2]
+    every = -(-len(inside) // STEPS_MAX) or 1
+    return inside[::every]
 
 
 def short(value: float) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 from benchmarks.result import Chart, Figure, Report, Result, Series
 from benchmarks.sheet import sheet
 from benchmarks.show import show
-from mesh.audit.page import DOTS_MAX, TICKS_MAX, chart, thinned
+from mesh.audit.page import DOTS_MAX, STEPS_MAX, TICKS_MAX, chart, steps, thinned
 from tests.benchmarks.reports import reports
 
 RATE = Figure(
@@ -81,8 +81,16 @@ def test_every_report_can_be_shown(report: Report) -> None:
 def test_numbers_below_an_axis_can_be_read(ticks: list[float]) -> None:
     chosen = thinned(ticks, float)
     assert chosen[0] == ticks[0]
+    assert chosen[-1] == ticks[-1]
     assert set(chosen) <= set(ticks)
     assert len(chosen) <= TICKS_MAX + 1
-    if len(ticks) > TICKS_MAX:
-        apart = (ticks[-1] - ticks[0]) / TICKS_MAX
-        assert all(after - before >= apart for before, after in pairwise(chosen))
+    apart = (ticks[-1] - ticks[0]) / TICKS_MAX
+    assert all(after - before >= apart for before, after in pairwise(chosen))
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1, 1e9))
+def test_values_on_the_axis_upwards_lie_between_its_ends(low: float, by: float) -> None:
+    found = steps(low, low * by, logarithmic=True)
+    assert len(found) <= STEPS_MAX
+    assert all(2 * low <= value <= low * by / 2 for value in found)
+    assert steps(0, by, logarithmic=False) == [by / 2]
