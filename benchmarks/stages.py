@@ -28,9 +28,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks import floors, mail, relay
+from benchmarks.cost import QUIET_SECONDS, Cost, Load
 from benchmarks.processes import BenchmarkError
 from benchmarks.result import Chart, Figure, Result, Scale, Series, Tell
-from benchmarks.steps import QUIET_SECONDS, Cost, Load, measured, stored
+from benchmarks.steps import measured, stored
 from mesh.core.cell import BODY_LEN, CELL_LEN
 from mesh.core.record import HEAD_LEN, sealed_len
 

@@ -20,22 +20,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
 import trio
 
-from benchmarks.floors import tcp_pair
-from benchmarks.links import session
+from benchmarks.cost import Cost, Load, Watch
+from benchmarks.crossing import over_a_link
 from benchmarks.speaker import FROM, TO, text_of
-from mesh.core.cell import BODY_LEN, CELL_LEN, PADDING
-from mesh.core.clock import Clock
-from mesh.core.crypto import Entropy, Key, SystemEntropy, address_of
-from mesh.core.link import Done, Link, Received
+from mesh.core.crypto import Entropy, Key, SystemEntropy
 from mesh.core.record import NO_ID, SALT_LEN, Record, seal_record, sealed_len
 from mesh.core.reply import OK, Reply
-from mesh.core.smtp import Finished, Outgoing
 from mesh.node.guard import Guard
 from mesh.node.lmtp import LmtpDelivery
 from mesh.node.qmgr import STORED, QueueManager
@@ -44,63 +39,10 @@ from mesh.node.routing import LOCAL
 from mesh.node.row import ENTRY
 from mesh.node.spool import Ref, Spool
 from mesh.node.submission import Submission, bind_unix
-from mesh.node.wire import RECEIVE_MAX, SocketWire
 
 MESSAGE_MAX: Final = 30_000_000
 HERE: Final = f"{LOCAL}mix"
-QUIET_SECONDS: Final = 2.5
-"""After which the spool has forgotten, deleted and folded in what was delivered."""
 PEER: Final = b"p" * 16
-ROOM_CELLS: Final = RECEIVE_MAX // CELL_LEN
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Microseconds of one message."""
-
-    cpu: float
-    wall: float
-
-
-class Watch:
-    """Adds up what passes inside its blocks, by a CPU clock and the wall's."""
-
-    def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
-        self._clock = clock
-        self._began = 0.0, 0.0
-        self.cpu = self.wall = 0.0
-
-    def __enter__(self) -> None:
-        self._began = self._clock(), time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.cpu += self._clock() - self._began[0]
-        self.wall += time.perf_counter() - self._began[1]
-
-    def cost(self, messages: int) -> Cost:
-        """Share it out."""
-        return Cost(1e6 * self.cpu / messages, 1e6 * self.wall / messages)
-
-
-@dataclass(frozen=True)
-class Load:
-    """How many messages, how long, and how many of them at once."""
-
-    messages: int
-    length: int
-    at_once: int
-    quiet: float = QUIET_SECONDS
-    """How long to look at what forgetting costs."""
-
-    @property
-    def turns(self) -> int:
-        """How often so many come."""
-        return max(1, self.messages // self.at_once)
-
-    @property
-    def count(self) -> int:
-        """Messages of whole turns."""
-        return self.turns * self.at_once
 
 
 def measured(load: Load) -> dict[str, Cost]:
@@ -311,112 +253,3 @@ async def _to_a_server(
                 nursery.start_soon(delivery.run)
                 await store.emptied()
             nursery.cancel_scope.cancel()
-
-
-# the link
-
-
-class Cells:
-    """One direction of a link: bodies out of one end, into the other, by a socket."""
-
-    def __init__(
-        self,
-        near: Link,
-        far: Link,
-        sealer: Any,
-        opener: Any,
-        wires: Sequence[SocketWire],
-    ) -> None:
-        self._near, self._far = near, far
-        self._sealer, self._opener = sealer, opener
-        self._sends, self._receives = wires
-        self._room = memoryview(bytearray(ROOM_CELLS * CELL_LEN))
-        first = self._first = address_of(self._room)  # which keeps it where it is
-        self._places = [first + at * CELL_LEN for at in range(ROOM_CELLS)]
-        self.pack, self.seal, self.send, self.receive, self.open, self.parse = (
-            Watch() for _ in range(6)
-        )
-
-    def carry(self) -> None:
-        """Bring all that the near end has to say to the far one."""
-        while bodies := self._bodies():
-            self._carry(bodies)
-
-    def _bodies(self) -> list[bytes]:
-        """As many as one call of the kernel takes."""
-        bodies: list[bytes] = []
-        with self.pack:
-            while len(bodies) < ROOM_CELLS and self._near.has_data:
-                bodies.append(self._near.next_body())
-        return bodies
-
-    def _carry(self, bodies: Sequence[bytes]) -> None:
-        room, places = self._room, self._places[: len(bodies)]
-        end = len(bodies) * CELL_LEN
-        with self.seal:
-            for at, (place, body) in enumerate(zip(places, bodies, strict=True)):
-                room[at * CELL_LEN : at * CELL_LEN + BODY_LEN] = body
-                self._sealer.seal_over(place)
-        with self.send:
-            sent = self._sends.try_send(room[:end])
-        if sent != end:
-            raise RuntimeError("the kernel had no room")
-        got = 0
-        while got < end:
-            with self.receive:
-                got += self._receives.try_receive_into(room[got:], RECEIVE_MAX) or 0
-        opened = []
-        with self.open:
-            for at, place in enumerate(places):
-                self._opener.open_into_untrusted(place, place)
-                opened.append(bytes(room[at * CELL_LEN : at * CELL_LEN + BODY_LEN]))
-        with self.parse:
-            for body in opened:
-                self._far.receive_body(body)
-
-    def costs(self, messages: int) -> dict[str, Cost]:
-        """By step."""
-        return {
-            name: getattr(self, name).cost(messages)
-            for name in ("pack", "seal", "send", "receive", "open", "parse")
-        }
-
-
-def over_a_link(load: Load) -> dict[str, Cost]:
-    """Carry messages from one link's end to the other, and their replies back."""
-    near, far = (
-        Link(name=name, peer=peer, accepts=lambda _: None, max_message=MESSAGE_MAX)
-        for name, peer in (("alpha", "bravo"), ("bravo", "alpha"))
-    )
-    ours, theirs = (session(0, side, Clock.GREEDY, 3) for side in (0, 1))
-    wires = tcp_pair()
-    there = Cells(near, far, ours.sealer, theirs.opener, wires)
-    back = Cells(far, near, theirs.sealer, ours.opener, wires[::-1])
-    near.receive_body(PADDING)
-    far.receive_body(PADDING)
-    content, entropy = text_of(load.length), SystemEntropy()
-    for _ in range(load.turns):
-        with there.pack:
-            for _ in range(load.at_once):
-                near.offer(Outgoing(None, FROM, (TO,), content, entropy.octets(16)))
-        left = load.at_once
-        while left:
-            there.carry()
-            with there.parse:
-                while (event := far.next_event()) is not None:
-                    if isinstance(event, Received):
-                        far.answer(event.stream, OK)
-                    elif not isinstance(event, Done):
-                        raise TypeError
-            back.carry()
-            with back.parse:
-                while (event := near.next_event()) is not None:
-                    left -= isinstance(event, Finished) and event.replies == (OK,)
-    for end in (ours, theirs):
-        end.wipe()
-    for wire in wires:
-        wire.socket.close()
-    count = load.count
-    costs = {f"link {name}": cost for name, cost in there.costs(count).items()}
-    costs |= {f"replies {name}": cost for name, cost in back.costs(count).items()}
-    return costs

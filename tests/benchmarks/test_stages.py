@@ -3,8 +3,9 @@
 
 import pytest
 
+from benchmarks.cost import Cost, Load
 from benchmarks.stages import STAGES, Floor, Round, figures, floors_of, table
-from benchmarks.steps import Cost, Load, measured
+from benchmarks.steps import measured
 from mesh.cli.help import PAGES
 
 LOAD = Load(4, 10_000, 2, quiet=0.0)

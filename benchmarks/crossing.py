@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""Messages over one link's inside and its cells, a step at a time, timed (steps.py).
+
+    pack      streams and their commands into bodies
+    seal      bodies into cells, where they lie
+    send      into the kernel, as many as one call takes
+    receive   out of it
+    open      cells into bodies
+    parse     what the bodies say: streams, dialogue, and what is answered
+
+Both ends are in this process, the connection is loopback's, and so many messages come at
+once; their replies go the same way back.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from benchmarks.cost import Cost, Load, Watch
+from benchmarks.floors import tcp_pair
+from benchmarks.links import session
+from benchmarks.speaker import FROM, TO, text_of
+from mesh.core.cell import BODY_LEN, CELL_LEN, PADDING
+from mesh.core.clock import Clock
+from mesh.core.crypto import SystemEntropy, address_of
+from mesh.core.link import Done, Link, Received
+from mesh.core.reply import OK
+from mesh.core.smtp import Finished, Outgoing
+from mesh.node.wire import RECEIVE_MAX, SocketWire
+
+MESSAGE_MAX: Final = 30_000_000
+ROOM_CELLS: Final = RECEIVE_MAX // CELL_LEN
+
+
+class Cells:
+    """One direction of a link: bodies out of one end, into the other, by a socket."""
+
+    def __init__(
+        self,
+        near: Link,
+        far: Link,
+        sealer: Any,
+        opener: Any,
+        wires: Sequence[SocketWire],
+    ) -> None:
+        self._near, self._far = near, far
+        self._sealer, self._opener = sealer, opener
+        self._sends, self._receives = wires
+        self._room = memoryview(bytearray(ROOM_CELLS * CELL_LEN))
+        first = self._first = address_of(self._room)  # which keeps it where it is
+        self._places = [first + at * CELL_LEN for at in range(ROOM_CELLS)]
+        self.pack, self.seal, self.send, self.receive, self.open, self.parse = (
+            Watch() for _ in range(6)
+        )
+
+    def carry(self) -> None:
+        """Bring all that the near end has to say to the far one."""
+        while bodies := self._bodies():
+            self._carry(bodies)
+
+    def _bodies(self) -> list[bytes]:
+        """As many as one call of the kernel takes."""
+        bodies: list[bytes] = []
+        with self.pack:
+            while len(bodies) < ROOM_CELLS and self._near.has_data:
+                bodies.append(self._near.next_body())
+        return bodies
+
+    def _carry(self, bodies: Sequence[bytes]) -> None:
+        room, places = self._room, self._places[: len(bodies)]
+        end = len(bodies) * CELL_LEN
+        with self.seal:
+            for at, (place, body) in enumerate(zip(places, bodies, strict=True)):
+                room[at * CELL_LEN : at * CELL_LEN + BODY_LEN] = body
+                self._sealer.seal_over(place)
+        with self.send:
+            sent = self._sends.try_send(room[:end])
+        if sent != end:
+            raise RuntimeError("the kernel had no room")
+        got = 0
+        while got < end:
+            with self.receive:
+                got += self._receives.try_receive_into(room[got:], RECEIVE_MAX) or 0
+        opened = []
+        with self.open:
+            for at, place in enumerate(places):
+                self._opener.open_into_untrusted(place, place)
+                opened.append(bytes(room[at * CELL_LEN : at * CELL_LEN + BODY_LEN]))
+        with self.parse:
+            for body in opened:
+                self._far.receive_body(body)
+
+    def costs(self, messages: int) -> dict[str, Cost]:
+        """By step."""
+        return {
+            name: getattr(self, name).cost(messages)
+            for name in ("pack", "seal", "send", "receive", "open", "parse")
+        }
+
+
+def over_a_link(load: Load) -> dict[str, Cost]:
+    """Carry messages from one link's end to the other, and their replies back."""
+    near, far = (
+        Link(name=name, peer=peer, accepts=lambda _: None, max_message=MESSAGE_MAX)
+        for name, peer in (("alpha", "bravo"), ("bravo", "alpha"))
+    )
+    ours, theirs = (session(0, side, Clock.GREEDY, 3) for side in (0, 1))
+    wires = tcp_pair()
+    there = Cells(near, far, ours.sealer, theirs.opener, wires)
+    back = Cells(far, near, theirs.sealer, ours.opener, wires[::-1])
+    near.receive_body(PADDING)
+    far.receive_body(PADDING)
+    content, entropy = text_of(load.length), SystemEntropy()
+    for _ in range(load.turns):
+        with there.pack:
+            for _ in range(load.at_once):
+                near.offer(Outgoing(None, FROM, (TO,), content, entropy.octets(16)))
+        left = load.at_once
+        while left:
+            there.carry()
+            with there.parse:
+                while (event := far.next_event()) is not None:
+                    if isinstance(event, Received):
+                        far.answer(event.stream, OK)
+                    elif not isinstance(event, Done):
+                        raise TypeError
+            back.carry()
+            with back.parse:
+                while (event := near.next_event()) is not None:
+                    left -= isinstance(event, Finished) and event.replies == (OK,)
+    for end in (ours, theirs):
+        end.wipe()
+    for wire in wires:
+        wire.socket.close()
+    count = load.count
+    costs = {f"link {name}": cost for name, cost in there.costs(count).items()}
+    costs |= {f"replies {name}": cost for name, cost in back.costs(count).items()}
+    return costs
