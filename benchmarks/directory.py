@@ -60,9 +60,10 @@ SIGNERS: Final = 5
 SIZES: Final = (100, 1000, 10_000)
 LOAD_SECONDS: Final = 3.0
 """For the largest to be read and verified."""
-FLAT: Final = 3.0
-"""By so much a look-up may cost more in the largest than in the smallest: what lies in
-the processor's caches there, and not here; a search would cost a hundred times as much."""
+FLAT: Final = 10.0
+"""By so much a look-up may cost more in the largest than in the smallest: each of ten
+thousand nodes is asked for once, and none of them lies in the processor's caches.  A
+search through all would cost a hundred times as much."""
 WORDS: Final = {
     "idle": "idle", "verify": "load and verify", "octets": "load and verify octets",
     "again": "the next version", "adopt": "adopt, all renewed", "look up": "a look-up",
