@@ -257,6 +257,10 @@ class Link:
         inbound.replies += dialogue.data_to_send()
         if len(inbound.replies) > REPLIES_MAX:
             raise CellError("more commands than anybody waits for")
+        if dialogue.behind:
+            dialogue.go_on()
+            self._serve(number, inbound)
+            return
         if inbound.replies and (inbound.due or not dialogue.concluding):
             self._replying[number] = None
         else:  # they go with the answer: no peer waits for them before

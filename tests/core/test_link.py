@@ -439,6 +439,31 @@ def test_a_broken_link_takes_nothing_and_gives_nothing_more(said: bytes) -> None
     assert link.next_body() == PADDING
 
 
+def test_what_was_sent_ahead_is_read_to_its_end_or_the_link_ends() -> None:
+    """An answer frees so many lines; of a flood no more are read than end the link."""
+    for count, ends in ((3000, False), (20_000, True)):
+        link = make("bravo", "alpha")
+        talk = (
+            b"HELO alpha\r\nMAIL FROM:<>\r\nRCPT TO:<mix@bravo.test>\r\nBDAT 0 LAST\r\n"
+        )
+        link.receive_body(body((Kind.COMMANDS, 0, talk)))
+        for _ in range(count // 500):
+            link.receive_body(body((Kind.COMMANDS, 0, b"NOOP\r\n" * 500)))
+        received = link.next_event()
+        assert isinstance(received, Received)
+        if not ends:
+            link.answer(received.stream, OK)
+            assert len(link._in[0].replies) > 3000 * len(OK.encode())
+            assert link._in[0].dialogue is not None
+            assert not link._in[0].dialogue.buffered
+            continue
+        dialogue = link._in[0].dialogue
+        assert dialogue is not None
+        with pytest.raises(CellError):
+            link.answer(received.stream, OK)
+        assert dialogue.buffered > 60_000
+
+
 def test_an_answer_that_frees_a_flood_ends_the_link() -> None:
     link = make("bravo", "alpha")
     ask = b"HELO alpha\r\nMAIL FROM:<>\r\nRCPT TO:<%b>\r\nBDAT 2 LAST\r\n\r\n"
