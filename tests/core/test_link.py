@@ -17,11 +17,11 @@ from mesh.core.cell import (
     Kind,
     parse_untrusted,
 )
+from mesh.core.command import DONE_IDS_MAX
 from mesh.core.frames import NO_HEAD, Head
 from mesh.core.gossip import Copy, Gossip, PartCame, Wanted
 from mesh.core.ledger import Ledger, node_of
 from mesh.core.link import (
-    DONE_IDS_MAX,
     SMALL_MESSAGE_LEN,
     WINDOW,
     Answered,
@@ -256,6 +256,10 @@ def test_done_ids_travel_with_and_without_mail() -> None:
     pair = Pair()
     ids = [bytes([n]) * 16 for n in range(DONE_IDS_MAX + 5)]
     pair.alpha.done(ids)
+    assert not pair.alpha.has_data  # for them alone no body need leave
+    assert pair.alpha.has_done
+    pair.turn()
+    assert not pair.alpha.has_done
     pair.run()
     assert pair.done == ids
     pair.alpha.done(ids[:2])
