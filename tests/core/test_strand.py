@@ -485,11 +485,11 @@ def test_ids_leave_where_the_words_do() -> None:
     (strand, _) = world.connect().ends
     world.settle()
     assert strand.link is not None
-    assert not strand.has_done
     strand.link.done([bytes(16)])
-    assert strand.has_done
     assert not has_data(strand)
+    assert strand.has_done
     assert b"NOOP DONE=" in strand.next_body()
+    assert not any(each.has_done for each in world.connections[-1].ends)
 
 
 def test_before_it_is_agreed_on_all_is_padding() -> None:

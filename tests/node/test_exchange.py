@@ -190,16 +190,13 @@ async def test_a_greedy_link_has_no_cell_for_ids_alone(
             woken += 1
 
         port.on_data = wake
-        assert inside(port).tell_done(bytes(16))
-        assert not port.has_data
-        assert not woken
-        port.session.clock = Clock.SLOTTED  # and others' cells leave anyway
-        assert port.has_data
-        assert inside(port).tell_done(bytes(16))
-        assert woken == 1
-        port.session.clock = Clock.GREEDY
+        seen = []
+        for port.session.clock in (Clock.GREEDY, Clock.SLOTTED, Clock.GREEDY):
+            assert inside(port).tell_done(bytes(16))
+            seen.append((port.has_data, woken))
+        assert seen == [(False, 0), (True, 1), (False, 1)]  # others' leave anyway
         port.close()  # the node ends: they are in its last words
-        assert port.has_data
+        assert woken == 2
         assert b"NOOP DONE=" in port.next_body()
         inside(port).end()
         assert not inside(port).tell_done(bytes(16))
