@@ -16,9 +16,9 @@ commands.  A BDAT whose count cannot be read would: it ends the conversation.
     final replies       SMTP, LINK one; LMTP one for each RCPT that got 250
 
 Invariant: every split of the same octets gives the same events and the same octets
-of replies; memory stays below the message limit, whatever comes.  Nothing here knows
-who serves an address (`accepts` does) or stores anything (whoever takes the events
-does).  See `mesh help protocol`, 4; RFC 5321, 1870, 2033, 2920, 3030.
+of replies; memory stays below the message limit, whatever comes; and a call reads no
+more lines than UNTAKEN_MAX octets answer (`behind`).  Nothing here knows serves an address (`accepts` does) or stores anything (whoever takes the events does).
+See `mesh help protocol`, 4; RFC 5321, 1870, 2033, 2920, 3030.
 """
 
 import enum
@@ -33,12 +33,15 @@ from mesh.core.command import LINE_MAX, Command, Verb, parse_command_untrusted
 from mesh.core.content import stuffed_limit
 from mesh.core.reply import OK, OK_LINE, Reply
 from mesh.core.state import TRANSITIONS, Intake, State
+from mesh.core.transaction import MessageReceived as MessageReceived
 from mesh.core.transaction import Transaction
 from mesh.errors import CommandError, LocalProtocolError, RemoteProtocolError
 
 # Octets that may wait behind an unanswered message.  A link's credit is 256 KiB; the
 # local socket stops reading at 64 KiB, and its last read brings up to 256 KiB more.
 SENT_AHEAD_MAX: Final = 8 * 65536
+# Octets of replies that nobody has taken, from which on no line is read: 400 lines.
+UNTAKEN_MAX: Final = 8192
 
 
 class DialogueKind(enum.Enum):
@@ -46,15 +49,6 @@ class DialogueKind(enum.Enum):
 
     LOCAL = "a remailer on this machine"
     LINK = "a peer, whose name is proven"
-
-
-class MessageReceived(NamedTuple):
-    """A whole message, its responsibility not yet taken: call answer() for it."""
-
-    reverse_path: str  # "" for nobody
-    recipients: tuple[str, ...]  # each once, in the order of their RCPTs
-    id: bytes | None  # 16 octets, or none (LOCAL never has one)
-    content: bytes
 
 
 class IdsDone(NamedTuple):
@@ -114,6 +108,7 @@ class Dialogue:
         self._out = bytearray(Reply(220, f"{name} ESMTP mesh").encode())
         self._events: deque[Event] = deque()
         self._mail = Transaction()
+        self.behind = False  # lines wait for data_to_send, and then for go_on
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Take octets; then look at next_event and data_to_send.
@@ -123,7 +118,7 @@ class Dialogue:
         if self._intake is Intake.ENDED:
             return
         self._buffer.append(data)
-        self._advance()
+        self.go_on()
         if self._intake is Intake.ANSWER and len(self._buffer) > SENT_AHEAD_MAX:
             self._end()
             raise RemoteProtocolError("too much sent ahead of an answer")
@@ -159,7 +154,7 @@ class Dialogue:
         if len(replies) not in {1, len(self._mail.recipients) if self._lmtp else 1}:
             raise LocalProtocolError("not one reply, nor one for each recipient")
         self._conclude(replies)
-        self._advance()
+        self.go_on()
 
     def data_to_send(self) -> bytes:
         """All octets of replies since the last call, the greeting first."""
@@ -189,11 +184,16 @@ class Dialogue:
             return len(self._buffer) - 2
         return self._mail.octets
 
-    def _advance(self) -> None:
+    def go_on(self) -> None:
+        """Read on in what is here; then look at next_event and data_to_send."""
+        self.behind = False
         while (reader := self._READERS.get(self._intake)) is not None and reader(self):
             pass
 
     def _read_line(self) -> bool:
+        if len(self._out) >= UNTAKEN_MAX:
+            self.behind = len(self._buffer) > 0
+            return False
         line = self._buffer.line()
         if line is None:
             return False

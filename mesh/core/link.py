@@ -63,8 +63,6 @@ SMALL_MESSAGE_LEN: Final = 65_536
 REPLIES_MAX: Final = 65_536
 """Octets of replies that may wait on one stream: an honest sender has one transaction
 under way (a few hundred); only a flood of NOOPs gets here."""
-DONE_IDS_MAX: Final = 50
-"""Ids in one NOOP DONE=: the line stays below the 2,048 octets of a command."""
 
 
 class Link:
@@ -92,8 +90,7 @@ class Link:
         self._told: dict[int, list[bytes]] = {}  # on a stream, and not sure to be heard
         self._large: int | None = None
         self._events: deque[Event] = deque()
-        self.closing = False
-        self.broken = False  # by what no honest peer does
+        self.closing = self.broken = False  # broken: by what no honest peer does
         self.said, self.heard = Tally(), Tally()
         self.up = False  # a body of the other side has opened: key confirmation
         self.peer_closed = False
@@ -166,15 +163,19 @@ class Link:
         return stream.raw if stream else None
 
     def _tell_done(self, number: int) -> None:
-        sender = self._sender(number)
-        self._told.setdefault(number, []).extend(self._done)
-        while self._done:
-            sender.done(tuple(self._done[:DONE_IDS_MAX]))
-            del self._done[:DONE_IDS_MAX]
+        if self._done:
+            self._sender(number).done(tuple(self._done))
+            self._told.setdefault(number, []).extend(self._done)
+            self._done.clear()
 
     def done(self, ids: Sequence[bytes]) -> None:
-        """Tell the peer, with what leaves next, that these ids may be forgotten."""
+        """Tell the peer, in the next body, that these ids may be forgotten."""
         self._done += ids
+
+    @property
+    def has_done(self) -> bool:
+        """The next body tells of ids; for which alone none need leave (`has_data`)."""
+        return bool(self._done and self._free) and self.up and not self.broken
 
     def untold(self) -> list[bytes]:
         """Ids given to `done` that the peer may not have heard: for its next link.
@@ -257,6 +258,10 @@ class Link:
         inbound.replies += dialogue.data_to_send()
         if len(inbound.replies) > REPLIES_MAX:
             raise CellError("more commands than anybody waits for")
+        if dialogue.behind:
+            dialogue.go_on()
+            self._serve(number, inbound)
+            return
         if inbound.replies and (inbound.due or not dialogue.concluding):
             self._replying[number] = None
         else:  # they go with the answer: no peer waits for them before
@@ -335,14 +340,9 @@ class Link:
 
     @property
     def has_data(self) -> bool:
-        """The next body would not be padding."""
-        return not self.broken and bool(
-            self._replying
-            or self._credits
-            or self._turns
-            or (self._done and self._free and self.up)
-            or self._gossips()
-        )
+        """The next body would not be padding, nor ids alone."""
+        waits = self._replying or self._credits or self._turns or self._gossips()
+        return not self.broken and bool(waits)
 
     def next_body(self) -> bytes:
         """Return the next body: BODY_LEN octets, padding when there is nothing."""
@@ -373,7 +373,7 @@ class Link:
                 self._in[number].due = False
 
     def _write_commands(self, writer: BodyWriter) -> None:
-        if self._done and self._free and self.up:
+        if self.has_done:
             self._tell_done(self._free[-1])
             self._turn(self._free[-1])
         for number in list(self._turns):

@@ -109,8 +109,13 @@ NO_VALID_RECIPIENTS: Final = Reply(554, "no valid recipients")
 PARAMETER_REFUSED: Final = Reply(555, "parameter not known here")
 
 # Lines that are not parsed each time: ours, which make up nearly all of a link's traffic,
-# and the first few that a server says; none with an address, which must not be kept.
+# and the first few that a server says.
 KNOWN_MAX: Final = 16
+# Of a server's only short ones without an address, and without a digit but in the two
+# codes: what names a message ("queued as 7F3A") must not be kept, and comes but once.
+_KEEPABLE: Final = re.compile(
+    rb"[2-5][0-9]{2} (?:[245]\.[0-9]{1,3}\.[0-9]{1,3} )?[^0-9@\r\n]{0,64}\r\n"
+)
 OK_LINE: Final = OK.encode()
 _KNOWN: Final = {reply.encode(): reply for reply in (OK, START_MAIL, BYE)}
 
@@ -173,7 +178,11 @@ class ReplyReader:
         if match[2] == b"-":
             return None
         reply = Reply(code, "\n".join(self._lines))
-        if len(self._lines) == 1 and len(self._known) < KNOWN_MAX and b"@" not in line:
+        if (
+            len(self._lines) == 1
+            and len(self._known) < KNOWN_MAX
+            and _KEEPABLE.fullmatch(line)
+        ):
             self._known[line] = reply
         self._lines.clear()
         return reply

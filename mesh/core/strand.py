@@ -143,6 +143,11 @@ class Strand:
             return True
         return self.current and self.link is not None and self.link.has_data
 
+    @property
+    def has_done(self) -> bool:
+        """The next body tells of ids, for which alone none need leave."""
+        return self.current and self.link is not None and self.link.has_done
+
     def next_body(self) -> bytes:
         """Return the next body: BODY_LEN octets, padding when there is nothing."""
         if self._hello:

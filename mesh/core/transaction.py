@@ -8,7 +8,7 @@ LMTP each RCPT that got 250 gets a final reply all the same (RFC 2033 section 4.
 Invariant: once `failure` is set no octet of content is kept.  No verbs here.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from mesh.core import reply as replies_
 from mesh.core.content import is_lawful
@@ -21,6 +21,15 @@ RECIPIENTS_MAX: Final = 100
 # Octets of content from which on they are put aside: a buffer that grows to a megabyte
 # is moved and mapped anew on its way, which costs more than all else that is done to it.
 BLOCK_LEN: Final = 32_768
+
+
+class MessageReceived(NamedTuple):
+    """A whole message, its responsibility not yet taken: `answer` the dialogue for it."""
+
+    reverse_path: str  # "" for nobody
+    recipients: tuple[str, ...]  # each once, in the order of their RCPTs
+    id: bytes | None  # 16 octets, or none (a remailer's never has one)
+    content: bytes
 
 
 class Transaction:

@@ -3,7 +3,8 @@
 
     waits for               while                                       and then
     octets                  no other line here holds                    reads once
-    room for its replies    the client does not read them               sends the rest
+    room for its replies    the client does not read them, or more      sends the rest,
+                            lines came than are answered in one call    answers more
     an answer               a message is with the spool, and it is      goes on
                             large, or more than AHEAD_MAX lies behind
                             it, or nothing more will come
@@ -118,6 +119,10 @@ class Caller:
             self._outlet.flush()
         if self._reads:
             self._read()
+        elif self.dialogue.behind and not self._outlet.waiting:
+            self._since = math.inf
+            self.dialogue.go_on()
+            self._attend()
         self._go_on()
 
     def drop(self) -> None:
@@ -142,7 +147,7 @@ class Caller:
             if math.isinf(self._since):
                 self._since = now
             silent = now - self._since
-            if self._outlet.waiting:
+            if self._outlet.waiting or self.dialogue.behind:
                 if silent > IDLE_SECONDS:
                     self.drop()
             elif not self._reads or self.dialogue.awaiting_answer:
@@ -227,7 +232,7 @@ class Caller:
         waits = self._has_all or self._waits_for_place
         if dialogue.awaiting_answer:
             waits = waits or ahead or self._has_place
-        if self._outlet.waiting:
+        if self._outlet.waiting or dialogue.behind:
             events = WRITE
         elif not waits:
             events = READ

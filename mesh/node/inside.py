@@ -110,6 +110,14 @@ class Inside:
                 self.cut()
         self.port.on_data()
 
+    def tell_done(self, ident: bytes) -> bool:
+        """Have the next cell say that this id may be forgotten; False: there is none."""
+        if self.alive:
+            self.link.done((ident,))
+            if self.port.session.clock is not Clock.GREEDY:
+                self.port.on_data()
+        return self.alive
+
     def attend(self) -> None:
         """Draw the consequences of what has been heard."""
         if self._attending or not self.alive:
@@ -187,8 +195,15 @@ class Port:
 
     @property
     def has_data(self) -> bool:
-        """The next body would not be padding."""
-        return self.strand.has_data or self._left >= 0
+        """The next body would not be padding.
+
+        A `greedy` link has no cell for ids alone: they go with the next one, at the
+        latest the one of padding that follows a T without any.  Others' cells leave
+        anyway.
+        """
+        if self.strand.has_data or self._left >= 0:
+            return True
+        return self.session.clock is not Clock.GREEDY and self.strand.has_done
 
     @property
     def ending(self) -> Ending | None:

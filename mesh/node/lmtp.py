@@ -83,6 +83,8 @@ class LmtpDelivery:
         self._address = address
         self._entropy = entropy
         self._connections: list[_Connection] = []
+        self.free: dict[_Connection, None] = {}
+        """Those that may send now and found nothing to send, the last one last."""
         self._parking = Parking()
         self._watching = Parking()
         self._look_at = NEVER
@@ -187,18 +189,19 @@ class LmtpDelivery:
         return open_ < CONNECTIONS_MAX and waiting > open_ * SHARE
 
     def _wake(self) -> None:
-        for connection in tuple(self._connections):
+        # The one that was busy last: under a small load the others end by being idle.
+        for connection in reversed(tuple(self.free)):
             if not (self.queue.ready or self._fetched):
                 return
-            if connection.can_send:
-                with connection.guard:  # whoever brings mail goes on
-                    connection.fill()
+            with connection.guard:  # whoever brings mail goes on
+                connection.fill()
         if self._wants_another:
             self._parking.wake()
 
     def ended(self, connection: "_Connection") -> None:
         """A connection is closed: what it had goes another time."""
         self._connections.remove(connection)
+        self.free.pop(connection, None)
         if not connection.useful and self.failures == connection.failures:
             self.failures += 1
         self.qmgr.release(self.destination, connection.flying)
@@ -242,16 +245,12 @@ class _Connection:
         self.guard = delivery.qmgr.guard(self.drop)
         self._seat = delivery.pump.add(wire.socket, self)
         delivery.watch(self.deadline)
+        delivery.free[self] = None
 
     @property
     def deadline(self) -> float:
         """When patience with the server, or with being idle, is over."""
         return self._since + (REPLY_SECONDS if self.flying else IDLE_SECONDS)
-
-    @property
-    def can_send(self) -> bool:
-        """A message may be sent."""
-        return self._sender.can_send
 
     def serve(self, events: int) -> None:
         """Send what the kernel had no room for; read what has come."""
@@ -315,7 +314,13 @@ class _Connection:
 
     def fill(self) -> None:
         """Send what may be sent of what is in memory."""
-        while self._sender.can_send and (taken := self._delivery.take()) is not None:
+        sender, delivery = self._sender, self._delivery
+        delivery.free.pop(self, None)
+        while sender.can_send:
+            taken = delivery.take()
+            if taken is None:
+                delivery.free[self] = None
+                break
             self._send(*taken)
         self._push()
 

@@ -3,8 +3,8 @@
 
     their message  -> a heartbeat of ours? 250 : its id known? the old reply : stored, then 250, then its queue
     our queue      -> a free stream of the peer's best link -> their replies
-                      250: forgotten here, and when that is durable: DONE=<id>, beside mail,
-                           and on the next link again if this one ends before it is heard
+                      250: forgotten here, and when that is durable: DONE=<id> in the next
+                           cell, and on the next link again if it may not be heard
                       4yz: deferred, 5yz: bounced; with a 250 among them: DONE, too
                       link gone: back into the queue
                    -> somebody else's by now: routed anew, not offered
@@ -31,7 +31,7 @@ from mesh.core.election import SILENT_PERIODS, SILENT_SECONDS, we_are_smaller
 from mesh.core.envelope import without_route
 from mesh.core.gossip import MUTE
 from mesh.core.handshake import Session
-from mesh.core.link import DONE_IDS_MAX, Link, Received
+from mesh.core.link import Link, Received
 from mesh.core.record import ID_LEN, NO_ID, Record
 from mesh.core.reply import NO_ROOM, OK, Reply
 from mesh.core.smtp import Finished, Outgoing
@@ -247,8 +247,7 @@ class Peer:
         self.fill()
 
     def _fill(self, inside: Inside) -> None:
-        mail = self._fetched or self._queue.ready or not inside.flying
-        if self._done and (mail or len(self._done) >= DONE_IDS_MAX):  # seldom alone
+        if self._done:
             inside.link.done(self._done)
             self._done = []
         if self._beat is not None and inside.link.can_offer:
@@ -267,7 +266,7 @@ class Peer:
             else:
                 break
             self._offer(inside, ref, record)
-        if inside.link.has_data:
+        if inside.port.has_data:
             inside.port.on_data()
 
     def _offer(self, inside: Inside, ref: Ref, record: Record) -> None:
@@ -312,7 +311,8 @@ class Peer:
         ident = record.id  # and not the record: its octets may go
 
         def durable() -> None:
-            self._done.append(ident)
+            if not inside.tell_done(ident):
+                self._done.append(ident)
 
         if self._qmgr.settle(ref, record, event.replies, durable=durable):  # type: ignore[arg-type]
             self._qmgr.delivered(ref, durable)  # type: ignore[arg-type]

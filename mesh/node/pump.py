@@ -24,7 +24,7 @@ it is not called at all.
 Fair: in one turn the sockets that are ready are served, and then those that have become
 ready meanwhile, in LOOKS_MAX looks and TURN_MAX calls at most; then all other tasks have
 their turn.  So they have after TURN_SECONDS, for a call can be made long by whoever is at
-the other end (200 kB of empty lines: 0.5 s); who was not served yet is then the first.
+the other end (a large message); who was not served yet is then the first.
 The kernel goes round the sockets that are ready, so that none is left out.
 A bug in one call ends that connection, and the next socket is served.
 

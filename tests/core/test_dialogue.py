@@ -9,6 +9,7 @@ from mesh.core.command import LINE_MAX, Command, Verb, encode_command
 from mesh.core.content import to_stuffed
 from mesh.core.dialogue import (
     SENT_AHEAD_MAX,
+    UNTAKEN_MAX,
     Closed,
     Dialogue,
     DialogueKind,
@@ -58,12 +59,19 @@ class Talk:
         for piece in pieces:
             if not self.dialogue.take_chunk(memoryview(piece)):
                 self.dialogue.receive_data(piece)
-            while (event := self.dialogue.next_event()) is not None:
-                self.events.append(event)
-                if isinstance(event, MessageReceived):
-                    code = 250 + len(event.content) % 3
-                    self.dialogue.answer(Reply(code, "stored"))
-            self.said += self.dialogue.data_to_send()
+            self.hear()
+            while self.dialogue.behind:
+                self.dialogue.go_on()
+                self.hear()
+
+    def hear(self) -> None:
+        """Events and replies."""
+        while (event := self.dialogue.next_event()) is not None:
+            self.events.append(event)
+            if isinstance(event, MessageReceived):
+                code = 250 + len(event.content) % 3
+                self.dialogue.answer(Reply(code, "stored"))
+        self.said += self.dialogue.data_to_send()
 
     def codes(self, *pieces: bytes) -> list[int]:
         """The codes of what is said to these octets."""
@@ -184,6 +192,44 @@ def test_a_message_concludes_from_its_last_chunk_to_its_answer() -> None:
     dialogue.answer(OK)
     assert said == [False, False, False, True, True]
     assert dialogue.concluding is False
+
+
+@pytest.mark.parametrize("line", [b"\r\n", b"NOOP\r\n", b"x\r\n", b"HELP\r\n", b"\n"])
+def test_one_call_reads_so_many_lines_however_many_there_are(line: bytes) -> None:
+    dialogue = Talk().dialogue
+    count = 100_000 // len(line)
+    dialogue.receive_data(line * count)
+    said, calls = dialogue.data_to_send(), 1
+    longest = len(said)
+    while dialogue.behind:
+        dialogue.go_on()
+        more = dialogue.data_to_send()
+        longest = max(longest, len(more))
+        said += more
+        calls += 1
+    one = len(said) // count
+    assert said == said[:one] * count
+    assert UNTAKEN_MAX <= longest < UNTAKEN_MAX + one
+    assert calls == -(-count // -(-UNTAKEN_MAX // one))
+    assert not dialogue.buffered
+
+
+def test_what_comes_while_lines_wait_is_in_its_place() -> None:
+    talk = Talk()
+    talk.dialogue.receive_data(b"\r\n" * 1000 + MAIL + RCPT)
+    assert talk.dialogue.behind
+    talk.dialogue.receive_data(b"DATA\r\nhello\r\n.")
+    assert talk.dialogue.behind
+    assert len(talk.codes(b"\r\n")) == 1000 + 4
+    assert [event.content for event in talk.events] == [b"hello\r\n"]  # type: ignore[union-attr]
+    assert not talk.dialogue.behind
+
+
+def test_who_stops_in_the_midst_of_a_line_is_not_waited_for() -> None:
+    dialogue = Talk().dialogue
+    dialogue.receive_data(b"NOOP\r\n" * 1024)  # the last one's reply fills it
+    assert len(dialogue.data_to_send()) == UNTAKEN_MAX
+    assert not dialogue.behind
 
 
 def test_one_octet_at_a_time() -> None:

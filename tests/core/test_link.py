@@ -17,11 +17,11 @@ from mesh.core.cell import (
     Kind,
     parse_untrusted,
 )
+from mesh.core.command import DONE_IDS_MAX
 from mesh.core.frames import NO_HEAD, Head
 from mesh.core.gossip import Copy, Gossip, PartCame, Wanted
 from mesh.core.ledger import Ledger, node_of
 from mesh.core.link import (
-    DONE_IDS_MAX,
     SMALL_MESSAGE_LEN,
     WINDOW,
     Answered,
@@ -50,6 +50,11 @@ def make(name: str, peer: str) -> Link:
 def has_data(link: Link) -> bool:
     """Ask anew: a property changes between two questions."""
     return link.has_data
+
+
+def has_done(link: Link) -> bool:
+    """And here."""
+    return link.has_done
 
 
 def can_offer(link: Link) -> bool:
@@ -256,6 +261,10 @@ def test_done_ids_travel_with_and_without_mail() -> None:
     pair = Pair()
     ids = [bytes([n]) * 16 for n in range(DONE_IDS_MAX + 5)]
     pair.alpha.done(ids)
+    assert not has_data(pair.alpha)  # for them alone no body need leave
+    assert has_done(pair.alpha)
+    pair.turn()
+    assert not has_done(pair.alpha)
     pair.run()
     assert pair.done == ids
     pair.alpha.done(ids[:2])
@@ -437,6 +446,31 @@ def test_a_broken_link_takes_nothing_and_gives_nothing_more(said: bytes) -> None
     link.answer(5, OK)  # a commit that ends meanwhile has nobody to tell
     assert not has_data(link)
     assert link.next_body() == PADDING
+
+
+def test_what_was_sent_ahead_is_read_to_its_end_or_the_link_ends() -> None:
+    """An answer frees so many lines; of a flood no more are read than end the link."""
+    for count, ends in ((3000, False), (20_000, True)):
+        link = make("bravo", "alpha")
+        talk = (
+            b"HELO alpha\r\nMAIL FROM:<>\r\nRCPT TO:<mix@bravo.test>\r\nBDAT 0 LAST\r\n"
+        )
+        link.receive_body(body((Kind.COMMANDS, 0, talk)))
+        for _ in range(count // 500):
+            link.receive_body(body((Kind.COMMANDS, 0, b"NOOP\r\n" * 500)))
+        received = link.next_event()
+        assert isinstance(received, Received)
+        if not ends:
+            link.answer(received.stream, OK)
+            assert len(link._in[0].replies) > 3000 * len(OK.encode())
+            assert link._in[0].dialogue is not None
+            assert not link._in[0].dialogue.buffered
+            continue
+        dialogue = link._in[0].dialogue
+        assert dialogue is not None
+        with pytest.raises(CellError):
+            link.answer(received.stream, OK)
+        assert dialogue.buffered > 60_000
 
 
 def test_an_answer_that_frees_a_flood_ends_the_link() -> None:

@@ -70,15 +70,32 @@ def test_a_line_that_comes_again_is_not_made_anew() -> None:
 
 def test_few_lines_are_kept_and_none_with_an_address() -> None:
     reader = ReplyReader()
-    for number in range(2 * KNOWN_MAX):
-        reader.receive_data(
-            b"250 <who%d@x> ok\r\n250 queued as %d\r\n" % ((number,) * 2)
-        )
-        assert reader.next_reply() == Reply(250, f"<who{number}@x> ok")
-        assert reader.next_reply() == Reply(250, f"queued as {number}")
-        assert reader.next_reply() is None
+    for word in ("a" * length for length in range(1, 2 * KNOWN_MAX)):
+        for text in (f"<who@{word}> ok", f"2.1.0 {word}", word):
+            for _ in range(2):
+                assert read(reader, f"250 {text}\r\n".encode()) == [Reply(250, text)]
     assert len(reader._known) == KNOWN_MAX
+    assert b"250 2.1.0 a\r\n" in reader._known
     assert not any(b"@" in line for line in reader._known)
+
+
+@pytest.mark.parametrize(
+    "text", ["queued as 7F3A", "2.0.0 Ok: 99", "x" * 65, "2.0.0 " + "x" * 65]
+)
+def test_a_line_that_may_name_a_message_or_is_long_is_not_kept(text: str) -> None:
+    reader = ReplyReader()
+    before = len(reader._known)
+    for _ in range(2):
+        assert read(reader, f"250 {text}\r\n".encode()) == [Reply(250, text)]
+    assert len(reader._known) == before
+
+
+def test_the_last_line_of_several_is_not_kept_for_all_of_them() -> None:
+    reader = ReplyReader()
+    assert read(reader, b"250-a\r\n250 b\r\n250 b\r\n") == [
+        Reply(250, "a\nb"),
+        Reply(250, "b"),
+    ]
 
 
 def test_a_constant_line_inside_a_longer_reply_is_its_last_line() -> None:

@@ -480,6 +480,18 @@ def test_the_last_cell_of_an_old_connection_ends_it_and_not_the_link() -> None:
     assert link.peer_closed
 
 
+def test_ids_leave_where_the_words_do() -> None:
+    world = World()
+    (strand, _) = world.connect().ends
+    world.settle()
+    assert strand.link is not None
+    strand.link.done([bytes(16)])
+    assert not has_data(strand)
+    assert strand.has_done
+    assert b"NOOP DONE=" in strand.next_body()
+    assert not any(each.has_done for each in world.connections[-1].ends)
+
+
 def test_before_it_is_agreed_on_all_is_padding() -> None:
     strand = Connection(1, []).ends[0]
     assert strand.next_body() == PADDING

@@ -8,9 +8,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from mesh.core.dialogue import UNTAKEN_MAX
 from mesh.core.reply import Reply
 from mesh.node import caller as caller_
 from mesh.node import submission as submission_
+from mesh.node.caller import Caller
 from tests.harness import until
 from tests.node.test_submission import TO, local
 
@@ -89,6 +91,31 @@ async def test_who_reads_no_replies_is_ended(
             assert here.submission._sessions
             await trio.sleep(20)
             assert not here.submission._sessions
+
+
+async def test_a_flood_of_lines_is_answered_a_few_at_a_time(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    attend = Caller._attend
+
+    def count(caller: Caller) -> None:
+        calls.append(caller.dialogue.buffered)
+        attend(caller)
+
+    async with local(tmp_path) as here:
+        client = await here.client(b"EHLO x\r\n")
+        neighbour = await here.client(b"EHLO x\r\n")
+        monkeypatch.setattr(Caller, "_attend", count)
+        lines = b"\r\n" * 5000
+        await client.stream.send_all(lines)
+        assert await neighbour.say(b"NOOP\r\n") == [250]
+        assert {await client.code() for _ in range(5000)} == {500}
+        assert len(calls) > 5000 * 20 // UNTAKEN_MAX  # and not one for all of them
+        await client.stream.send_all(lines + b"QUIT\r\n")
+        await client.stream.send_eof()
+        codes = [await client.code() for _ in range(5002)]
+        assert codes[-2:] == [221, 0]
 
 
 async def test_who_reads_some_replies_has_its_time_anew(

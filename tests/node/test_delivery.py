@@ -339,6 +339,31 @@ async def test_at_most_so_many_connections(
         assert len(server.messages) == 300
 
 
+async def test_who_is_busy_is_not_asked_and_who_was_last_is_asked_first(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with alpha_half(tmp_path) as alpha, trio.open_nursery() as nursery:
+        server = Server(tmp_path / "lmtp.sock")
+        server.slow = 3.0
+        nursery.start_soon(server.run)
+        delivery = lmtp_delivery(alpha, tmp_path / "lmtp.sock")
+        nursery.start_soon(delivery.run)
+        for number in range(200):
+            alpha.submit(b"%d\r\n" % number, TO)
+        await until(lambda: len(delivery._connections) == CONNECTIONS_MAX)
+        await until(lambda: sum(len(c.flying) for c in delivery._connections) == 40)
+        assert not delivery.free
+        await until(lambda: alpha.quiet)
+        assert set(delivery.free) == set(delivery._connections)
+        last = list(delivery.free)[-1]
+        alpha.submit(b"another\r\n", TO)
+        await until(lambda: last.flying)
+        await until(lambda: alpha.quiet)
+        last.end()
+        assert set(delivery.free) == set(delivery._connections)
+        nursery.cancel_scope.cancel()
+
+
 async def test_large_messages_pass_through_the_outlet(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:

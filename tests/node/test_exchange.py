@@ -19,7 +19,8 @@ from mesh.core.cell import (
     Kind,
     parse_untrusted,
 )
-from mesh.core.link import DONE_IDS_MAX, Link
+from mesh.core.clock import Clock
+from mesh.core.link import Link
 from mesh.core.reply import NO_ROOM, NO_SUCH_RECIPIENT, OK
 from mesh.core.smtp import Outgoing
 from mesh.core.strand import hello_body
@@ -75,8 +76,10 @@ async def two(folder: Path) -> AsyncIterator[tuple[Half, Half, trio.Nursery]]:
 class Stranger:
     """A listed peer of our own making: says what it likes in cells that open."""
 
-    def __init__(self, nursery: trio.Nursery, bravo: Half) -> None:
-        self.session, theirs = sessions("alpha", "bravo")
+    def __init__(
+        self, nursery: trio.Nursery, bravo: Half, clock: Clock = Clock.GREEDY
+    ) -> None:
+        self.session, theirs = sessions("alpha", "bravo", clock=clock)
         self.wire, far = wire_pair()
         self.ended: list[str] = []
         nursery.start_soon(self._carry, bravo, theirs, far)
@@ -153,12 +156,12 @@ async def test_what_is_done_is_said_again_when_the_link_ended_meanwhile(
         await until(lambda: not bravo.spool.known_ids(alpha.identity[:16]), seconds=30)
 
 
-@pytest.mark.parametrize("many", [False, True])
-async def test_ids_that_are_done_seldom_have_a_cell_of_their_own(
-    tmp_path: Path, autojump_clock: MockClock, many: bool
+@pytest.mark.parametrize("clock", [Clock.GREEDY, Clock.SLOTTED])
+async def test_ids_that_are_done_wait_for_no_mail_that_flies(
+    tmp_path: Path, autojump_clock: MockClock, clock: Clock
 ) -> None:
     async with two(tmp_path) as (_, bravo, nursery):
-        stranger = Stranger(nursery, bravo)
+        stranger = Stranger(nursery, bravo, clock)
         for _ in range(2):
             bravo.submit(b"hello\r\n", "mix@alpha")
         heard = bytearray()
@@ -168,17 +171,35 @@ async def test_ids_that_are_done_seldom_have_a_cell_of_their_own(
             return heard.count(what)
 
         await until(lambda: hears(b"LAST") == 2)
-        said = b"220 alpha\r\n" + OK.encode() * 4
-        stranger.reply(said, 0)
-        done = bravo.exchange.peers["alpha"]._done
-        await until(lambda: done)
-        if many:
-            done += [bytes(16)] * (DONE_IDS_MAX - len(done))
-        stranger.say(b"HELO alpha\r\n")
-        await trio.sleep(3)
-        assert hears(b"DONE=") == int(many)  # the other one is still on its way
-        stranger.reply(said, 1)
+        stranger.reply(b"220 alpha\r\n" + OK.encode() * 4, 0)
         await until(lambda: hears(b"DONE="))
+        (port,) = bravo.exchange.peers["alpha"].ports
+        assert len(inside(port).flying) == 1
+
+
+async def test_a_greedy_link_has_no_cell_for_ids_alone(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with two(tmp_path) as (alpha, bravo, nursery):
+        await connect(nursery, alpha, bravo)
+        (port,) = alpha.exchange.peers["bravo"].ports
+        woken = 0
+
+        def wake() -> None:
+            nonlocal woken
+            woken += 1
+
+        port.on_data = wake
+        seen = []
+        for port.session.clock in (Clock.GREEDY, Clock.SLOTTED, Clock.GREEDY):
+            assert inside(port).tell_done(bytes(16))
+            seen.append((port.has_data, woken))
+        assert seen == [(False, 0), (True, 1), (False, 1)]  # others' leave anyway
+        port.close()  # the node ends: they are in its last words
+        assert woken == 2
+        assert b"NOOP DONE=" in port.next_body()
+        inside(port).end()
+        assert not inside(port).tell_done(bytes(16))
 
 
 async def test_what_is_on_its_way_to_one_peer_is_bounded_link_after_link(
