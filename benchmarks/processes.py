@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -270,7 +271,18 @@ def wait_listening(address: Path | int) -> None:
 
 
 def wait_ready(node: subprocess.Popen[bytes]) -> None:
-    """Return when a node has said that it is ready."""
-    said = node.stderr.readline() if node.stderr else b""
-    if b"ready" not in said:
-        raise BenchmarkError(f"a node did not start: {said.decode().strip()}")
+    """Return when a node has said that it is ready; else what it said instead is told."""
+    if node.stderr is None:
+        raise BenchmarkError("a node whose words nobody hears")
+    said = b""
+    timer = threading.Timer(START_SECONDS, node.terminate)
+    timer.start()
+    try:
+        for line in node.stderr:  # it may say something else before
+            if re.search(rb"\bready\b", line):
+                return
+            said += line
+    finally:
+        timer.cancel()
+    words = " ".join(said.decode(errors="replace").split()) or "it said nothing"
+    raise BenchmarkError(f"a node did not start in {START_SECONDS:.0f} s: {words}")

@@ -18,6 +18,7 @@ The body's content makes no difference to the work: padding is sealed like mail.
 See `mesh help protocol`, cells.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from mesh.core.cell import BODY_LEN, CELL_LEN
@@ -51,6 +52,16 @@ class CellSealer:
         """Seal the body at the head of a cell's 4,096 octets into that very cell."""
         if self._cipher.seal_over(cell, BODY_LEN) == REKEY_AFTER_CELLS:
             self._cipher.rekey()
+
+    def seal_each(self, cells: Sequence[Place]) -> None:
+        """Do so for many cells in order: a third less work than one call for each."""
+        begin = 0
+        while begin < len(cells):
+            end = begin + REKEY_AFTER_CELLS - self._cipher.count
+            count = self._cipher.seal_each(cells[begin:end], BODY_LEN)
+            if count == REKEY_AFTER_CELLS:
+                self._cipher.rekey()
+            begin = end
 
     def surrender(self) -> Key:
         """Give up the key of a stream that has not begun, to whoever goes on with it."""
@@ -96,6 +107,23 @@ class CellOpener:
             raise
         if count == REKEY_AFTER_CELLS:
             self._cipher.rekey()
+
+    def open_each_untrusted(self, cells: Sequence[Place]) -> int:
+        """Open many cells in order where they lie; how many did before one did not.
+
+        Fewer than all: that one is not the next cell, and nothing opens any more.
+        """
+        begin = 0
+        while begin < len(cells) and not self._dead:
+            some = cells[begin : begin + REKEY_AFTER_CELLS - self._cipher.count]
+            before = self._cipher.count
+            count = self._cipher.open_each_untrusted(some, CELL_LEN)
+            begin += count - before
+            if count - before < len(some):
+                self.wipe()
+            elif count == REKEY_AFTER_CELLS:
+                self._cipher.rekey()
+        return begin
 
     def surrender(self) -> Key:
         """Give up the key of a stream that has not begun, to whoever goes on with it."""

@@ -11,6 +11,7 @@ A box that does not open leaves the count where it was; what then becomes of the
 connection is decided above (cellstream.py, handshake.py: it ends).
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from mesh.core.crypto import (
@@ -90,6 +91,32 @@ class CipherState:
             raise CryptoError("a box does not open")
         self._count = count = count + 1
         return count
+
+    def seal_each(self, places: Sequence[Place], length: int) -> int:
+        """Seal a box over each place, as `seal_over` does; the count then."""
+        begin = self._count
+        end = begin + len(places)
+        if end > REJECT_AFTER:
+            raise LocalProtocolError(_FORGOTTEN)
+        slot, call = self._key.slot or self._key.address, chacha_seal
+        self._count = end  # first: whatever stops this, no nonce comes again
+        for place, nonce in zip(places, _NONCES[begin:end], strict=True):
+            call(place, NULL, place, length, NULL, 0, NULL, nonce, slot)
+        return end
+
+    def open_each_untrusted(self, places: Sequence[Place], length: int) -> int:
+        """Open the boxes where they lie until one does not open; the count then."""
+        begin = self._count
+        end = begin + len(places)
+        if end > REJECT_AFTER:
+            raise LocalProtocolError(_FORGOTTEN)
+        slot, call = self._key.slot or self._key.address, chacha_open
+        for place, nonce in zip(places, _NONCES[begin:end], strict=True):
+            if call(place, NULL, NULL, place, length, NULL, 0, nonce, slot):
+                break
+            begin += 1
+        self._count = begin
+        return begin
 
     def rekey(self) -> None:
         """Step to the next key, from which this one cannot be found again."""

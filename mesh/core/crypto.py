@@ -51,6 +51,7 @@ SCRATCH_LEN: Final = 4096
 
 _new_raw: Final[Any] = ffi.new_allocator(should_clear_after_alloc=False)
 NULL: Final[Any] = ffi.NULL
+_from_buffer: Final[Any] = ffi.from_buffer
 _ZEROS: Final = bytes(SLOT_LEN)
 _scratch: Final[Any] = new_locked(SCRATCH_LEN)
 memmove: Final[Callable[[Place, Place | Octets, int], None]] = ffi.memmove
@@ -247,9 +248,9 @@ def verify(public: bytes, message: bytes, signature: bytes) -> None:
 
 def _seal(function: Any, key: Key, nonce: bytes, text: Octets, ad: Octets) -> bytes:
     length = len(text)
-    out = _new_raw("unsigned char[]", length + TAG_LEN)
+    out = bytes(length + TAG_LEN)  # filled where it is, while nobody else has it
     function(
-        out,
+        _from_buffer(out),
         ffi.NULL,
         _pointer(text),
         length,
@@ -259,16 +260,17 @@ def _seal(function: Any, key: Key, nonce: bytes, text: Octets, ad: Octets) -> by
         nonce,
         key.address,
     )
-    return bytes(ffi.buffer(out, length + TAG_LEN))
+    return out
 
 
 def _open(function: Any, key: Key, nonce: bytes, box: Octets, ad: Octets) -> bytes:
     length = len(box) - TAG_LEN
     if length < 0:
         raise CryptoError("a box is shorter than its tag")
-    out = _new_raw("unsigned char[]", length or 1)
+    # Filled where it is, while nobody else has it; an empty one is everybody's.
+    out = bytes(length + (not length))
     if function(
-        out,
+        _from_buffer(out),
         ffi.NULL,
         ffi.NULL,
         _pointer(box),
@@ -279,7 +281,7 @@ def _open(function: Any, key: Key, nonce: bytes, box: Octets, ad: Octets) -> byt
         key.address,
     ):
         raise CryptoError("a box does not open")
-    return bytes(ffi.buffer(out, length))
+    return out if length else b""
 
 
 chacha_seal: Final[Any] = lib.crypto_aead_chacha20poly1305_ietf_encrypt

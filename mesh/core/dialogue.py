@@ -123,14 +123,16 @@ class Dialogue:
             self._end()
             raise RemoteProtocolError("too much sent ahead of an answer")
 
-    def take_chunk(self, data: memoryview) -> bool:
-        """Take octets from the midst of a chunk; False: receive_data is to have them."""
-        mail = self._mail
-        if self._intake is not Intake.CHUNK or mail.failure or len(data) >= self._left:
-            return False
+    @property
+    def chunk_left(self) -> int:
+        """Octets of a chunk that have not come; 0: none, or nobody wants them."""
+        wanted = self._intake is Intake.CHUNK and not self._mail.failure
+        return self._left if wanted else 0
+
+    def take_chunk(self, data: bytes | memoryview) -> None:
+        """Take fewer octets than `chunk_left`, which need no look at them."""
         self._left -= len(data)  # the buffer is empty: a chunk leaves nothing there
-        mail.add_content(data)
-        return True
+        self._mail.add_content(data)
 
     def receive_eof(self) -> None:
         """The other side will send no more: an unfinished message is nothing."""
@@ -249,11 +251,8 @@ class Dialogue:
             proceed(self, command)
 
     def _out_of_order(self, verb: Verb) -> Reply:
-        if (
-            verb in {Verb.DATA, Verb.BDAT}
-            and self._state is State.SENDER
-            and self._mail.refused
-        ):
+        content = verb in {Verb.DATA, Verb.BDAT}
+        if content and self._state is State.SENDER and self._mail.refused:
             return self._check_content(None) or replies_.NO_VALID_RECIPIENTS
         return replies_.BAD_SEQUENCE
 

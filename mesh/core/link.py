@@ -36,7 +36,10 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final
 
+from mesh.core import bodies
 from mesh.core.cell import (
+    BODY_LEN,
+    CELL_LEN,
     CREDIT,
     PADDING,
     STREAMS_MAX,
@@ -45,6 +48,7 @@ from mesh.core.cell import (
     Segment,
     parse_untrusted,
 )
+from mesh.core.command import DONE_IDS_MAX as DONE_IDS_MAX
 from mesh.core.dialogue import Dialogue, DialogueKind, IdsDone, MessageReceived
 from mesh.core.gossip import MUTE, Gossip, Mute
 from mesh.core.raw import RawEnded, RawSender
@@ -217,21 +221,24 @@ class Link:
             self.broken = True
             raise
 
+    def receive_full(self, room: memoryview, at: int) -> int:
+        """Take full bodies that follow each other in cells from `at` on; their end."""
+        end, streams = bodies.take_full_untrusted(room, at, self._in, self.heard)
+        for number in streams:
+            self._grant(number, self._in[number])
+        return end
+
     def next_event(self) -> Event | None:
         """Return the next event, None when there is none."""
         return self._events.popleft() if self._events else None
 
     def _receive_commands_untrusted(self, segment: Segment) -> None:
-        inbound = self._in.get(segment.stream)
-        if inbound is None:
-            inbound = self._in[segment.stream] = Inbound()
-        inbound.received += len(segment.octets)
+        number = segment.stream
+        inbound = self._in.get(number) or self._in.setdefault(number, Inbound())
         self.heard.commands += len(segment.octets)
+        inbound.received += len(segment.octets)
         if inbound.received > inbound.granted:
             raise CellError("more octets than credit")
-        if inbound.dialogue and inbound.dialogue.take_chunk(segment.octets):
-            self._grant(segment.stream, inbound)
-            return
         if inbound.dialogue is None:
             inbound.dialogue = Dialogue(
                 name=self._name,
@@ -240,8 +247,12 @@ class Link:
                 peer=self._peer,
                 max_message=self._max_message,
             )
-        inbound.dialogue.receive_data(segment.octets)
-        self._serve(segment.stream, inbound)
+        if len(segment.octets) < inbound.dialogue.chunk_left:
+            inbound.dialogue.take_chunk(segment.octets)
+            self._grant(segment.stream, inbound)
+        else:
+            inbound.dialogue.receive_data(segment.octets)
+            self._serve(segment.stream, inbound)
 
     def _serve(self, number: int, inbound: Inbound) -> None:
         """Collect what a dialogue has to say, and grant credit for what it took in."""
@@ -349,28 +360,20 @@ class Link:
         if self.broken:
             return PADDING
         writer = BodyWriter()
-        self._write_credits(writer)
-        self._write_replies(writer)
+        bodies.write_credits(writer, self._credits)
+        bodies.write_replies(writer, self._replying, self._in, self.said)
         self._write_gossip(writer)
         self._write_commands(writer)
         return PADDING if writer.empty else writer.finish()
 
-    def _write_credits(self, writer: BodyWriter) -> None:
-        while self._credits and writer.space >= CREDIT.size:
-            number, more = self._credits.popitem()
-            writer.add(Kind.CREDIT, number, CREDIT.pack(more))
-
-    def _write_replies(self, writer: BodyWriter) -> None:
-        while self._replying and writer.space > 0:
-            number = next(iter(self._replying))
-            replies = self._in[number].replies
-            octets = bytes(replies[: writer.space])
-            del replies[: len(octets)]
-            self.said.replies += len(octets)
-            writer.add(Kind.REPLIES, number, octets)
-            if not replies:
-                del self._replying[number]
-                self._in[number].due = False
+    def write_bodies(self, room: memoryview) -> int:
+        """Write next bodies into cells: octets of those that have one, one at least."""
+        others = self._credits or self._replying or self.has_done or self._gossips()
+        turns = {} if others or self.broken else self._turns
+        if end := bodies.write_full(room, turns, self._out, self.said):
+            return end
+        room[:BODY_LEN] = self.next_body()
+        return CELL_LEN
 
     def _write_commands(self, writer: BodyWriter) -> None:
         if self.has_done:

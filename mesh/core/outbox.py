@@ -30,8 +30,13 @@ class Outbox:
 
     def take(self, limit: int) -> bytes:
         """The next octets, at most `limit`; b"" when there are none."""
+        limit = min(limit, self.octets)
+        self.octets -= limit
+        return self._take(limit)
+
+    def _take(self, room: int) -> bytes:
+        """Take so many octets, which are there and no longer counted."""
         pieces, begun = self._pieces, self._begun
-        room = limit = min(limit, self.octets)
         parts: list[bytes | memoryview] = []
         while room > 0:
             piece = pieces[0]
@@ -45,8 +50,24 @@ class Outbox:
             begun = 0
             pieces.popleft()
         self._begun = begun
-        self.octets -= limit
         return b"".join(parts)
+
+    def lay(self, room: memoryview, starts: range, length: int) -> None:
+        """Lay the next octets, which are there, into `room`: `length` at each start."""
+        piece = self._pieces[0]
+        begun, whole = self._begun, len(piece)
+        for at in starts:
+            end = begun + length
+            if end < whole:
+                room[at : at + length] = piece[begun:end]
+                begun = end
+            else:
+                self._begun = begun
+                room[at : at + length] = self._take(length)
+                piece = self._pieces[0] if self._pieces else b""
+                begun, whole = self._begun, len(piece)
+        self._begun = begun
+        self.octets -= len(starts) * length
 
     def clear(self) -> None:
         """Forget everything: there is nobody to take it."""

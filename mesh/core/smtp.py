@@ -38,27 +38,14 @@ from mesh.core.content import to_stuffed
 from mesh.core.envelope import Path
 from mesh.core.outbox import Outbox
 from mesh.core.reply import SHUTTING_DOWN, TRY_LATER, Reply, ReplyReader
-from mesh.core.transfer import (
-    Event,
-    Finished,
-    Outgoing,
-    SenderClosed,
-    SenderDialect,
-    StartTls,
-    Step,
-    Transfer,
-)
+from mesh.core.transfer import Event as Event
+from mesh.core.transfer import Finished as Finished
+from mesh.core.transfer import Outgoing as Outgoing
+from mesh.core.transfer import SenderClosed as SenderClosed
+from mesh.core.transfer import SenderDialect as SenderDialect
+from mesh.core.transfer import StartTls as StartTls
+from mesh.core.transfer import Step, Transfer
 from mesh.errors import LocalProtocolError, RemoteProtocolError
-
-__all__ = [
-    "Event",
-    "Finished",
-    "Outgoing",
-    "Sender",
-    "SenderClosed",
-    "SenderDialect",
-    "StartTls",
-]
 
 # Octets of one BDAT, and how many of them may wait for their replies: PROTOCOL
 # section 3.  256 KiB a stream is what the credit of a link allows.
@@ -121,6 +108,11 @@ class Sender:
     def pending(self) -> bool:
         """take() has octets to give."""
         return self._outbox.octets > 0
+
+    @property
+    def outbox(self) -> Outbox:
+        """What take() gives, for who lays it out where it is to be (bulk.py)."""
+        return self._outbox
 
     @property
     def ready(self) -> bool:

@@ -50,7 +50,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from mesh.core.cell import CLOSE_BODY, PADDING, BodyWriter, Kind, parse_untrusted
+from mesh.core.cell import (
+    BODY_LEN,
+    CELL_LEN,
+    CLOSE_BODY,
+    PADDING,
+    BodyWriter,
+    Kind,
+    parse_untrusted,
+)
 from mesh.core.link import Link
 from mesh.core.streams import Tally
 from mesh.errors import CellError
@@ -160,7 +168,25 @@ class Strand:
             return PADDING
         return self.link.next_body()
 
+    def write_bodies(self, room: memoryview) -> int:
+        """Write the next bodies into cells: octets of those that have one, one at least."""
+        if self.link and not (self._hello or self._moved or self.successor):
+            return self.link.write_bodies(room)
+        room[:BODY_LEN] = self.next_body()
+        return CELL_LEN
+
     # bodies in
+
+    def receive_bodies(self, room: memoryview) -> None:
+        """Take bodies that opened, side by side in their cells."""
+        at = 0
+        while True:
+            if self.link and not (self.waits or self.heard_out):
+                at = self.link.receive_full(room, at)
+            if at == len(room):
+                return
+            self.receive_body(bytes(room[at : at + BODY_LEN]))
+            at += CELL_LEN
 
     def receive_body(self, body: bytes) -> None:
         """Take a body that opened."""

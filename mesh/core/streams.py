@@ -15,6 +15,7 @@ from mesh.core.dialogue import Dialogue, MessageReceived
 from mesh.core.raw import RawEnded, RawSender
 from mesh.core.reply import Reply
 from mesh.core.smtp import Finished, Sender
+from mesh.errors import LocalProtocolError
 
 WINDOW: Final = 4 * 65_536 + 4_096
 """Octets of credit: four chunks that may be unreplied, and the commands beside them."""
@@ -67,6 +68,13 @@ class Inbound:
         """Somebody waits for them: the answer to a message is among them."""
         self.received = 0
         self.granted = WINDOW
+
+    def take_chunk(self, octets: bytes | memoryview) -> None:
+        """Take octets from the midst of a chunk, which the dialogue is in."""
+        if self.dialogue is None:
+            raise LocalProtocolError("a chunk in no dialogue")
+        self.received += len(octets)
+        self.dialogue.take_chunk(octets)
 
 
 class Outbound:

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import trio
 
-from mesh.core.cell import CLOSE_BODY
+from mesh.core.cell import BODY_LEN, CELL_LEN, CLOSE_BODY
 from mesh.core.clock import Clock
 from mesh.core.handshake import Session
 from mesh.core.link import Done, Link, Received
@@ -230,6 +230,21 @@ class Port:
             if self._left < 0:
                 return CLOSE_BODY
         return self.strand.next_body()
+
+    def write_bodies(self, room: memoryview) -> int:
+        """Write bodies to seal into cells; octets of those that have one now."""
+        if self._left < 0:
+            return self.strand.write_bodies(room)
+        room[:BODY_LEN] = self.next_body()
+        return CELL_LEN
+
+    def receive_bodies(self, room: memoryview) -> None:
+        """Take bodies that opened, side by side in their cells."""
+        at = 0
+        while at < len(room) and not self._agreed:
+            self.receive_body(bytes(room[at : at + BODY_LEN]))
+            at += CELL_LEN
+        self.strand.receive_bodies(room[at:])
 
     def receive_body(self, body: bytes) -> None:
         """Take a body that opened."""

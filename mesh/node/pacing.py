@@ -26,12 +26,12 @@ from typing import Final
 
 import trio
 
-from mesh.core.cell import BODY_LEN, CELL_LEN
+from mesh.core.cell import CELL_LEN
 from mesh.core.cellstream import CellOpener, CellSealer
 from mesh.core.clock import Clock, law_of, period_of
 from mesh.core.crypto import Entropy, address_of
 from mesh.core.handshake import Session
-from mesh.errors import RemoteProtocolError
+from mesh.errors import CryptoError, RemoteProtocolError
 from mesh.node.bare import ZEROS
 from mesh.node.pacer import lane as lanes
 from mesh.node.pacer.client import GONE, Feed, put
@@ -41,6 +41,7 @@ from mesh.node.pacer.lane import DEAD_SECONDS as DEAD_SECONDS
 from mesh.node.pacer.lane import Lane
 from mesh.node.pacer.ring import Ring, length_of
 from mesh.node.parking import Parking
+from mesh.node.port import GreedyPort
 from mesh.node.port import Port as Port
 from mesh.node.wire import RECEIVE_MAX, Outlet, SocketWire, Wire
 
@@ -76,7 +77,7 @@ _outbox: Final = _Room(GREEDY_CELLS)
 class _Carrier:
     """The incoming cells of a `greedy` link."""
 
-    def __init__(self, wire: Wire, session: Session, port: Port) -> None:
+    def __init__(self, wire: Wire, session: Session, port: GreedyPort) -> None:
         self.wire, self.session, self.port = wire, session, port
         self.period = period_of(session.klass)
         self.heard = trio.current_time()
@@ -95,17 +96,14 @@ class _Carrier:
     def _open_untrusted(self, length: int) -> None:
         """Open all whole cells of what has come."""
         room, cells = _inbox.octets, length // CELL_LEN
-        open_into, receive = (
-            self.session.opener.open_into_untrusted,
-            self.port.receive_body,
-        )
         self._partial = bytes(room[cells * CELL_LEN : length])
         try:
-            for at, place in enumerate(_inbox.places[:cells]):
-                open_into(place, place)
-                receive(bytes(room[at * CELL_LEN : at * CELL_LEN + BODY_LEN]))
+            opened = self.session.opener.open_each_untrusted(_inbox.places[:cells])
+            self.port.receive_bodies(room[: opened * CELL_LEN])
         finally:
             room[:length] = ZEROS[:length]
+        if opened < cells:
+            raise CryptoError("this is not the next cell of the link")
         if cells:
             self.heard = trio.current_time()
             self.port.received()
@@ -119,7 +117,7 @@ class _Carrier:
 async def carry(
     wire: Wire,
     session: Session,
-    port: Port,
+    port: GreedyPort,
     entropy: Entropy,
     pacer: Pacer | None = None,
     moves: Callable[[], int] = lambda: 0,
@@ -259,14 +257,15 @@ class _GreedySender:
     def _seal(self) -> memoryview:
         """Seal one body, and as many more as there are and one call takes."""
         port, room = self._carrier.port, _outbox.octets
-        seal, body = self._carrier.session.sealer.seal_over, port.next_body
-        end = 0
-        for place in _outbox.places:
-            room[end : end + BODY_LEN] = body()
-            seal(place)
-            end += CELL_LEN
-            if not port.has_data:
-                break
+        end, sealed = 0, False
+        try:
+            while not end or (end < len(room) and port.has_data):
+                end += port.write_bodies(room[end:])
+            self._carrier.session.sealer.seal_each(_outbox.places[: end // CELL_LEN])
+            sealed = True
+        finally:
+            if not sealed:  # what was to be sealed lies here
+                room[:] = ZEROS[: len(room)]
         return room[:end]
 
     def _stood_still(self) -> bool:

@@ -42,3 +42,16 @@ class Port(Protocol):
 
     on_data: Callable[[], None]
     """Called by the port when it has something to send, or when it ends; the carrier's."""
+
+
+class GreedyPort(Port, Protocol):
+    """What the `greedy` carrier needs besides."""
+
+    def write_bodies(self, room: memoryview) -> int:
+        """Write the next bodies, at least one, to the heads of cells side by side.
+
+        Gives the octets of those cells.
+        """
+
+    def receive_bodies(self, room: memoryview) -> None:
+        """Take bodies that opened at the heads of cells side by side."""

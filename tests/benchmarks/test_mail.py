@@ -4,7 +4,7 @@
 import pytest
 
 from benchmarks.mail import Load, Run, Taken, begun, common
-from benchmarks.share import Moment, sent, share
+from benchmarks.share import Moment, is_sure, messages_of, sent, share
 from mesh.core.cell import BODY_LEN, CELL_LEN
 
 
@@ -87,6 +87,17 @@ def test_a_share_is_of_cells_bodies() -> None:
     first, last = Moment(0, 0, 0), Moment(1, 100 * CELL_LEN, 10)
     assert share(first, last, 10 * BODY_LEN) == pytest.approx(1)
     assert share(first, last, 5 * BODY_LEN) == pytest.approx(0.5)
+
+
+def test_a_middle_is_told_only_where_it_is_sure() -> None:
+    first = Moment(0, 0, 100)
+    assert not is_sure(first, Moment(1, 1, 100 + 3199))
+    assert is_sure(first, Moment(1, 1, 100 + 3200))
+
+
+def test_a_link_is_filled_for_so_long() -> None:
+    assert messages_of(64, 10, BODY_LEN) == 640
+    assert messages_of(4, 0.01, BODY_LEN) == 1
 
 
 def test_what_ss_says_of_a_connection() -> None:

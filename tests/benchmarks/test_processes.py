@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import benchmarks.processes
-from benchmarks.processes import Group, cgroup_home
+from benchmarks.processes import BenchmarkError, Group, cgroup_home, wait_ready
 
 BUSY = (
     "import os, time\n"
@@ -65,3 +65,28 @@ def test_a_group_counts_what_has_ended_and_ends_the_rest(
         assert group.memory() > 100_000
     assert process.returncode == -15
     assert has_ended(left)
+
+
+def said_by(code: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+
+
+def test_a_node_is_ready_when_it_says_so_whatever_it_said_before() -> None:
+    code = (
+        "import sys; sys.stderr.write('already\\nmesh: ready\\n'); sys.stderr.flush()"
+    )
+    with said_by(code) as node:
+        wait_ready(node)
+        assert node.stderr is not None
+        assert node.stderr.read() == b""
+
+
+@pytest.mark.parametrize("words", ["this host wakes 9 us late,\nset 64", "already"])
+def test_what_a_node_says_that_does_not_start_is_told(words: str) -> None:
+    with (
+        said_by(f"import sys; sys.exit({words!r})") as node,
+        pytest.raises(
+            BenchmarkError, match="did not start.*" + " ".join(words.split())
+        ),
+    ):
+        wait_ready(node)

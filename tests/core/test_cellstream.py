@@ -2,6 +2,7 @@
 """A direction of cells: known answers over rekeys, and every way to break the order."""
 
 import hashlib
+import itertools
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -212,3 +213,34 @@ def test_a_stream_that_has_begun_stays() -> None:
         with pytest.raises(LocalProtocolError):
             half.surrender()
     assert opener.open_untrusted(sealer.seal(body(1))) == body(1)
+
+
+class Cells:
+    """Cells side by side, as a carrier has them, and where each is."""
+
+    def __init__(self, octets: bytes) -> None:
+        self.octets = memoryview(bytearray(octets))
+        first = self._first = address_of(self.octets)
+        self.places = [first + at for at in range(0, len(octets), CELL_LEN)]
+
+
+@pytest.mark.parametrize("cuts", [[], [1, 64, 64, 130], [63, 128]])
+def test_many_at_once_are_sealed_and_opened_as_one_by_one(cuts: list[int]) -> None:
+    bodies = b"".join([body(number).ljust(CELL_LEN, b"\0") for number in range(RUN)])
+    cells, sealer, opener = Cells(bodies), CellSealer(key()), CellOpener(key())
+    runs = [cells.places[a:b] for a, b in itertools.pairwise([0, *cuts, RUN])]
+    for run in runs:
+        sealer.seal_each(run)
+    assert cells.octets == b"".join(CELLS)
+    assert [opener.open_each_untrusted(run) for run in runs] == [*map(len, runs)]
+    for number in range(RUN):
+        assert cells.octets[number * CELL_LEN :][:BODY_LEN] == body(number)
+
+
+@pytest.mark.parametrize("wrong", [0, 5, 63, 64, RUN - 1])
+def test_of_many_only_those_before_a_wrong_one_open(wrong: int) -> None:
+    come = CELLS[:wrong] + FOREIGN[wrong : wrong + 1] + CELLS[wrong + 1 :]
+    cells, opener = Cells(b"".join(come)), CellOpener(key())
+    assert opener.open_each_untrusted(cells.places) == wrong
+    assert opener.open_each_untrusted(cells.places[wrong + 1 :]) == 0
+    assert_dead(opener, CELLS[wrong])

@@ -59,6 +59,22 @@ def test_boxes_made_where_they_lie_count_with_the_others() -> None:
         assert opener.count == count + 1
 
 
+def test_many_boxes_made_where_they_lie_count_with_the_others() -> None:
+    ours, theirs, opener = make(), make(), make()
+    ours.encrypt_with_ad(b"", b"first")
+    opener.decrypt_with_ad_untrusted(b"", theirs.encrypt_with_ad(b"", b"first"))
+    boxes = [bytearray(b"%d" % count + bytes(16)) for count in range(5)]
+    places = [address_of(box) for box in boxes]
+    assert ours.seal_each(places[:3], 1) == 4
+    assert ours.seal_each(places[3:], 1) == 6
+    for count, box in enumerate(boxes):
+        assert box == theirs.encrypt_with_ad(b"", b"%d" % count)
+    boxes[3][0] ^= 1
+    assert opener.open_each_untrusted(places[:2], 17) == 3
+    assert opener.open_each_untrusted(places[2:], 17) == opener.count == 4
+    assert [bytes(box[:1]) for box in boxes[:3]] == [b"0", b"1", b"2"]
+
+
 def test_nothing_is_made_where_it_lies_past_the_limit_or_without_a_key() -> None:
     room = bytearray(20)
     place, other = address_of(room), address_of(bytearray(4))
@@ -72,6 +88,10 @@ def test_nothing_is_made_where_it_lies_past_the_limit_or_without_a_key() -> None
             state.seal_over(place, 4)
         with pytest.raises(LocalProtocolError):
             state.open_into_untrusted(place, 20, other)
+        with pytest.raises(LocalProtocolError):
+            state.seal_each([place], 4)
+        with pytest.raises(LocalProtocolError):
+            state.open_each_untrusted([place], 20)
     assert not any(room)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mesh.core.cell import (
     BODY_LEN,
+    CELL_LEN,
     CREDIT,
     PADDING,
     STREAMS_MAX,
@@ -745,3 +746,28 @@ def test_a_link_does_not_move_or_end_by_itself() -> None:
         with pytest.raises(CellError):
             link.receive_body(body((Kind.COMMANDS, 0, b"HELO alpha\r\n"), segment))
         assert link.broken
+
+
+def test_many_bodies_at_once_are_what_they_are_one_by_one() -> None:
+    pair = Pair()
+    alpha, bravo = pair.alpha, pair.bravo
+    large = b"0123456789abcd\r\n" * 20_000
+    alpha.offer(message("t", large))
+    room, at = memoryview(bytearray(80 * CELL_LEN)), 0
+    while at < len(room) and alpha.has_data:
+        at += alpha.write_bodies(room[at:])
+    end = at
+    at = full = 0
+    while at < end:
+        stop = bravo.receive_full(room[:end], at)
+        full += stop - at
+        if stop < end:
+            bravo.receive_body(bytes(room[stop : stop + BODY_LEN]))
+        at = stop + CELL_LEN
+    assert full > 50 * CELL_LEN
+    assert bravo.heard == alpha.said
+    assert not has_data(alpha)  # the window is full
+    assert has_data(bravo)  # and credit is granted for what came
+    pair.run()
+    assert [event.message.content for event in pair.received] == [large]
+    assert pair.finished[0].token == "t"

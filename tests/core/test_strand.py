@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.core.cell import CLOSE_BODY, PADDING, BodyWriter, Kind
+from mesh.core.cell import BODY_LEN, CELL_LEN, CLOSE_BODY, PADDING, BodyWriter, Kind
 from mesh.core.link import Link, Received
 from mesh.core.reply import OK
 from mesh.core.smtp import Finished, Outgoing
@@ -503,3 +503,28 @@ def test_before_it_is_agreed_on_all_is_padding() -> None:
     strand.offer(None)
     assert has_data(strand)
     assert NO_IDENT.counter == 0
+
+
+def test_bodies_side_by_side_are_taken_and_written_as_one_by_one() -> None:
+    begun: list[Link] = []
+    near, far = Connection(1, begun).ends
+    room = memoryview(bytearray(b"\xff" * 3 * CELL_LEN))
+    near.offer(None)
+    far.offer(None)
+    assert near.write_bodies(room) == CELL_LEN
+    assert room[:BODY_LEN] == hello_body()
+    assert near.write_bodies(room[CELL_LEN:]) == CELL_LEN  # no link yet: padding
+    far.receive_bodies(room[: 2 * CELL_LEN])
+    near.receive_body(far.next_body())
+    content = b"0123456789abcd\r\n" * 600
+    assert near.link is not None
+    near.link.offer(Outgoing("t", "a@alpha.test", (MINE,), content, bytes(16)))
+    at = 0
+    while near.has_data:
+        at += near.write_bodies(room[at:])
+    assert at == len(room)
+    far.receive_bodies(room)
+    assert far.link is not None
+    event = far.link.next_event()
+    assert isinstance(event, Received)
+    assert event.message.content == content

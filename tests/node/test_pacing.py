@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from mesh.core.cell import CELL_LEN, PADDING
+from mesh.core.cell import BODY_LEN, CELL_LEN, PADDING
 from mesh.core.clock import Clock, period_of
 from mesh.errors import LocalProtocolError
 from mesh.node import pacing
@@ -123,6 +123,14 @@ class Box:
 
     def receive_body(self, body: bytes) -> None:
         self.came.append(body)
+
+    def write_bodies(self, room: memoryview) -> int:
+        room[:BODY_LEN] = self.next_body()
+        return CELL_LEN
+
+    def receive_bodies(self, room: memoryview) -> None:
+        for at in range(0, len(room), CELL_LEN):
+            self.receive_body(bytes(room[at : at + BODY_LEN]))
 
     def received(self) -> None:
         self.reads += 1
