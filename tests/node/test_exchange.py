@@ -189,6 +189,7 @@ async def test_a_greedy_link_has_no_cell_for_ids_alone(
             nonlocal woken
             woken += 1
 
+        await until(lambda: not port.has_data)  # its first words are said
         port.on_data = wake
         seen = []
         for port.session.clock in (Clock.GREEDY, Clock.SLOTTED, Clock.GREEDY):
