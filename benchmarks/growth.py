@@ -59,19 +59,20 @@ def run(scale: Scale, tell: Tell) -> Result:
     lengths = scale.of_each(LENGTHS, LENGTHS[:3:2])
     counts = scale.of_each(RECIPIENTS, RECIPIENTS[2:3])
     rounds = min(scale.rounds, 3)
+    only = [key for key in ONLY if key in (scale.pairs or ONLY) or key == ONLY[0]]
     sizes = Growth("Messages a second", "MB a second", "CPU of both nodes, us a kB")
     several = Growth("Recipients a second", "CPU of both nodes, us a message")
     begun = 0
 
     def done(line: str) -> None:
         nonlocal begun
-        turns = (len(lengths) + len(counts)) * (rounds + 1) * len(ONLY)
+        turns = (len(lengths) + len(counts)) * (rounds + 1) * len(only)
         tell(line, begun / turns)
         begun += 1
 
     with (
         tempfile.TemporaryDirectory(prefix="mesh-") as name,
-        Arena(Path(name), only=ONLY) as arena,
+        Arena(Path(name), only=only) as arena,
     ):
 
         def found() -> Result:

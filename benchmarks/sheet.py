@@ -5,7 +5,7 @@ import html
 from collections.abc import Iterator, Mapping
 
 from benchmarks.result import Chart, Report, Result
-from benchmarks.show import contestants, rows
+from benchmarks.show import contestants, failed, rows
 from mesh.audit.page import chart, page
 from mesh.audit.sheet import STYLE
 
@@ -48,7 +48,8 @@ def sheet(report: Report) -> str:
 def _result(result: Result) -> Iterator[str]:
     yield f"<h2>{html.escape(result.title)}</h2>"
     if result.failure:
-        yield f'<p class="missed">No result: {html.escape(result.failure)}</p>'
+        said = html.escape(failed(result))
+        yield f'<p class="missed">{said}</p>'
     if result.figures:
         yield "<table><tr><th></th><th>unit</th>"
         for head in ("mesh", *contestants(result), "ratio", "bound"):

@@ -39,6 +39,11 @@ def bound(figure: Figure) -> str:
     return f"{sign} {short(figure.bound)}{'x' if figure.of_rival else ''}"
 
 
+def failed(result: Result) -> str:
+    """Say how much there is of one that failed, and why no more."""
+    return f"{'not all of it' if result.figures else 'no result'}: {result.failure}"
+
+
 def contestants(result: Result) -> list[str]:
     """Give the rivals that any figure has."""
     return list(
@@ -88,9 +93,7 @@ def show(report: Report, console: Console) -> None:
         if result.figures:
             console.print(table(result))
         if result.failure:
-            console.print(
-                Text(f"{result.name}: no result: {result.failure}", style="red")
-            )
+            console.print(Text(f"{result.name}: {failed(result)}", style="red"))
         for note in result.notes:
             console.print(Text(f"note: {note}"))
         for name, value in result.settings.items():

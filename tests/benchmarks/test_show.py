@@ -53,10 +53,18 @@ def test_a_page_has_all_of_it_and_fetches_nothing() -> None:
     told = sheet(TELLING)
     for said in (
         "&lt;fast&gt;", "Relay &amp; more", "1,000 (900..1,100)", "&gt;= 10x", "a note",
-        "version 3", "No result: it broke", "&lt;a&gt;", "<svg",
+        "version 3", "no result: it broke", "&lt;a&gt;", "<svg",
     ):  # fmt: skip
         assert said in told, said
     assert not re.search(r"<script|<link|src=|https?:", told)
+
+
+def test_what_there_is_of_a_part_that_failed_is_told() -> None:
+    result = Result("relay", "Relay", (RATE,), failure="it ended")
+    report = Report("1.0", {}, False, (result,))
+    for told in (printed(report), sheet(report)):
+        assert "1,000 (900..1,100)" in told
+        assert "not all of it: it ended" in told
 
 
 def test_a_long_curve_is_a_line_without_dots() -> None:
