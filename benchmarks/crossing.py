@@ -54,24 +54,21 @@ class Cells:
 
     def carry(self) -> None:
         """Bring all that the near end has to say to the far one."""
-        while bodies := self._bodies():
-            self._carry(bodies)
+        while end := self._bodies():
+            self._carry(end)
 
-    def _bodies(self) -> list[bytes]:
-        """As many as one call of the kernel takes."""
-        bodies: list[bytes] = []
+    def _bodies(self) -> int:
+        """Write as many as one call of the kernel takes; their octets, as cells."""
+        end = 0
         with self.pack:
-            while len(bodies) < ROOM_CELLS and self._near.has_data:
-                bodies.append(self._near.next_body())
-        return bodies
+            while end < len(self._room) and self._near.has_data:
+                end += self._near.write_bodies(self._room[end:])
+        return end
 
-    def _carry(self, bodies: Sequence[bytes]) -> None:
-        room, places = self._room, self._places[: len(bodies)]
-        end = len(bodies) * CELL_LEN
+    def _carry(self, end: int) -> None:
+        room, places = self._room, self._places[: end // CELL_LEN]
         with self.seal:
-            for at, (place, body) in enumerate(zip(places, bodies, strict=True)):
-                room[at * CELL_LEN : at * CELL_LEN + BODY_LEN] = body
-                self._sealer.seal_over(place)
+            self._sealer.seal_each(places)
         with self.send:
             sent = self._sends.try_send(room[:end])
         if sent != end:
@@ -80,14 +77,15 @@ class Cells:
         while got < end:
             with self.receive:
                 got += self._receives.try_receive_into(room[got:], RECEIVE_MAX) or 0
-        opened = []
         with self.open:
-            for at, place in enumerate(places):
-                self._opener.open_into_untrusted(place, place)
-                opened.append(bytes(room[at * CELL_LEN : at * CELL_LEN + BODY_LEN]))
+            opened = self._opener.open_each_untrusted(places)
+        if opened < len(places):
+            raise RuntimeError("a cell did not open")
         with self.parse:
-            for body in opened:
-                self._far.receive_body(body)
+            at = 0
+            while (at := self._far.receive_full(room[:end], at)) < end:
+                self._far.receive_body(bytes(room[at : at + BODY_LEN]))
+                at += CELL_LEN
 
     def costs(self, messages: int) -> dict[str, Cost]:
         """By step."""
