@@ -302,6 +302,17 @@ def seal(key: Key, nonce: bytes, plaintext: Octets, ad: Octets = b"") -> bytes:
     return _seal(chacha_seal, key, nonce, plaintext, ad)
 
 
+def seal_filled(key: Key, nonce: bytes, plaintext: bytes, zeros: int) -> bytes:
+    """`seal` what zeros are to follow, without putting the two together before."""
+    _check(key, nonce, NONCE_LEN)
+    length = len(plaintext) + zeros
+    box = bytes(length + TAG_LEN)  # as in _seal
+    place = _from_buffer(box)
+    memmove(place, plaintext, len(plaintext))
+    chacha_seal(place, NULL, place, length, NULL, 0, NULL, nonce, key.address)
+    return box
+
+
 def open_untrusted(key: Key, nonce: bytes, box: Octets, ad: Octets = b"") -> bytes:
     """Open what `seal` made; CryptoError for anything else."""
     _check(key, nonce, NONCE_LEN)

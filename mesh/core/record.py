@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mesh.core.crypto import TAG_LEN, Key, Octets, open_untrusted, seal
+from mesh.core.crypto import TAG_LEN, Key, Octets, open_untrusted, seal, seal_filled
 from mesh.errors import EncodingError, LocalProtocolError
 
 HEAD_LEN: Final = 1024
@@ -52,7 +52,6 @@ RECIPIENTS_MAX: Final = 100
 
 _HEAD: Final = b"\0"
 _BODY: Final = b"\1"
-_ZEROS: Final = bytes(BLOCK_LEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +133,7 @@ def seal_record(record: Record, key: Key, salt: bytes) -> tuple[bytes, bytes]:
     filling = -(length + TAG_LEN) % BLOCK_LEN
     return (
         seal(key, salt + _HEAD, head),
-        seal(key, salt + _BODY, content + _ZEROS[:filling]),
+        seal_filled(key, salt + _BODY, content, filling),
     )
 
 
