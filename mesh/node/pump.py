@@ -29,9 +29,10 @@ the other end (200 kB of empty lines: 0.5 s); who was not served yet is then the
 The kernel goes round the sockets that are ready, so that none is left out.
 
 A lone client that was answered says its next word within some microseconds, and to
-sleep and be woken for it costs more processor than to wait for it: where a look had one
-socket alone and its owner says so, the next look goes on for LINGER_SECONDS at most.  In
-between whoever else wants the processor has it (sched_yield(2)).
+sleep and be woken for it costs more processor than to wait for it: where each look
+of a turn had one socket alone and its owner said so, the next look goes on for
+LINGER_SECONDS at most.  In between whoever else wants the processor has it
+(sched_yield(2)).  A message that is whole ends that: it waits for nobody's next word.
 
 A bug in one call ends that connection, and the next socket is served.
 
@@ -184,14 +185,15 @@ class Pump:
     def _serve_all(self) -> None:
         until = self._clock() + TURN_SECONDS
         left = TURN_MAX
-        linger: bool | None = False
+        linger: bool | None = None
         for _ in range(LOOKS_MAX):
             if not self._ready and left:
                 self._look(left, linger=linger)
                 left -= len(self._ready)
             if not self._ready:
                 break
-            linger = self._serve(until)
+            goes_on = bool(self._serve(until))
+            linger = goes_on and linger is not False
             if self._ready:  # the time is over
                 break
 

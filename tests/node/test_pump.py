@@ -332,3 +332,33 @@ async def test_a_lone_client_that_was_answered_is_waited_for(
         assert looked < 20  # and not for ever
     else:
         assert looked == 1 + clients
+
+
+async def test_nobody_waits_for_the_next_word_of_another(guard: Guard) -> None:
+    """Who has handed a message over in this turn has it committed at its end."""
+    now, asked = 0.0, 0
+
+    def clock() -> float:
+        nonlocal now, asked
+        asked += 1
+        now += LINGER_SECONDS / 4
+        return now
+
+    pump = Pump(guard, clock=clock)
+    with ExitStack() as stack:
+        pairs = [[*map(stack.enter_context, socket.socketpair())] for _ in range(2)]
+        first, other = (Owner(pump, *pair) for pair in pairs)
+        other.answers = True
+
+        def hand_over(_: int) -> None:
+            first.read(0)
+            other.far.send(b"x")
+
+        first.act = hand_over
+        first.far.send(b"x")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pump.run)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert other.heard == [b"x"]
+    assert asked == 3
