@@ -113,17 +113,22 @@ class Caller:
 
     # What the pump, the watch and the commit call.
 
-    def serve(self, events: int) -> None:
-        """Send what waits; read once if anything may be read."""
+    def serve(self, events: int) -> bool:
+        """Send what waits; read once if anything may be read.
+
+        True: a command was answered, and the client has nothing to wait for.
+        """
         if events != READ:
             self._outlet.flush()
+        answered = False
         if self._reads:
-            self._read()
+            answered = self._read()
         elif self.dialogue.behind and not self._outlet.waiting:
             self._since = math.inf
             self.dialogue.go_on()
-            self._attend()
+            answered = self._attend()
         self._go_on()
+        return answered and not self._outlet.waiting
 
     def drop(self) -> None:
         """End at once; again is no error."""
@@ -183,23 +188,23 @@ class Caller:
 
     # What it does.
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
         data = self._wire.try_receive(READ_MAX)
         if data is None:
-            return
+            return False
         self._since = math.inf
         if not data:
             self._has_all = True
-            return
+            return False
         try:
             self.dialogue.receive_data(data)
         except RemoteProtocolError:
             self.drop()
-            return
-        self._attend()
+            return False
+        return self._attend()
 
-    def _attend(self) -> None:
-        """Take the dialogue's events and send its replies."""
+    def _attend(self) -> bool:
+        """Take the dialogue's events and send its replies; True: there were some."""
         dialogue = self.dialogue
         self._attending = True
         while (event := dialogue.next_event()) is not None:
@@ -216,6 +221,7 @@ class Caller:
         self._attending = False
         if replies := dialogue.data_to_send():
             self._outlet.send(replies)
+        return bool(replies) and not self._has_all
 
     @property
     def _reads(self) -> bool:

@@ -2,17 +2,25 @@
 """The way in: records become sealed groups, groups become commits.
 
     accept    free slots?   sealed into the group that gathers    else it waits for slots
-    commit    one group at the writer; what comes meanwhile is the next
-    done      the writer's one wake-up: the next group leaves, then each caller hears
+    ask       a job for the writer: one at most lies in its line
+    commit    the job takes the oldest group, as it is when its turn comes
+    done      the writer's one wake-up: each caller hears
 
 Nobody waits for company: a record that comes while nothing is committed is a group of
-its own, but for what is read in one go from many sockets (`together`).  All records of one call are in one group, so they are accepted together or not
-at all.
+its own, but for what is read in one go from many sockets (`together`).  All records of
+one call are in one group, so they are accepted together or not at all.
+
+Nor does the disk wait for the loop: what has gathered while a commit ran is taken by
+the writer thread when that is done, before the Trio thread has heard of it.  So groups,
+while they gather, belong to whoever has the lock; what was taken is the writer's until
+its `done`.  Within `together` nothing is taken: its end asks.
 
 A group that the disk has no room for is refused: its slots are renewed, because what it
-wrote before it failed may lie on the disk under their keys.  Trio thread only.
+wrote before it failed may lie on the disk under their keys.  Trio thread only, but for
+`_write`.
 """
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -80,8 +88,10 @@ class Intake:
         self._stored = stored
         self._failed = failed
         self._next_row = groups.next_id()
+        self._lock = threading.Lock()
         self._gathering: deque[Group] = deque()
-        self._committing = False
+        self._is_asked = False
+        self._unheard = 0
         self._starving: deque[tuple[Sequence[Record], Accepted]] = deque()
         self._is_held = False
 
@@ -92,28 +102,29 @@ class Intake:
 
     @property
     def is_busy(self) -> bool:
-        """A commit is under way."""
-        return self._committing
+        """A group gathers, or is being committed."""
+        return self._unheard > 0
 
     def accept(self, records: Sequence[Record], done: Accepted) -> None:
         """Take records in; `done` is never called from here."""
         if self._starving or self._arena.free < len(records):
             self._starving.append((records, done))
             return
-        self._seal(records, done)
-        if not (self._committing or self._is_held):
-            self._commit()
+        with self._lock:
+            self._seal(records, done)
+            self._ask()
 
     @contextmanager
     def together(self) -> Iterator[None]:
         """Let what is accepted within be one group; nothing waits for anything here."""
-        self._is_held = True
+        with self._lock:
+            self._is_held = True
         try:
             yield
         finally:
-            self._is_held = False
-            if not self._committing:
-                self._commit()
+            with self._lock:
+                self._is_held = False
+                self._ask()
 
     def feed(self, *, hope: bool) -> None:
         """Seal what waited for slots; without hope of more, refuse the rest."""
@@ -121,14 +132,15 @@ class Intake:
             records, done = self._starving[0]
             if self._arena.free >= len(records):
                 self._starving.popleft()
-                self._seal(records, done)
+                with self._lock:
+                    self._seal(records, done)
             elif hope:
                 break
             else:
                 self._starving.popleft()
                 done(None)
-        if not self._committing:
-            self._commit()
+        with self._lock:
+            self._ask()
 
     def _seal(self, records: Sequence[Record], done: Accepted) -> None:
         group = self._group(len(records))
@@ -159,22 +171,28 @@ class Intake:
                 return group
         group = Group(self._next_row, self._entropy.octets(SALT_LEN))
         self._next_row += 1
+        self._unheard += 1
         self._gathering.append(group)
         return group
 
-    def _commit(self) -> None:
-        """Hand the oldest group to the writer, if there is one."""
-        if not self._gathering:
-            self._committing = False
-            return
-        self._committing = True
-        group = self._gathering.popleft()
-        self._writer.submit(
-            partial(self._write, group), partial(self._committed, group)
-        )
+    def _ask(self) -> None:
+        """Have the writer take the oldest group; whoever calls has the lock."""
+        if self._gathering and not (self._is_asked or self._is_held):
+            self._is_asked = True
+            taken: list[Group] = []
+            self._writer.submit(
+                partial(self._write, taken), partial(self._committed, taken)
+            )
 
-    def _write(self, group: Group) -> None:
-        """On the writer thread: seal what is large, and commit."""
+    def _write(self, taken: list[Group]) -> None:
+        """On the writer thread: take a group, seal what is large, and commit."""
+        with self._lock:
+            self._is_asked = False
+            if self._is_held:
+                return
+            group = self._gathering.popleft()
+            taken.append(group)
+            self._ask()
         heads, bodies = group.heads, group.bodies
         for place, key in group.late:
             sealed = seal_record(group.records[place], key, group.salt)
@@ -188,20 +206,26 @@ class Intake:
         )
 
     def _committed(
-        self, group: Group, _result: None, error: BaseException | None
+        self, taken: list[Group], _result: None, error: BaseException | None
     ) -> None:
-        for _, key in group.late:
-            key.wipe()
-        if error is None:
-            self._stored(group)
-        elif isinstance(error, SpoolFullError):
-            for ref in group.refs:
-                self._arena.renew(slot_of(ref)[0])
-        else:
+        for group in taken:
+            self._unheard -= 1
+            for _, key in group.late:
+                key.wipe()
+        if error is not None and not isinstance(error, SpoolFullError):
             self._failed(error)
             return
-        self._commit()
+        for group in taken:
+            self._settle(group, stored=error is None)
+
+    def _settle(self, group: Group, *, stored: bool) -> None:
+        """Tell whoever wants to know."""
+        if stored:
+            self._stored(group)
+        else:
+            for ref in group.refs:
+                self._arena.renew(slot_of(ref)[0])
         at = 0
         for done, count in group.calls:
-            done(group.refs[at : at + count] if error is None else None)
+            done(group.refs[at : at + count] if stored else None)
             at += count

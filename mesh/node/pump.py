@@ -12,7 +12,8 @@ task waits for the set (epoll(7): a set is itself readable while it has somethin
     seat.leave()                         before the socket is closed; again is no error
 
     owner.serve(events)                  something it waits for is there, or the other
-                                         side is gone; it never blocks and raises nothing
+                                         side is gone; it never blocks and raises nothing.
+                                         True: it answered, and more will come at once
     owner.drop()                         `serve` had a bug: end this connection
 
 `add`, `want` and `leave` may be called at any time on the Trio thread, also by `serve`,
@@ -26,12 +27,20 @@ ready meanwhile, in LOOKS_MAX looks and TURN_MAX calls at most; then all other t
 their turn.  So they have after TURN_SECONDS, for a call can be made long by whoever is at
 the other end (a large message); who was not served yet is then the first.
 The kernel goes round the sockets that are ready, so that none is left out.
+
+A lone client that was answered says its next word within some microseconds, and to
+sleep and be woken for it costs more processor than to wait for it: where each look
+of a turn had one socket alone and its owner said so, the next look goes on for
+LINGER_SECONDS at most.  In between whoever else wants the processor has it
+(sched_yield(2)).  A message that is whole ends that: it waits for nobody's next word.
+
 A bug in one call ends that connection, and the next socket is served.
 
 Nothing here reads or sends, and no deadline is here: they are the owners', who look at
 all of theirs once in a while and not for each read.
 """
 
+import os
 import select
 import socket
 import time
@@ -56,11 +65,18 @@ TURN_SECONDS: Final = 0.01
 """Of one turn, but for its last call: three times what TURN_MAX usual ones take."""
 
 
+LINGER_SECONDS: Final = 0.00005
+"""For a lone client's next word: what a switch to another task and back costs."""
+
+
 class Served(Protocol):
     """Who owns a socket."""
 
-    def serve(self, events: int, /) -> None:
-        """Read or send: READ, WRITE, and what epoll(7) says of an end that is gone."""
+    def serve(self, events: int, /) -> bool | None:
+        """Read or send: READ, WRITE, and what epoll(7) says of an end that is gone.
+
+        True: the other side has what it waited for, and will go on at once.
+        """
 
     def drop(self) -> None:
         """End this connection: it has a bug."""
@@ -137,30 +153,47 @@ class Pump:
         """Know nothing of a seat; called by it."""
         self._seats.pop(fd, None)
 
-    def _serve(self, until: float) -> None:
-        """Serve who is ready, until this time; the others are for the next turn."""
+    def _serve(self, until: float) -> bool | None:
+        """Serve who is ready, until this time; the others are for the next turn.
+
+        True: it was one alone, and will go on at once.
+        """
         ready = self._ready
+        is_alone, goes_on = len(ready) == 1, None
         while ready and self._clock() < until:
             fd, events = ready.popleft()
             seat = self._seats.get(fd)
             if seat is None:  # it left meanwhile
                 continue
             try:
-                seat.owner.serve(events)
+                goes_on = seat.owner.serve(events)
             except BaseException:  # the guard says what it is
                 with self._guard(seat.owner.drop):
                     raise
+        return is_alone and goes_on
+
+    def _look(self, most: int, *, linger: bool | None) -> None:
+        """See who is ready, so many at most."""
+        found = self._set.poll(0, most)
+        if linger and not found:
+            until = self._clock() + LINGER_SECONDS
+            while not found and self._clock() < until:
+                os.sched_yield()
+                found = self._set.poll(0, most)
+        self._ready.extend(found)
 
     def _serve_all(self) -> None:
         until = self._clock() + TURN_SECONDS
         left = TURN_MAX
+        linger: bool | None = None
         for _ in range(LOOKS_MAX):
             if not self._ready and left:
-                self._ready.extend(self._set.poll(0, left))
+                self._look(left, linger=linger)
                 left -= len(self._ready)
             if not self._ready:
                 break
-            self._serve(until)
+            goes_on = bool(self._serve(until))
+            linger = goes_on and linger is not False
             if self._ready:  # the time is over
                 break
 

@@ -28,7 +28,7 @@ Done = Callable[[Any, BaseException | None], None]
 
 
 class Writer:
-    """Give it work with `submit` or `call`, from the Trio thread only."""
+    """Give it work with `submit` or `call` from the Trio thread; jobs may `submit`."""
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[tuple[Callable[[], Any], Done] | None] = SimpleQueue()

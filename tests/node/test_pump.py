@@ -13,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from mesh.errors import IoError
 from mesh.node.guard import Guard
 from mesh.node.pump import (
+    LINGER_SECONDS,
     LOOKS_MAX,
     READ,
     TURN_MAX,
@@ -32,12 +33,14 @@ class Owner:
         self.heard: list[bytes] = []
         self.events: list[int] = []
         self.dropped = 0
+        self.answers = False
         self.act: Callable[[int], None] = self.read
         self.seat: Seat = pump.add(near, self)
 
-    def serve(self, events: int) -> None:
+    def serve(self, events: int) -> bool:
         self.events.append(events)
         self.act(events)
+        return self.answers
 
     def read(self, _: int) -> None:
         self.heard.append(self.near.recv(1))
@@ -284,3 +287,78 @@ async def test_long_calls_end_a_turn_and_nobody_is_left_out(guard: Guard) -> Non
         served = [len(owner.events) for owner in owners]
         assert min(served) > 1
         assert max(served) - min(served) <= 1
+
+
+@pytest.mark.parametrize(
+    ("clients", "answers", "lingers"),
+    [(1, True, True), (1, False, False), (2, True, False)],
+)
+async def test_a_lone_client_that_was_answered_is_waited_for(
+    guard: Guard, clients: int, answers: bool, lingers: bool
+) -> None:
+    """Its next word comes while the clock is asked, and is of the same turn."""
+    now, turns, looked = 0.0, 0, 0
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        nonlocal turns
+        turns += 1
+        yield
+
+    def clock() -> float:
+        nonlocal now, looked
+        now += LINGER_SECONDS / 4
+        if turns == 1:
+            looked += 1
+            if lingers and looked == 3:  # the turn's, the call's, the wait's
+                owners[0].far.send(b"y")
+        return now
+
+    pump = Pump(guard, turn, clock)
+    with ExitStack() as stack:
+        owners: list[Owner] = []
+        for _ in range(clients):
+            near, far = map(stack.enter_context, socket.socketpair())
+            owners.append(Owner(pump, near, far))
+            owners[-1].answers = answers
+            far.send(b"x")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pump.run)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert owners[0].heard == ([b"x", b"y"] if lingers else [b"x"])
+    assert turns == 1
+    if lingers:
+        assert looked < 20  # and not for ever
+    else:
+        assert looked == 1 + clients
+
+
+async def test_nobody_waits_for_the_next_word_of_another(guard: Guard) -> None:
+    """Who has handed a message over in this turn has it committed at its end."""
+    now, asked = 0.0, 0
+
+    def clock() -> float:
+        nonlocal now, asked
+        asked += 1
+        now += LINGER_SECONDS / 4
+        return now
+
+    pump = Pump(guard, clock=clock)
+    with ExitStack() as stack:
+        pairs = [[*map(stack.enter_context, socket.socketpair())] for _ in range(2)]
+        first, other = (Owner(pump, *pair) for pair in pairs)
+        other.answers = True
+
+        def hand_over(_: int) -> None:
+            first.read(0)
+            other.far.send(b"x")
+
+        first.act = hand_over
+        first.far.send(b"x")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pump.run)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert other.heard == [b"x"]
+    assert asked == 3

@@ -5,7 +5,9 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import apsw
@@ -199,6 +201,23 @@ async def test_an_id_is_forgotten_after_eight_days_of_running(tmp_path: Path) ->
         assert spool.running_seconds == EXPIRY_SECONDS
 
 
+@contextmanager
+def writer_held(spool: Spool) -> Iterator[None]:
+    """Within, the writer is at a job, as at a commit."""
+    begun, over = threading.Event(), threading.Event()
+
+    def job() -> None:
+        begun.set()
+        over.wait()
+
+    spool._writer.submit(job, lambda *_: None)
+    begun.wait()
+    try:
+        yield
+    finally:
+        over.set()
+
+
 async def test_a_group_is_what_gathered_during_a_commit(tmp_path: Path) -> None:
     async with running(tmp_path / "spool") as spool:
         heard: list[int] = []
@@ -210,46 +229,64 @@ async def test_a_group_is_what_gathered_during_a_commit(tmp_path: Path) -> None:
             if len(heard) == 140:
                 event.set()
 
-        for n in range(140):
-            spool.accept([message(n)], done)
+        with writer_held(spool):
+            for n in range(140):
+                spool.accept([message(n)], done)
         assert not heard
         await event.wait()
-    # The first leaves alone, the others 64 at a time.
-    assert rows(tmp_path / "spool") == 4
+    assert rows(tmp_path / "spool") == 3  # 64 at a time
     assert waiting(tmp_path / "spool") == list(range(140))
+
+
+async def test_the_disk_does_not_wait_for_the_loop(tmp_path: Path) -> None:
+    """The second commit is done while this thread has not heard of the first."""
+    async with running(tmp_path / "spool") as spool:
+        heard: list[int] = []
+        last = trio.Event()
+        with writer_held(spool):
+            spool.accept([message(n) for n in range(40)], lambda _: heard.append(1))
+            spool.accept([message(n + 40) for n in range(40)], lambda _: last.set())
+        both = threading.Event()
+        spool._writer.submit(lambda: None, lambda *_: None)  # the second was asked for
+        spool._writer.submit(both.set, lambda *_: None)
+        both.wait()
+        assert not spool._intake._gathering
+        assert spool._intake.is_busy
+        assert not heard
+        await last.wait()
+        assert heard
+    assert rows(tmp_path / "spool") == 2
+    assert waiting(tmp_path / "spool") == list(range(80))
 
 
 async def test_what_comes_together_is_one_group(tmp_path: Path) -> None:
     async with running(tmp_path / "spool") as spool:
         last = trio.Event()
-
-        def accept_all() -> None:
-            for number in range(4):
-                spool.accept([message(number)], lambda _: None)
-            spool.accept([message(4)], lambda _: last.set())
-            assert not spool._intake.is_busy
-            raise KeyError
-
-        with pytest.raises(KeyError), spool.together():
-            accept_all()
-        assert spool._intake.is_busy  # and nothing waits for more
+        with ExitStack() as turn:
+            with writer_held(spool):
+                spool.accept([message(0)], lambda _: None)
+                turn.enter_context(spool.together())
+            spool.accept([message(1)], lambda _: None)
+            with writer_held(spool):  # it has been at what the first asked for
+                spool.accept([message(2)], lambda _: last.set())
         await last.wait()
-        with spool.together():
-            pass
-        await stored(spool, message(5))
+        with pytest.raises(KeyError), spool.together():
+            raise KeyError
+        await stored(spool, message(3))
     assert rows(tmp_path / "spool") == 2
-    assert waiting(tmp_path / "spool") == [0, 1, 2, 3, 4, 5]
+    assert waiting(tmp_path / "spool") == [0, 1, 2, 3]
 
 
 async def test_all_records_of_a_call_are_in_one_group(tmp_path: Path) -> None:
     async with running(tmp_path / "spool") as spool:
         first = trio.Event()
-        spool.accept([message(0)], lambda _: first.set())
-        for _ in range(2):
-            spool.accept([message(n) for n in range(40)], lambda _: None)
-        spool.accept([message(n) for n in range(100)], lambda _: None)
+        with writer_held(spool):
+            spool.accept([message(0)], lambda _: first.set())
+            for _ in range(2):
+                spool.accept([message(n) for n in range(40)], lambda _: None)
+            spool.accept([message(n) for n in range(100)], lambda _: None)
         await first.wait()
-    assert rows(tmp_path / "spool") == 4
+    assert rows(tmp_path / "spool") == 3  # 41, 40 and 100
 
 
 async def test_files_are_ours_alone(tmp_path: Path) -> None:
