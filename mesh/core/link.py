@@ -48,7 +48,6 @@ from mesh.core.cell import (
     Segment,
     parse_untrusted,
 )
-from mesh.core.command import DONE_IDS_MAX as DONE_IDS_MAX
 from mesh.core.dialogue import Dialogue, DialogueKind, IdsDone, MessageReceived
 from mesh.core.gossip import MUTE, Gossip, Mute
 from mesh.core.raw import RawEnded, RawSender
@@ -271,8 +270,7 @@ class Link:
             raise CellError("more commands than anybody waits for")
         if dialogue.behind:
             dialogue.go_on()
-            self._serve(number, inbound)
-            return
+            return self._serve(number, inbound)
         if inbound.replies and (inbound.due or not dialogue.concluding):
             self._replying[number] = None
         else:  # they go with the answer: no peer waits for them before
@@ -289,8 +287,7 @@ class Link:
         more = inbound.received + WINDOW - inbound.granted
         if more < GRANT_STEP:
             return
-        dialogue = inbound.dialogue
-        if dialogue is not None:
+        if (dialogue := inbound.dialogue) is not None:
             if dialogue.awaiting_answer:
                 return
             if dialogue.content_octets > SMALL_MESSAGE_LEN:
