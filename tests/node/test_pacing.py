@@ -388,3 +388,16 @@ async def test_cancelled_or_not_the_keys_are_wiped(autojump_clock: MockClock) ->
     assert wire.closed
     with pytest.raises(LocalProtocolError):
         link.ours.sealer.seal(PADDING)
+
+
+async def test_what_was_to_be_sealed_and_is_not_is_wiped() -> None:
+    class Failing(Box):
+        def write_bodies(self, room: memoryview) -> int:
+            room[:BODY_LEN] = b"\1" * BODY_LEN
+            raise KeyError
+
+    ours, _ = sessions("alpha", "bravo", clock=Clock.GREEDY, klass=KLASS)
+    carrier = pacing._Carrier(wire_pair()[0], ours, Failing())
+    with pytest.raises(KeyError):
+        pacing._GreedySender(carrier, lambda: 0)._seal()
+    assert not any(pacing._outbox.octets)
