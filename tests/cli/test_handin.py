@@ -98,6 +98,9 @@ class FakeNode:
                     sock.sendall(dialogue.data_to_send())
                     return
             sock.sendall(dialogue.data_to_send())
+            while dialogue.behind:
+                dialogue.go_on()
+                sock.sendall(dialogue.data_to_send())
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -247,8 +248,8 @@ async def test_the_disk_does_not_wait_for_the_loop(tmp_path: Path) -> None:
             spool.accept([message(n) for n in range(40)], lambda _: heard.append(1))
             spool.accept([message(n + 40) for n in range(40)], lambda _: last.set())
         both = threading.Event()
-        spool._writer.submit(lambda: None, lambda *_: None)  # the second was asked for
-        spool._writer.submit(both.set, lambda *_: None)
+        then = partial(spool._writer.submit, both.set, lambda *_: None)
+        spool._writer.submit(then, lambda *_: None)  # the second was asked for before
         both.wait()
         assert not spool._intake._gathering
         assert spool._intake.is_busy
