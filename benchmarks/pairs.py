@@ -23,6 +23,7 @@ from benchmarks.processes import (
     Group,
     free_port,
     mesh,
+    wait_at_rest,
     wait_ready,
 )
 
@@ -83,6 +84,10 @@ class Pair(ABC):
     def start(self) -> None:
         """Start both."""
 
+    def cpu(self) -> float:
+        """Seconds of processors so far, of all its processes."""
+        return sum(group.cpu() for group in self.parts.values())
+
     def close(self) -> None:
         """End both."""
         for group in self.parts.values():
@@ -91,6 +96,7 @@ class Pair(ABC):
     def __enter__(self) -> Self:
         try:
             self.start()
+            wait_at_rest(self.cpu)
         except BaseException:
             self.close()
             raise

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 import benchmarks.processes
-from benchmarks.processes import BenchmarkError, Group, cgroup_home, wait_ready
+from benchmarks.processes import (
+    REST_SECONDS,
+    BenchmarkError,
+    Group,
+    cgroup_home,
+    wait_at_rest,
+    wait_ready,
+)
 
 BUSY = (
     "import os, time\n"
@@ -90,3 +97,16 @@ def test_what_a_node_says_that_does_not_start_is_told(words: str) -> None:
         ),
     ):
         wait_ready(node)
+
+
+@pytest.mark.parametrize(
+    ("used", "looks"),
+    [((0.0, 0.0), 1), ((0.1, 0.3, 0.6, 0.61), 3), (tuple(map(float, range(99))), 20)],
+)
+def test_programs_are_waited_for_until_they_are_at_rest(
+    used: tuple[float, ...], looks: int
+) -> None:
+    slept: list[float] = []
+    told = iter(used)
+    wait_at_rest(lambda: next(told), slept.append)
+    assert slept == [REST_SECONDS] * looks
