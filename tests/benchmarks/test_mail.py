@@ -4,7 +4,7 @@
 import pytest
 
 from benchmarks.mail import Load, Run, Taken, begun, common
-from benchmarks.share import Moment, is_sure, messages_of, sent, share
+from benchmarks.share import Counted, Moment, allowed, is_sure, messages_of, sent, share
 from mesh.core.cell import BODY_LEN, CELL_LEN
 
 
@@ -104,5 +104,27 @@ def test_what_ss_says_of_a_connection() -> None:
     said = (
         "0 0 127.0.0.1:4000 127.0.0.1:4001\n\t cubic bytes_sent:81920 "
         "bytes_acked:81921 bytes_received:4096\n"
+        "0 9  127.0.0.1:7  127.0.0.1:8 \n\t cubic rto:201 bytes_sent:4096\n"
+        "0 0 127.0.0.1:9 127.0.0.1:10\n\t cubic rto:201\n"
     )
-    assert sent(said) == [81920]
+    assert sent(said) == {
+        "127.0.0.1:4000 127.0.0.1:4001": 81920,
+        "127.0.0.1:7 127.0.0.1:8": 4096,
+    }
+
+
+def test_a_connection_that_ends_has_sent_what_nobody_saw() -> None:
+    counted = Counted(10)
+    counted.look({"a b": CELL_LEN}, 1.0)
+    counted.look({"a b": 2 * CELL_LEN, "c d": CELL_LEN}, 2.0)
+    assert counted.octets == 3 * CELL_LEN
+    counted.look({"c d": 5 * CELL_LEN}, 2.5)  # half a second: five cells
+    counted.look({"c d": 6 * CELL_LEN}, 9.0)
+    assert counted.octets == (2 + 5 + 6) * CELL_LEN
+
+
+def test_what_a_node_names_instead_is_a_rate() -> None:
+    said = "this host wakes up to 32 us late, and this class allows 8: set 1024, or let"
+    assert allowed(f"a node did not start: cells_per_second: {said}") == 1024
+    assert not allowed("cells_per_second: set 1024")
+    assert not allowed("this host wakes never")
