@@ -28,7 +28,7 @@ So with nothing but cipher and kernel an end takes 4 us a cell, 1 GB/s, where st
 cipher takes a quarter of ours: its AES is in the processor, and its ChaCha20 (1.1 us) uses
 wider registers than libsodium's.  The rest is Python, and that the ends take turns: a
 large message has 64 KiB x 4 of credit, which is one send and one read, so whoever waits
-for credit does not work.  Reads of half as much overlap more and cost more.
+for credit does not work.
 """
 
 import argparse
