@@ -17,7 +17,8 @@ commands.  A BDAT whose count cannot be read would: it ends the conversation.
 
 Invariant: every split of the same octets gives the same events and the same octets
 of replies; memory stays below the message limit, whatever comes; and a call reads no
-more lines than UNTAKEN_MAX octets answer (`behind`).  Nothing here knows serves an address (`accepts` does) or stores anything (whoever takes the events does).
+more lines than UNTAKEN_MAX octets answer (`behind`).  Nothing here knows who serves an
+address (`accepts` does) or stores anything (whoever takes the events does).
 See `mesh help protocol`, 4; RFC 5321, 1870, 2033, 2920, 3030.
 """
 

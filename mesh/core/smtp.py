@@ -111,7 +111,7 @@ class Sender:
 
     @property
     def outbox(self) -> Outbox:
-        """What take() gives, for who lays it out where it is to be (bulk.py)."""
+        """What take() gives, for who lays it out where it is to be (bodies.py)."""
         return self._outbox
 
     @property

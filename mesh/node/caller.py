@@ -204,7 +204,10 @@ class Caller:
         return self._attend()
 
     def _attend(self) -> bool:
-        """Take the dialogue's events and send its replies; True: there were some."""
+        """Take the dialogue's events and send its replies.
+
+        True: there were some, and no message waits for its own.
+        """
         dialogue = self.dialogue
         self._attending = True
         while (event := dialogue.next_event()) is not None:
@@ -221,7 +224,7 @@ class Caller:
         self._attending = False
         if replies := dialogue.data_to_send():
             self._outlet.send(replies)
-        return bool(replies) and not self._has_all
+        return bool(replies) and not (self._has_all or dialogue.awaiting_answer)
 
     @property
     def _reads(self) -> bool:

@@ -175,3 +175,25 @@ async def test_answers_that_come_at_once_however_many(
         assert codes == [250, 250, 452] * count + [221]
         assert await client.code() == 0
         assert not here.alpha.qmgr.guard.bugs
+
+
+async def test_who_handed_a_message_over_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What MAIL and RCPT are answered does not say that a next word comes at once."""
+    said: list[bool] = []
+    serve = Caller.serve
+
+    def served(self: Caller, events: int) -> bool:
+        said.append(serve(self, events))
+        return said[-1]
+
+    monkeypatch.setattr(Caller, "serve", served)
+    async with local(tmp_path) as here:
+        client = await here.mail()
+        assert await client.say(b"NOOP\r\n") == [250]
+        assert said[-1]
+        said.clear()
+        await client.stream.send_all(MAIL + b"BDAT 3 LAST\r\nx\r\n")
+        await until(lambda: bool(said))
+        assert said == [False]

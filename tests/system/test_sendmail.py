@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.system.nodes import MESH, World
+from tests.system.nodes import LINK_SECONDS, MESH, World, eventually
 
 SENDMAIL = str(Path(MESH).with_name("mesh-sendmail"))
 TEXT = b"From: a@alpha.test\nBcc: mix@alpha.test\n\n.\nhello\n"
@@ -30,6 +30,8 @@ def test_up_and_down_and_up_again(world: World) -> None:
     node.start()
     assert send(TEXT, "-t", "-i", "-c", config).returncode == 0
     assert node.arrived(1) == [b"From: a@alpha.test\n\n.\nhello\n"]
+    keys = node.home / "drop"
+    eventually("keys", LINK_SECONDS, lambda: len(list(keys.glob("key.*"))) >= 3)
     assert node.stop() == 0
     for number in range(3):
         done = send(b"%d\n" % number, "-c", config, ME)
