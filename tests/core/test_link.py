@@ -449,6 +449,19 @@ def test_a_broken_link_takes_nothing_and_gives_nothing_more(said: bytes) -> None
     assert link.next_body() == PADDING
 
 
+def test_a_broken_link_writes_no_full_bodies() -> None:
+    pair = Pair()
+    pair.alpha.offer(message("t", b"0123456789abcd\r\n" * 2000))
+    pair.turn()
+    room = memoryview(bytearray(3 * CELL_LEN))
+    assert pair.alpha.write_bodies(room[:CELL_LEN]) == CELL_LEN
+    assert room[:BODY_LEN] != PADDING
+    with pytest.raises(CellError):
+        pair.alpha.receive_body(body((Kind.CREDIT, 0, CREDIT.pack(WINDOW + 1))))
+    assert pair.alpha.write_bodies(room) == CELL_LEN
+    assert room[:BODY_LEN] == PADDING
+
+
 def test_what_was_sent_ahead_is_read_to_its_end_or_the_link_ends() -> None:
     """An answer frees so many lines; of a flood no more are read than end the link."""
     for count, ends in ((3000, False), (20_000, True)):

@@ -528,3 +528,69 @@ def test_bodies_side_by_side_are_taken_and_written_as_one_by_one() -> None:
     event = far.link.next_event()
     assert isinstance(event, Received)
     assert event.message.content == content
+
+
+def begun_by_bravo() -> tuple[World, Connection]:
+    """Bravo is in the midst of a chunk to alpha."""
+    world = World()
+    old = world.connect()
+    world.settle()
+    link = old.ends[1].link
+    assert link is not None
+    content = b"0123456789abcd\r\n" * 4000
+    link.offer(Outgoing("t", "b@bravo.test", ("mix@alpha.test",), content, bytes(16)))
+    for _ in range(3):
+        old.send(1)
+        old.deliver(0)
+    return world, old
+
+
+def moved(world: World, old: Connection) -> Connection:
+    """Both have said hello on the next one; none has said its last words here."""
+    new = Connection(2, world.begun)
+    world.connections.append(new)
+    for side in (0, 1):
+        new.ends[side].offer(old.ends[side])
+    hellos = [end.next_body() for end in new.ends]
+    for side in (0, 1):
+        new.ends[side].receive_body(hellos[1 - side])
+    return new
+
+
+def test_full_bodies_leave_where_the_link_is() -> None:
+    world, old = begun_by_bravo()
+    new = moved(world, old)
+    room = memoryview(bytearray(9 * CELL_LEN))
+    assert old.ends[1].write_bodies(room) == CELL_LEN  # its last words
+    old.ends[0].receive_bodies(room[:CELL_LEN])
+    assert old.ends[0].heard_out
+    assert old.ends[1].write_bodies(room) == CELL_LEN
+    assert room[:BODY_LEN] == PADDING
+    assert new.ends[1].write_bodies(room) == len(room)
+
+
+def test_full_bodies_wait_for_the_old_one_s_last_words() -> None:
+    world, old = begun_by_bravo()
+    new = moved(world, old)
+    room = memoryview(bytearray(3 * CELL_LEN))
+    new.ends[1].write_bodies(room)
+    heard = new.ends[0].link.heard.commands if new.ends[0].link else 0
+    new.ends[0].receive_bodies(room)
+    assert waits(new.ends[0])
+    assert len(new.ends[0]._held) == 3
+    assert new.ends[0].link is not None
+    assert new.ends[0].link.heard.commands == heard
+    world.settle()
+    assert world.received == [b"0123456789abcd\r\n" * 4000]
+
+
+def test_full_bodies_after_the_last_words_are_refused() -> None:
+    world, old = begun_by_bravo()
+    new = moved(world, old)
+    old.send(1)
+    old.deliver(0)
+    assert old.ends[0].heard_out
+    room = memoryview(bytearray(3 * CELL_LEN))
+    new.ends[1].write_bodies(room)
+    with pytest.raises(CellError):
+        old.ends[0].receive_bodies(room)

@@ -101,7 +101,7 @@ class Ends:
 
 @asynccontextmanager
 async def running() -> AsyncIterator[tuple[Pacer, trio.Nursery]]:
-    with trio.fail_after(30):
+    with trio.fail_after(120):  # an end, not a time: the host may be busy
         async with trio.open_nursery() as nursery:
             pacer = Pacer()
             await nursery.start(pacer.run)
