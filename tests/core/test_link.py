@@ -449,6 +449,18 @@ def test_a_broken_link_takes_nothing_and_gives_nothing_more(said: bytes) -> None
     assert link.next_body() == PADDING
 
 
+def test_ids_do_not_wait_for_full_bodies() -> None:
+    pair = Pair()
+    pair.alpha.offer(message("t", b"0123456789abcd\r\n" * 2000))
+    pair.turn()
+    pair.alpha.done([bytes(16)])
+    room = memoryview(bytearray(3 * CELL_LEN))
+    assert pair.alpha.write_bodies(room) == CELL_LEN  # the message's turn
+    assert pair.alpha.write_bodies(room) == CELL_LEN
+    assert b"NOOP DONE=" in bytes(room[:BODY_LEN])
+    assert pair.alpha.write_bodies(room) == 3 * CELL_LEN
+
+
 def test_a_broken_link_writes_no_full_bodies() -> None:
     pair = Pair()
     pair.alpha.offer(message("t", b"0123456789abcd\r\n" * 2000))

@@ -8,11 +8,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from mesh.core.dialogue import UNTAKEN_MAX
+from mesh.core.dialogue import UNTAKEN_MAX, Dialogue
 from mesh.core.reply import Reply
 from mesh.node import caller as caller_
 from mesh.node import submission as submission_
 from mesh.node.caller import Caller
+from mesh.node.pump import WRITE
 from tests.harness import until
 from tests.node.test_submission import TO, local
 
@@ -116,6 +117,32 @@ async def test_a_flood_of_lines_is_answered_a_few_at_a_time(
         await client.stream.send_eof()
         codes = [await client.code() for _ in range(5002)]
         assert codes[-2:] == [221, 0]
+
+
+async def test_no_line_is_read_while_replies_wait(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads nothing makes us keep what one look at the lines answers, and no more."""
+    waiting: list[int] = []
+    go_on = Dialogue.go_on
+
+    async with local(tmp_path) as here:
+        client = await here.client(b"EHLO x\r\n")
+        (session,) = here.submission._sessions
+
+        def watched(dialogue: Dialogue) -> None:
+            waiting.append(session._outlet.waiting)
+            go_on(dialogue)
+
+        monkeypatch.setattr(Dialogue, "go_on", watched)
+        await client.stream.send_all(b"\r\n" * 30_000)
+        await trio.sleep(1)
+        session._outlet.send(b"250 x\r\n" * 40_000)  # more than the kernel takes
+        assert session._outlet.waiting
+        session.serve(WRITE)
+        assert {await client.code() for _ in range(70_000)} == {250, 500}
+    assert len(waiting) > 30_000 * 20 // UNTAKEN_MAX
+    assert not any(waiting)
 
 
 async def test_who_reads_some_replies_has_its_time_anew(
