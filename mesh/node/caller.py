@@ -128,7 +128,7 @@ class Caller:
             self.dialogue.go_on()
             answered = self._attend()
         self._go_on()
-        return answered and not self._outlet.waiting
+        return answered
 
     def drop(self) -> None:
         """End at once; again is no error."""

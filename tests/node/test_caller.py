@@ -224,3 +224,7 @@ async def test_who_handed_a_message_over_is_not_waited_for(
         await client.stream.send_all(MAIL + b"BDAT 3 LAST\r\nx\r\n")
         await until(lambda: bool(said))
         assert said == [False]
+        assert [await client.code() for _ in range(3)] == [503, 250, 250]
+        said.clear()
+        assert await client.say(b"QUIT\r\n") == [221]
+        assert said == [False]

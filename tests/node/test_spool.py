@@ -76,6 +76,20 @@ async def test_large_messages_are_sealed_by_the_writer(tmp_path: Path) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_the_key_of_a_large_message_is_wiped_when_the_writer_has_sealed_it(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path / "spool") as spool:
+        large = message(0, content=b"x" * intake.LATE_OCTETS)
+        last = trio.Event()
+        with writer_held(spool):
+            spool.accept([large], lambda _: last.set())
+            ((_, key),) = spool._intake._gathering[0].late
+            assert any(key.unsafe_bytes())
+        await last.wait()
+        assert key.slot is None  # its octets are zeros, or another key's
+
+
 async def test_what_was_forgotten_is_gone(tmp_path: Path) -> None:
     async with running(tmp_path / "spool") as spool:
         refs = await stored(spool, *(message(n) for n in range(4)))
