@@ -4,7 +4,7 @@
     key       the world                                      seconds    share     whole
     quiet     pair, renewal, all that a link carries              40     0.22     36.00
     greedy    pair, without cover: a control                      26     0.08      0.20
-    chain     alpha, bravo, charlie, and a sink on port 25        28     0.22      2.50
+    chain     alpha, bravo, charlie, and a sink on port 25        28     0.22      4.00
     plain     the same remailers over plain SMTP: a control       16     0.06      0.60
     probed    a node and a port that only reads, on loopback      10     0.10      0.00
     loaded    as quiet, all cores of the host busy                40     0.20      8.00
@@ -102,7 +102,7 @@ GREEDY: Final = World(
 """Its padding comes less often than cells under a clock: longer blocks have windows.  It
 sends as fast as it can: few beside each other."""
 CHAIN: Final = World(
-    "chain", "chain, renewal", 28.0, 0.22, 2.5, Plan("chain", **APART), beside=8
+    "chain", "chain, renewal", 28.0, 0.22, 4.0, Plan("chain", **APART), beside=8
 )
 """Each takes some two messages a second through three nodes: with many more beside each
 other two cores do not keep up, and blocks wait for their mail."""
