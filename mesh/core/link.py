@@ -12,9 +12,10 @@ commands of the streams in turn, a segment each: 10 MB on one do not stop 10 kB 
 Credit: a stream starts with WINDOW octets of commands; the receiver of them grants
 more (kind 3) as it takes them in.  Flow control is inside the cells and never TCP's
 window, which a snooper sees.  While a message on a stream is larger than
-SMALL_MESSAGE_LEN its stream gets credit only when it is the link's one large stream,
-and that it is until its message is answered, so that a peer holds at most
-32 x (WINDOW + SMALL_MESSAGE_LEN) + one message of memory, however slow the disk is.
+SMALL_MESSAGE_LEN its stream gets credit only when it is the link's one large stream.
+That it is until its message is answered; or until it is whole, where none so large is
+stored yet and it has no more than STORED_MAX.  So a peer holds at most 32 x (WINDOW +
+SMALL_MESSAGE_LEN) + STORED_MAX + one message of memory, however slow the disk is.
 
 A stream that says QUIT may be used again: its next octet begins a new dialogue.  Of
 ours, one that was used by a person is free only after its 221, and one on which mail
@@ -53,7 +54,8 @@ from mesh.core.gossip import MUTE, Gossip, Mute
 from mesh.core.raw import RawEnded, RawSender
 from mesh.core.reply import Reply
 from mesh.core.smtp import Finished, Outgoing, Sender, SenderClosed, SenderDialect
-from mesh.core.streams import GRANT_STEP, Event, Inbound, Outbound, Tally
+from mesh.core.streams import GRANT_STEP, Event, Inbound, Large, Outbound, Tally
+from mesh.core.streams import SMALL_MESSAGE_LEN as SMALL_MESSAGE_LEN
 from mesh.core.streams import WINDOW as WINDOW
 from mesh.core.streams import Answered as Answered
 from mesh.core.streams import Done as Done
@@ -61,8 +63,6 @@ from mesh.core.streams import Received as Received
 from mesh.core.transfer import StartTls
 from mesh.errors import CellError, LocalProtocolError, RemoteProtocolError
 
-SMALL_MESSAGE_LEN: Final = 65_536
-"""Octets of a message in arrival past which it must be the link's one large one."""
 REPLIES_MAX: Final = 65_536
 """Octets of replies that may wait on one stream: an honest sender has one transaction
 under way (a few hundred); only a flood of NOOPs gets here."""
@@ -91,7 +91,7 @@ class Link:
         self._credits: dict[int, int] = {}
         self._done: list[bytes] = []
         self._told: dict[int, list[bytes]] = {}  # on a stream, and not sure to be heard
-        self._large: int | None = None
+        self._large = Large()
         self._events: deque[Event] = deque()
         self.closing = self.broken = False  # broken: by what no honest peer does
         self.said, self.heard = Tally(), Tally()
@@ -195,6 +195,7 @@ class Link:
         if inbound.dialogue is None:
             raise LocalProtocolError("nothing to answer on this stream")
         try:
+            self._large.answer(stream)
             inbound.dialogue.answer(*replies)
             inbound.due = True
             self._serve(stream, inbound)
@@ -261,6 +262,7 @@ class Link:
         while (event := dialogue.next_event()) is not None:
             if isinstance(event, MessageReceived):
                 self._events.append(Received(number, event))
+                self._large.store(number, len(event.content))
             elif isinstance(event, IdsDone):
                 self._events.append(Done(event.ids))
             else:
@@ -275,10 +277,7 @@ class Link:
             self._replying[number] = None
         else:  # they go with the answer: no peer waits for them before
             self._replying.pop(number, None)
-        if number == self._large and not (
-            dialogue.awaiting_answer or dialogue.content_octets > SMALL_MESSAGE_LEN
-        ):
-            self._large = None
+        if self._large.leave(number, dialogue):
             for waiting, other in self._in.items():
                 self._grant(waiting, other)
         self._grant(number, inbound)
@@ -290,11 +289,9 @@ class Link:
         if (dialogue := inbound.dialogue) is not None:
             if dialogue.awaiting_answer:
                 return
-            if dialogue.content_octets > SMALL_MESSAGE_LEN:
-                if self._large is None:
-                    self._large = number
-                elif self._large != number:
-                    return
+            is_large = dialogue.content_octets > SMALL_MESSAGE_LEN
+            if is_large and not self._large.take(number):
+                return
         inbound.granted += more
         self._credits[number] = self._credits.get(number, 0) + more
 

@@ -3,6 +3,7 @@
 
     theirs   a Dialogue, its replies that wait, octets received and granted so far
     ours     whoever speaks, mail (Sender) or a person (RawSender), and the credit left
+    large    which of theirs has credit for a message larger than SMALL_MESSAGE_LEN
 
 Credit is counted in octets of commands and message; both ends begin with WINDOW.
 Nothing here decides: link.py does.
@@ -19,8 +20,12 @@ from mesh.errors import LocalProtocolError
 
 WINDOW: Final = 4 * 65_536 + 4_096
 """Octets of credit: four chunks that may be unreplied, and the commands beside them."""
-
-
+SMALL_MESSAGE_LEN: Final = 65_536
+"""Octets of a message in arrival past which it must be the link's one large one."""
+STORED_MAX: Final = 4_194_304
+"""Octets of a large message that may be with the disk while the next one comes: a link
+that waits for each commit of 1 MB carries nothing meanwhile, at 1,024 cells a second a
+twelfth of the time.  A larger one takes long to come and short to store."""
 GRANT_STEP: Final = 65_536
 """Credit is granted in steps of a chunk: 9 octets of a cell in 64 KiB."""
 
@@ -92,3 +97,41 @@ class Outbound:
     def speaker(self) -> Sender | RawSender | None:
         """Whose words go out, and whose replies come in."""
         return self.sender or self.raw
+
+
+class Large:
+    """The place for a large message of theirs: one comes, and one more is stored."""
+
+    __slots__ = ("_coming", "_stored")
+
+    def __init__(self) -> None:
+        self._coming: int | None = None
+        self._stored: int | None = None
+
+    def take(self, number: int) -> bool:
+        """Have the place for a stream, if nobody has it; whether it has it now."""
+        if self._coming is None:
+            self._coming = number
+        return self._coming == number
+
+    def store(self, number: int, length: int) -> None:
+        """Hear that a stream's message is whole: it waits for its answer."""
+        if number == self._coming and self._stored is None and length <= STORED_MAX:
+            self._stored = number
+
+    def answer(self, number: int) -> None:
+        """Hear that it is answered."""
+        if number == self._stored:
+            self._stored = None
+
+    def leave(self, number: int, dialogue: Dialogue) -> bool:
+        """Give the place back if this stream has it and needs it no more."""
+        if number != self._coming:
+            return False
+        if dialogue.awaiting_answer:
+            needed = number != self._stored
+        else:
+            needed = dialogue.content_octets > SMALL_MESSAGE_LEN
+        if not needed:
+            self._coming = None
+        return not needed

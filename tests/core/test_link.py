@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.core import streams as streams_
 from mesh.core.cell import (
     BODY_LEN,
     CELL_LEN,
@@ -176,24 +177,73 @@ def test_memory_of_messages_in_arrival_is_bounded() -> None:
     assert most <= STREAMS_MAX * (WINDOW + SMALL_MESSAGE_LEN) + MAX_MESSAGE
 
 
-def test_a_large_message_is_held_alone_until_it_is_answered() -> None:
-    pair = Pair()
-    alpha, bravo = pair.alpha, pair.bravo
-    content = b"0123456789abcd\r\n" * (600_000 // 16)
-    for number in range(3):
-        alpha.offer(message(number, content))
-    unanswered: list[int] = []
-    for turn in range(1500):
-        bravo.receive_body(alpha.next_body())
-        while (event := bravo.next_event()) is not None:
-            assert isinstance(event, Received)
-            unanswered.append(event.stream)
-        assert len(unanswered) <= 1
-        if turn % 500 == 499:
-            bravo.answer(unanswered.pop(), OK)
-        alpha.receive_body(bravo.next_body())
-    pair.run()
-    assert not unanswered
+class Unanswered:
+    """Large messages from alpha, of which bravo answers none by itself."""
+
+    def __init__(self, *lengths: int) -> None:
+        self.pair = Pair()
+        self.whole: list[int] = []  # streams, as their messages came
+        for number, length in enumerate(lengths):
+            content = b"0123456789abcd\r\n" * (length // 16)
+            self.pair.alpha.offer(message(number, content))
+
+    def run(self) -> None:
+        """Until nothing moves any more: either end has only padding."""
+        alpha, bravo = self.pair.alpha, self.pair.bravo
+        while alpha.has_data or bravo.has_data:
+            bravo.receive_body(alpha.next_body())
+            while (event := bravo.next_event()) is not None:
+                assert isinstance(event, Received)
+                self.whole.append(event.stream)
+            alpha.receive_body(bravo.next_body())
+
+    def answer(self, place: int) -> None:
+        self.pair.bravo.answer(self.whole[place], OK)
+        self.run()
+
+
+def test_while_a_large_message_is_stored_the_next_comes_and_no_third() -> None:
+    sent = Unanswered(600_000, 600_000, 600_000, 600_000)
+    sent.run()
+    assert len(sent.whole) == 2
+    sent.answer(1)  # the second, which has the place: the first is still stored
+    assert len(sent.whole) == 3
+    sent.answer(2)
+    assert len(sent.whole) == 4
+    sent.answer(0)
+    sent.answer(3)
+
+
+def test_when_the_stored_one_is_answered_another_is_stored() -> None:
+    sent = Unanswered(600_000, 600_000, 600_000, 600_000)
+    sent.run()
+    sent.answer(0)
+    assert len(sent.whole) == 2  # the second has the place until it is answered
+    sent.answer(1)
+    assert len(sent.whole) == 4
+    sent.answer(2)
+    sent.answer(3)
+
+
+def test_a_small_message_that_is_stored_takes_no_place() -> None:
+    sent = Unanswered(1_008, 600_000, 600_000)
+    sent.run()
+    assert len(sent.whole) == 3
+    for place in range(3):
+        sent.answer(place)
+
+
+def test_a_message_beyond_what_may_be_stored_beside_is_held_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streams_, "STORED_MAX", 600_000)
+    sent = Unanswered(600_016, 600_000, 600_000)
+    sent.run()
+    assert len(sent.whole) == 1
+    sent.answer(0)
+    assert len(sent.whole) == 3  # 600,000 are few enough
+    sent.answer(1)
+    sent.answer(2)
 
 
 def test_a_large_message_does_not_stop_small_ones() -> None:
