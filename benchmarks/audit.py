@@ -7,11 +7,13 @@
 Without --hours it is as long as the figures that are promised need: with 4 links side by
 side some 15 hours, with 48 about 2.
 
-Pieces and what was found in them stay in FOLDER: a run that was ended goes on, and one
-with more hours adds to it.  Ends with 0 when each figure with a bound holds, else 1.
+Pieces and what was found in them stay in FOLDER: a run that was ended (Ctrl-C, SIGTERM)
+takes its nodes with it and goes on when it is called again; one with more hours adds to
+it.  Ends with 0 when each figure with a bound holds, else 1.
 """
 
 import argparse
+import signal
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -22,6 +24,8 @@ from mesh.audit.sheet import sheet
 from mesh.audit.suite import live
 
 LINKS = 4
+ENDED = 130
+"""Exit code of what Ctrl-C has ended, as a shell gives it."""
 
 
 def main() -> int:
@@ -33,6 +37,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--html", type=Path)
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress:
         task = progress.add_task("begins", total=1.0)
@@ -41,7 +46,11 @@ def main() -> int:
             progress.update(task, description=line, completed=share)
 
         minutes = 60 * args.hours if args.hours else whole(args.links).minutes
-        report = live(minutes, args.folder, tell, args.links)
+        try:
+            report = live(minutes, args.folder, tell, args.links)
+        except KeyboardInterrupt:
+            print(f"ended; call it again, and it goes on in {args.folder}")
+            return ENDED
         progress.update(task, description="done", completed=1.0)
     print(text(report), end="")
     if args.json:
