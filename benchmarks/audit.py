@@ -5,7 +5,7 @@
                                [--json FILE] [--html FILE]
 
 Without --hours it is as long as the figures that are promised need: with 4 links side by
-side some 15 hours, with 48 about 2.
+side some 14 hours, with 18 some 4.
 
 Pieces and what was found in them stay in FOLDER: a run that was ended (Ctrl-C, SIGTERM)
 takes its nodes with it and goes on when it is called again; one with more hours adds to
