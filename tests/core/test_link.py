@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.core import streams as streams_
@@ -183,6 +183,7 @@ class Unanswered:
     def __init__(self, *lengths: int) -> None:
         self.pair = Pair()
         self.whole: list[int] = []  # streams, as their messages came
+        self.held: dict[int, int] = {}  # by place in `whole`: octets, not yet answered
         for number, length in enumerate(lengths):
             content = b"0123456789abcd\r\n" * (length // 16)
             self.pair.alpha.offer(message(number, content))
@@ -194,10 +195,12 @@ class Unanswered:
             bravo.receive_body(alpha.next_body())
             while (event := bravo.next_event()) is not None:
                 assert isinstance(event, Received)
+                self.held[len(self.whole)] = len(event.message.content)
                 self.whole.append(event.stream)
             alpha.receive_body(bravo.next_body())
 
     def answer(self, place: int) -> None:
+        del self.held[place]
         self.pair.bravo.answer(self.whole[place], OK)
         self.run()
 
@@ -223,6 +226,25 @@ def test_when_the_stored_one_is_answered_another_is_stored() -> None:
     assert len(sent.whole) == 4
     sent.answer(2)
     sent.answer(3)
+
+
+@given(st.data(), st.lists(st.sampled_from((16, 90_000, 300_000, 400_000)), max_size=6))
+@settings(max_examples=30)
+def test_in_whatever_order_they_are_answered_all_arrive(
+    data: st.DataObject, lengths: list[int]
+) -> None:
+    beside = data.draw(st.sampled_from((0, 300_000, 500_000)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams_, "STORED_MAX", beside)
+        sent = Unanswered(*lengths)
+        sent.run()
+        for _ in lengths:
+            large = [length for length in sent.held.values() if length > WINDOW]
+            assert len(large) <= 1 + any(length <= beside for length in large)
+            place = data.draw(st.sampled_from(sorted(sent.held)))
+            sent.answer(place)
+    assert len(sent.whole) == len(lengths)
+    assert not sent.held
 
 
 def test_a_small_message_that_is_stored_takes_no_place() -> None:
