@@ -10,6 +10,7 @@ lab that was killed has left is removed by the next one.
 """
 
 import ctypes
+import fcntl
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
@@ -29,6 +30,8 @@ T = TypeVar("T")
 TOOLS: Final = {"ip": "iproute2", "ethtool": "ethtool", "tcpdump": "tcpdump"}
 """The programs, and Debian's packages of them."""
 PATH: Final = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+NAMESPACES: Final = Path("/run/netns")
+"""Where iproute2 has them."""
 PREFIX: Final = "mesh-audit"
 """A namespace is called PREFIX-the lab's process-its name."""
 SNAP_OCTETS: Final = 120
@@ -75,7 +78,7 @@ class Space(NamedTuple):
     def enter(self) -> None:
         """Let this thread, and it alone, live in there from now on."""
         libc = ctypes.CDLL(None, use_errno=True)
-        place = os.open(f"/run/netns/{self.known_as}", os.O_RDONLY | os.O_CLOEXEC)
+        place = os.open(NAMESPACES / self.known_as, os.O_RDONLY | os.O_CLOEXEC)
         try:
             if libc.setns(place, _CLONE_NEWNET):
                 raise IoError(f"setns: {os.strerror(ctypes.get_errno())}")
@@ -190,15 +193,29 @@ def _lose(space: Space, wire: str, loss: float) -> None:
 
 
 def remove_left_overs() -> None:
-    """Remove what labs have left whose process is gone, and what runs in there."""
-    for line in run("ip", "netns", "list").splitlines():
-        name = line.partition(" ")[0]
-        found = re.fullmatch(rf"{PREFIX}-(\d+)-\w+", name)
-        if found and not Path("/proc", found[1]).exists():
-            pids = run("ip", "netns", "pids", name).split()
-            run("ip", "netns", "del", name)
-            for pid in pids:
-                os.kill(int(pid), 9)
+    """Remove what labs have left whose process is gone, and what runs in there.
+
+    One lab at a time: several that begin together would find the same.
+    """
+    if not NAMESPACES.exists():
+        return
+    place = os.open(NAMESPACES, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        for name in sorted(path.name for path in NAMESPACES.iterdir()):
+            found = re.fullmatch(rf"{PREFIX}-(\d+)-\w+", name)
+            if found and not Path("/proc", found[1]).exists():
+                _remove(name)
+    finally:
+        os.close(place)
+
+
+def _remove(name: str) -> None:
+    pids = run("ip", "netns", "pids", name).split()
+    run("ip", "netns", "del", name)
+    for pid in pids:
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.kill(int(pid), signal.SIGKILL)
 
 
 @contextmanager

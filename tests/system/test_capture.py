@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,18 @@ def test_what_a_killed_lab_has_left_goes() -> None:
     there = [path.name for path in Path("/run/netns").iterdir()]
     assert (left in there, mine in there) == (False, True)
     run("ip", "netns", "del", mine)
+
+
+def test_labs_that_begin_together_remove_left_overs_one_after_the_other() -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left = [f"mesh-audit-{gone.pid}-{number}" for number in range(6)]
+    for name in left:
+        run("ip", "netns", "add", name)
+    with ThreadPoolExecutor(6) as labs:
+        for lab in [labs.submit(remove_left_overs) for _ in range(6)]:
+            lab.result()
+    assert not set(left) & {path.name for path in Path("/run/netns").iterdir()}
 
 
 def test_packets_get_lost_or_it_is_said_that_they_cannot() -> None:
