@@ -15,7 +15,8 @@ window, which a snooper sees.  While a message on a stream is larger than
 SMALL_MESSAGE_LEN its stream gets credit only when it is the link's one large stream.
 That it is until its message is answered; or until it is whole, where none so large is
 stored yet and it has no more than STORED_MAX.  So a peer holds at most 32 x (WINDOW +
-SMALL_MESSAGE_LEN) + STORED_MAX + one message of memory, however slow the disk is.
+SMALL_MESSAGE_LEN) + STORED_MAX + one message of memory (of DATA as it comes, with all its
+dots: a third more), however slow the disk is.
 
 A stream that says QUIT may be used again: its next octet begins a new dialogue.  Of
 ours, one that was used by a person is free only after its 221, and one on which mail
@@ -195,8 +196,8 @@ class Link:
         if inbound.dialogue is None:
             raise LocalProtocolError("nothing to answer on this stream")
         try:
-            self._large.answer(stream)
             inbound.dialogue.answer(*replies)
+            self._large.answer(stream)
             inbound.due = True
             self._serve(stream, inbound)
         except RemoteProtocolError:
@@ -277,9 +278,8 @@ class Link:
             self._replying[number] = None
         else:  # they go with the answer: no peer waits for them before
             self._replying.pop(number, None)
-        if self._large.leave(number, dialogue):
-            for waiting, other in self._in.items():
-                self._grant(waiting, other)
+        for waiting in self._large.leave(number, dialogue):
+            self._grant(waiting, self._in[waiting])
         self._grant(number, inbound)
 
     def _grant(self, number: int, inbound: Inbound) -> None:

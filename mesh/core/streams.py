@@ -3,10 +3,11 @@
 
     theirs   a Dialogue, its replies that wait, octets received and granted so far
     ours     whoever speaks, mail (Sender) or a person (RawSender), and the credit left
-    large    which of theirs has credit for a message larger than SMALL_MESSAGE_LEN
+    large    which of theirs has credit for a message larger than SMALL_MESSAGE_LEN: who
+             has waited longest, so that no backlog on some streams stops the others
 
 Credit is counted in octets of commands and message; both ends begin with WINDOW.
-Nothing here decides: link.py does.
+Who speaks and when is link.py's.
 """
 
 from dataclasses import dataclass
@@ -100,23 +101,34 @@ class Outbound:
 
 
 class Large:
-    """The place for a large message of theirs: one comes, and one more is stored."""
+    """The place for a large message of theirs, and who waits for it, in their order.
 
-    __slots__ = ("_coming", "_stored")
+    One comes, or is whole and has no answer yet; one more, of STORED_MAX at most, may be
+    whole and unanswered beside it.
+    """
+
+    __slots__ = ("_coming", "_length", "_stored", "_waiting")
 
     def __init__(self) -> None:
         self._coming: int | None = None
+        self._length = 0  # of the last whole message of the stream that has the place
         self._stored: int | None = None
+        self._waiting: dict[int, None] = {}
 
     def take(self, number: int) -> bool:
         """Have the place for a stream, if nobody has it; whether it has it now."""
         if self._coming is None:
             self._coming = number
+        elif self._coming != number:
+            self._waiting[number] = None
         return self._coming == number
 
     def store(self, number: int, length: int) -> None:
         """Hear that a stream's message is whole: it waits for its answer."""
-        if number == self._coming and self._stored is None and length <= STORED_MAX:
+        if number != self._coming:
+            return
+        self._length = length
+        if self._stored is None and SMALL_MESSAGE_LEN < length <= STORED_MAX:
             self._stored = number
 
     def answer(self, number: int) -> None:
@@ -124,14 +136,19 @@ class Large:
         if number == self._stored:
             self._stored = None
 
-    def leave(self, number: int, dialogue: Dialogue) -> bool:
-        """Give the place back if this stream has it and needs it no more."""
+    def leave(self, number: int, dialogue: Dialogue) -> list[int]:
+        """Give the place back if this stream has it and needs it no more.
+
+        Gives whoever waited, in their order: each is to `take` it anew.
+        """
         if number != self._coming:
-            return False
+            return []
         if dialogue.awaiting_answer:
-            needed = number != self._stored
+            needed = self._length > SMALL_MESSAGE_LEN and number != self._stored
         else:
             needed = dialogue.content_octets > SMALL_MESSAGE_LEN
-        if not needed:
-            self._coming = None
-        return not needed
+        if needed:
+            return []
+        self._coming = None
+        waiting, self._waiting = list(self._waiting), {}
+        return waiting

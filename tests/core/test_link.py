@@ -247,6 +247,74 @@ def test_in_whatever_order_they_are_answered_all_arrive(
     assert not sent.held
 
 
+def test_who_has_waited_longest_for_the_place_has_it_next() -> None:
+    pair = Pair()
+    content = b"0123456789abcd\r\n" * (400_000 // 16)
+    for number in range(6):
+        pair.alpha.offer(message(number, content))
+    while len(pair.finished) < 6:
+        before = len(pair.finished)
+        pair.turn()
+        for _ in pair.finished[before:]:  # there is always another large one
+            pair.alpha.offer(message("later", content))
+    assert [f.token for f in pair.finished] == list(range(6))
+
+
+def test_an_answer_that_is_none_gives_no_place_away() -> None:
+    sent = Unanswered(600_000, 600_000, 600_000, 600_000)
+    sent.run()
+    with pytest.raises(LocalProtocolError, match="not one reply"):
+        sent.pair.bravo.answer(sent.whole[0], OK, OK)
+    sent.answer(1)
+    assert len(sent.whole) == 3  # the first is still stored, so the third is the last
+
+
+LARGE = b"0123456789abcd\r\n" * (80_000 // 16)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_small_message_behind_a_large_one_keeps_no_place(first: int) -> None:
+    """From a peer that sends ahead, as ours never does."""
+    link = make("bravo", "alpha")
+    for number in range(2):
+        tell(link, number, HELLO + said(LARGE) + said(b"x\r\n"))
+    tell(link, 2, HELLO + said(LARGE)[:-1])
+    assert link._large._coming == 1  # 0 is stored
+    link.answer(first, OK)
+    link.answer(1 - first, OK)
+    assert link._large._coming == 2
+    tell(link, 2, said(LARGE)[-1:])
+    tell(link, 3, HELLO + said(LARGE)[:-1])
+    assert (
+        link._large._coming == 3
+    )  # what is stored is large: the small ones are not it
+
+
+def test_a_small_message_elsewhere_makes_no_large_one_small() -> None:
+    link = make("bravo", "alpha")
+    for number in range(2):
+        tell(link, number, HELLO + said(LARGE))
+    tell(link, 2, HELLO + said(b"x\r\n"))
+    tell(link, 1, b"NOOP\r\n")
+    assert link._large._coming == 1
+
+
+HELLO = b"EHLO alpha\r\n"
+
+
+def said(content: bytes) -> bytes:
+    return (
+        f"MAIL FROM:<a@alpha.test>\r\nRCPT TO:<{MINE}>\r\nBDAT {len(content)} LAST\r\n"
+    ).encode() + content
+
+
+def tell(link: Link, stream: int, octets: bytes) -> None:
+    for at in range(0, len(octets), 4000):
+        writer = BodyWriter()
+        writer.add(Kind.COMMANDS, stream, octets[at : at + 4000])
+        link.receive_body(writer.finish())
+
+
 def test_a_small_message_that_is_stored_takes_no_place() -> None:
     sent = Unanswered(1_008, 600_000, 600_000)
     sent.run()
