@@ -9,7 +9,7 @@ side some 14 hours, with 18 some 4.
 
 Pieces and what was found in them stay in FOLDER: a run that was ended (Ctrl-C, SIGTERM)
 takes its nodes with it and goes on when it is called again; one with more hours adds to
-it.  Ends with 0 when each figure with a bound holds, else 1.
+it.  Ends with 0 when each figure with a bound holds, with 130 when it was ended, else 1.
 """
 
 import argparse
@@ -37,7 +37,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--html", type=Path)
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress:
         task = progress.add_task("begins", total=1.0)
@@ -46,10 +47,12 @@ def main() -> int:
             progress.update(task, description=line, completed=share)
 
         minutes = 60 * args.hours if args.hours else whole(args.links).minutes
+        report = None
         try:
             report = live(minutes, args.folder, tell, args.links)
-        except KeyboardInterrupt:
+        except* KeyboardInterrupt:  # the prober's, from within a group of tasks, too
             print(f"ended; call it again, and it goes on in {args.folder}")
+        if report is None:
             return ENDED
         progress.update(task, description="done", completed=1.0)
     print(text(report), end="")
