@@ -13,8 +13,9 @@ Credit: a stream starts with WINDOW octets of commands; the receiver of them gra
 more (kind 3) as it takes them in.  Flow control is inside the cells and never TCP's
 window, which a snooper sees.  While a message on a stream is larger than
 SMALL_MESSAGE_LEN its stream gets credit only when it is the link's one large stream.
-That it is until its message is answered; or until it is whole, where none so large is
-stored yet and it has no more than STORED_MAX.  So a peer holds at most 32 x (WINDOW +
+That it is until its message is answered; or until its last chunk has begun and has all
+credit, where none so large is about to be stored yet and it has no more than STORED_MAX.
+So a peer holds at most 32 x (WINDOW +
 SMALL_MESSAGE_LEN) + STORED_MAX + one message of memory (of DATA as it comes, with all its
 dots: a third more), however slow the disk is.
 
@@ -263,7 +264,7 @@ class Link:
         while (event := dialogue.next_event()) is not None:
             if isinstance(event, MessageReceived):
                 self._events.append(Received(number, event))
-                self._large.store(number, len(event.content))
+                self._large.end(number, len(event.content))
             elif isinstance(event, IdsDone):
                 self._events.append(Done(event.ids))
             else:
@@ -278,6 +279,8 @@ class Link:
             self._replying[number] = None
         else:  # they go with the answer: no peer waits for them before
             self._replying.pop(number, None)
+        if inbound.ends and dialogue.chunk_left:
+            self._large.end(number, dialogue.content_octets + dialogue.chunk_left)
         for waiting in self._large.leave(number, dialogue):
             self._grant(waiting, self._in[waiting])
         self._grant(number, inbound)
@@ -287,7 +290,7 @@ class Link:
         if more < GRANT_STEP:
             return
         if (dialogue := inbound.dialogue) is not None:
-            if dialogue.awaiting_answer:
+            if inbound.ends:
                 return
             is_large = dialogue.content_octets > SMALL_MESSAGE_LEN
             if is_large and not self._large.take(number):

@@ -10,8 +10,8 @@ Every line that is sent puts a Step into a queue, every reply takes one out: the
 table _HANDLERS says what the reply means there.  So the two ends cannot lose step,
 whatever is refused.
 
-On LINK a content is cut into chunks of CHUNK_LEN, at most CHUNKS_UNREPLIED of them
-without a reply.  Elsewhere commands are pipelined where PIPELINING is offered (RFC
+On LINK a content is cut into chunks of CHUNK_LEN, the first one shorter where it does not
+come out even, at most CHUNKS_UNREPLIED of them without a reply.  Elsewhere commands are pipelined where PIPELINING is offered (RFC
 2920), also across messages: while a text and its dot are on their way, the MAIL,
 RCPT and DATA of the next message follow them in the same write.
 
@@ -227,7 +227,10 @@ class Sender:
     def _put_chunks(self, transfer: Transfer) -> None:
         content = transfer.outgoing.content
         while not transfer.all_put and transfer.unreplied < CHUNKS_UNREPLIED:
-            chunk = memoryview(content)[transfer.octets : transfer.octets + CHUNK_LEN]
+            # The longer the last one, the earlier the other side knows that it is the
+            # last (streams.py, Large).
+            size = CHUNK_LEN if transfer.octets else (len(content) - 1) % CHUNK_LEN + 1
+            chunk = memoryview(content)[transfer.octets : transfer.octets + size]
             transfer.octets += len(chunk)
             transfer.unreplied += 1
             transfer.all_put = last = transfer.octets == len(content)

@@ -24,9 +24,10 @@ WINDOW: Final = 4 * 65_536 + 4_096
 SMALL_MESSAGE_LEN: Final = 65_536
 """Octets of a message in arrival past which it must be the link's one large one."""
 STORED_MAX: Final = 4_194_304
-"""Octets of a large message that may be with the disk while the next one comes: a link
-that waits for each commit of 1 MB carries nothing meanwhile, at 1,024 cells a second a
-twelfth of the time.  A larger one takes long to come and short to store."""
+"""Octets of a large message whose last chunk comes, or that is with the disk, while the next
+one has credit: a link that waits for each commit of 1 MB, and then for a way there and
+back, carries nothing meanwhile, at 1,024 cells a second a twelfth of the time.  A larger
+one takes long to come and short to store."""
 GRANT_STEP: Final = 65_536
 """Credit is granted in steps of a chunk: 9 octets of a cell in 64 KiB."""
 
@@ -82,6 +83,15 @@ class Inbound:
         self.received += len(octets)
         self.dialogue.take_chunk(octets)
 
+    @property
+    def ends(self) -> bool:
+        """All of the message that is coming has come or has credit."""
+        dialogue = self.dialogue
+        if dialogue is None or not dialogue.concluding:
+            return False
+        left = dialogue.chunk_left  # 0: it is whole, or nobody wants what is left
+        return dialogue.awaiting_answer or 0 < left <= self.granted - self.received
+
 
 class Outbound:
     """A stream of ours: who speaks on it, and the credit that it has left."""
@@ -104,15 +114,15 @@ class Large:
     """The place for a large message of theirs, and who waits for it, in their order.
 
     One comes, or is whole and has no answer yet; one more, of STORED_MAX at most, may be
-    whole and unanswered beside it.
+    unanswered beside it, all of which has come or has credit: it is ending.
     """
 
-    __slots__ = ("_coming", "_length", "_stored", "_waiting")
+    __slots__ = ("_coming", "_ending", "_length", "_waiting")
 
     def __init__(self) -> None:
         self._coming: int | None = None
         self._length = 0  # of the last whole message of the stream that has the place
-        self._stored: int | None = None
+        self._ending: int | None = None
         self._waiting: dict[int, None] = {}
 
     def take(self, number: int) -> bool:
@@ -123,30 +133,33 @@ class Large:
             self._waiting[number] = None
         return self._coming == number
 
-    def store(self, number: int, length: int) -> None:
-        """Hear that a stream's message is whole: it waits for its answer."""
+    def end(self, number: int, length: int) -> None:
+        """Hear that a stream's message, of so many octets, needs no more credit."""
         if number != self._coming:
             return
         self._length = length
-        if self._stored is None and SMALL_MESSAGE_LEN < length <= STORED_MAX:
-            self._stored = number
+        if self._ending is None and SMALL_MESSAGE_LEN < length <= STORED_MAX:
+            self._ending = number
 
     def answer(self, number: int) -> None:
         """Hear that it is answered."""
-        if number == self._stored:
-            self._stored = None
+        if number == self._ending:
+            self._ending = None
 
     def leave(self, number: int, dialogue: Dialogue) -> list[int]:
         """Give the place back if this stream has it and needs it no more.
 
         Gives whoever waited, in their order: each is to `take` it anew.
         """
+        if number == self._ending and not dialogue.concluding:
+            self._ending = None  # it was refused
         if number != self._coming:
             return []
         if dialogue.awaiting_answer:
-            needed = self._length > SMALL_MESSAGE_LEN and number != self._stored
+            needed = self._length > SMALL_MESSAGE_LEN and number != self._ending
         else:
-            needed = dialogue.content_octets > SMALL_MESSAGE_LEN
+            held = dialogue.content_octets
+            needed = held > SMALL_MESSAGE_LEN and number != self._ending
         if needed:
             return []
         self._coming = None

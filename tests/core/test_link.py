@@ -272,22 +272,72 @@ def test_an_answer_that_is_none_gives_no_place_away() -> None:
 LARGE = b"0123456789abcd\r\n" * (80_000 // 16)
 
 
+BEGUN = 9_000
+"""Octets before the end: its last chunk has not begun."""
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_small_message_behind_a_large_one_keeps_no_place(first: int) -> None:
     """From a peer that sends ahead, as ours never does."""
     link = make("bravo", "alpha")
     for number in range(2):
         tell(link, number, HELLO + said(LARGE) + said(b"x\r\n"))
-    tell(link, 2, HELLO + said(LARGE)[:-1])
+    tell(link, 2, HELLO + said(LARGE)[:-BEGUN])
     assert link._large._coming == 1  # 0 is stored
     link.answer(first, OK)
     link.answer(1 - first, OK)
     assert link._large._coming == 2
-    tell(link, 2, said(LARGE)[-1:])
-    tell(link, 3, HELLO + said(LARGE)[:-1])
-    assert (
-        link._large._coming == 3
-    )  # what is stored is large: the small ones are not it
+    tell(link, 2, said(LARGE)[-BEGUN:])
+    tell(link, 3, HELLO + said(LARGE)[:-BEGUN])
+    # What is stored is large: the small ones are not it.
+    assert link._large._coming == 3
+
+
+def test_the_next_has_the_place_as_soon_as_the_last_chunk_has_begun() -> None:
+    link = make("bravo", "alpha")
+    tell(link, 0, HELLO + said(LARGE)[:-BEGUN])
+    tell(link, 1, HELLO + said(LARGE)[:-BEGUN])
+    assert link._large._coming == 0
+    tell(link, 0, said(LARGE)[-BEGUN:-1_000])
+    assert link._large._coming == 1
+    tell(link, 2, HELLO + said(LARGE)[:-1])
+    assert link._large._coming == 1  # and no third one
+    tell(link, 0, said(LARGE)[-1_000:])
+    link.answer(0, OK)
+    assert link._large._ending is None
+
+
+def test_a_last_chunk_that_wants_more_credit_keeps_the_place() -> None:
+    """A chunk may be as long as a message: there must be credit for all that is left."""
+    link = make("bravo", "alpha")
+    content = b"0123456789abcd\r\n" * 40_000
+    tell(link, 0, HELLO + said(content)[:100_000])
+    tell(link, 1, HELLO + said(LARGE)[:-BEGUN])
+    assert link._large._coming == 0
+    tell(link, 0, said(content)[100_000 : -WINDOW - 4_000])
+    assert link._large._coming == 0
+    tell(link, 0, said(content)[-WINDOW - 4_000 :])
+    link.answer(0, OK)
+    assert link._large._coming == 1
+
+
+def test_a_large_message_that_is_refused_in_its_last_chunk_is_not_waited_for() -> None:
+    link = make("bravo", "alpha")
+    bare = LARGE[:-1] + b"\n"
+    tell(link, 0, HELLO + said(bare[:-2] + b"\n\n"))
+    assert link._large._ending is None
+    assert link._large._coming is None
+
+
+def test_a_refused_chunk_has_credit_to_its_end() -> None:
+    """Nobody wants its octets, and its sender must get rid of them."""
+    link = make("bravo", "alpha")
+    tell(
+        link, 0, HELLO + b"MAIL FROM:<a@alpha.test>\r\nRCPT TO:<%b>\r\n" % MINE.encode()
+    )
+    tell(link, 0, b"BDAT %d LAST\r\n" % (2 * MAX_MESSAGE))
+    for _ in range(2 * WINDOW // 4_000):
+        tell(link, 0, bytes(4_000))
 
 
 def test_a_small_message_elsewhere_makes_no_large_one_small() -> None:
@@ -302,10 +352,13 @@ def test_a_small_message_elsewhere_makes_no_large_one_small() -> None:
 HELLO = b"EHLO alpha\r\n"
 
 
-def said(content: bytes) -> bytes:
-    return (
-        f"MAIL FROM:<a@alpha.test>\r\nRCPT TO:<{MINE}>\r\nBDAT {len(content)} LAST\r\n"
-    ).encode() + content
+def said(content: bytes, first: int = 72_000) -> bytes:
+    """A message in two chunks, if it is as long as that."""
+    begin, end = content[:first], content[first:]
+    chunks = b"BDAT %d LAST\r\n%b" % (len(end or begin), end or begin)
+    if end:
+        chunks = b"BDAT %d\r\n%b" % (len(begin), begin) + chunks
+    return f"MAIL FROM:<a@alpha.test>\r\nRCPT TO:<{MINE}>\r\n".encode() + chunks
 
 
 def tell(link: Link, stream: int, octets: bytes) -> None:

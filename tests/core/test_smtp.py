@@ -281,16 +281,17 @@ def test_a_link_waits_for_nothing() -> None:
 
 def test_chunks_wait_for_their_replies() -> None:
     one = sender(LINK, b"220 x\r\n250 x\r\n")
-    content = bytes(6 * CHUNK_LEN) + b"end"
+    content = b"begin" + bytes(6 * CHUNK_LEN)
     one.send(outgoing(content))
     octets = out(one)
     assert octets.count(b"BDAT") == CHUNKS_UNREPLIED
+    assert b"BDAT 5\r\nbeginBDAT 65536\r\n\x00" in octets
     one.receive_data(OK.encode() * 2)
     assert out(one) == b""
     one.receive_data(OK.encode())
     assert out(one) == b"BDAT 65536\r\n" + bytes(CHUNK_LEN)
     one.receive_data(OK.encode() * 2)
-    assert out(one).endswith(b"BDAT 3 LAST\r\nend")
+    assert out(one).endswith(b"BDAT 65536 LAST\r\n" + bytes(CHUNK_LEN))
     one.receive_data(OK.encode() * 3)
     assert events(one) == []
     one.receive_data(NO_ROOM.encode())
