@@ -5,11 +5,11 @@
                                [--json FILE] [--html FILE]
 
 Without --hours it is as long as the figures that are promised need: with 4 links side by
-side some 14 hours, with 18 some 4.
+side some 22 hours, with 18 some 5 and a half.
 
 Pieces and what was found in them stay in FOLDER: a run that was ended (Ctrl-C, SIGTERM)
-takes its nodes with it and goes on when it is called again; one with more hours adds to
-it.  Ends with 0 when each figure with a bound holds, with 130 when it was ended, else 1.
+takes its nodes with it and goes on when it is called again.  One of other hours or links
+has other blocks, and wants a folder of its own.  Ends with 0 when each figure with a bound holds, with 130 when it was ended, else 1.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 """Who tells idle windows from busy ones: one that learns, two that know the clock.
 
     see     windows -> what the attacker has of each: a matrix, without the labels
-    tell    matrix, labels -> a score of each window, from a fit to other blocks
+    tell    matrix, labels -> a score of each window, from a fit to other units
 
 Learned          gradient boosting (Friedman, Annals of Statistics 29, 2001) over all of
                  features.py
@@ -13,7 +13,7 @@ LikelihoodRatio  the logarithm of the likelihood ratio, to the first order about
                  exact filter (filters.py); of a clock with a grid, those in each
                  part of the phase; without a clock, those of each gap.  And, of all,
                  those of each ACK delay, the time that passed, and cells missing.  The
-                 weight of each is fitted on the training blocks: by the difference of
+                 weight of each is fitted on the training units: by the difference of
                  the classes' histograms over the covariance (Fisher's discriminant)
 LateCells        the likelihood ratio itself, of two laws that nobody fitted: of lateness
                  as it may be, and of the same with the first node's cells later by an
@@ -23,12 +23,17 @@ LateCells        the likelihood ratio itself, of two laws that nobody fitted: of
                  so for `renewal`; the edge of `poisson` at gap 0 asks how many cells
                  leave together, a grid for the mean phase, no clock how fast cells come
 
-Folds are of whole blocks, in an order drawn by chance; each is scored by a fit to those
+Folds are of whole units, in an order drawn by chance; each is scored by a fit to those
 before it (Dawid, "prequential", JRSS A 147, 1984).  The first one trains only: its
 scores are nan.  Were each fold scored by a fit to all others, every pair of folds would
 count twice, and where there is nothing to find the AUC's error would be the square root
 of 2 of what a bootstrap shows (see Bengio and Grandvalet, JMLR 5, 2004).  A fold's
 scores are their ranks in it, from 0 to 1, so that two fits' scales do not mix.
+
+A unit is a block or, where there are many links in a trace, all blocks of one
+(features.py).  A link has a look of its own, for its host was so busy just then, and about
+as many busy blocks as idle ones.  Who learns from some of them that such links are busy
+meets the idle rest: his AUC falls below one half, and varies as that of few links would.
 """
 
 from collections.abc import Iterator
@@ -82,7 +87,7 @@ class Attacker(Protocol):
         """What there is of each window, whatever its label: (window, number)."""
 
     def tell(
-        self, matrix: Floats, label: Bools, block: Ints, rng: np.random.Generator
+        self, matrix: Floats, label: Bools, unit: Ints, rng: np.random.Generator
     ) -> Floats:
         """A score of each window, higher for busy, from 0 to 1, or nan; see above."""
 
@@ -101,11 +106,11 @@ class Learned:
         return features(windows)
 
     def tell(
-        self, matrix: Floats, label: Bools, block: Ints, rng: np.random.Generator
+        self, matrix: Floats, label: Bools, unit: Ints, rng: np.random.Generator
     ) -> Floats:
         """Boost; leaks are weak and many, so no tree may rest on a few windows."""
         score = np.full(len(label), np.nan)
-        for train, test in folds(label, block, rng):
+        for train, test in folds(label, unit, rng):
             model = HistGradientBoostingClassifier(
                 learning_rate=0.05,
                 max_iter=self._trees,
@@ -134,14 +139,14 @@ class LikelihoodRatio:
         return np.concatenate([_terms(windows, side, rng) for side in SIDES], axis=1)
 
     def tell(
-        self, matrix: Floats, label: Bools, block: Ints, rng: np.random.Generator
+        self, matrix: Floats, label: Bools, unit: Ints, rng: np.random.Generator
     ) -> Floats:
-        """Weigh the terms by what the training blocks say of them."""
+        """Weigh the terms by what the training units say of them."""
         spread = matrix.std(axis=0)
         there = spread > 1e-9 * np.maximum(1e-9, np.abs(matrix).max(axis=0))
         terms = (matrix[:, there] - matrix[:, there].mean(axis=0)) / spread[there]
         score = np.full(len(label), np.nan)
-        for train, test in folds(label, block, rng):
+        for train, test in folds(label, unit, rng):
             busy, idle = terms[train & label], terms[train & ~label]
             within = _scatter(busy) + _scatter(idle)
             ridge = max(RIDGE, terms.shape[1] / int(train.sum()))
@@ -174,10 +179,10 @@ class LateCells:
         return np.column_stack([found]).astype(np.float64)
 
     def tell(
-        self, matrix: Floats, label: Bools, block: Ints, rng: np.random.Generator
+        self, matrix: Floats, label: Bools, unit: Ints, rng: np.random.Generator
     ) -> Floats:
         """All windows have a score."""
-        del label, block, rng
+        del label, unit, rng
         return placed(matrix[:, 0])
 
 
@@ -185,19 +190,22 @@ ATTACKERS: Final[tuple[Attacker, ...]] = (Learned(), LikelihoodRatio(), LateCell
 
 
 def folds(
-    label: Bools, block: Ints, rng: np.random.Generator
+    label: Bools, unit: Ints, rng: np.random.Generator
 ) -> Iterator[tuple[Bools, Bools]]:
     """Masks of training and of test windows; each fold has its part of either class.
 
-    ValueError: a class has fewer than two blocks.
+    ValueError: a class is in fewer than two units.
     """
-    blocks, first, inverse = np.unique(block, return_index=True, return_inverse=True)
+    units, inverse = np.unique(unit, return_inverse=True)
     number = max(2, min(FOLDS, len(label) // FOLD_WINDOWS))
-    fold = np.zeros(len(blocks), np.int64)
-    for kind in (False, True):
-        mine = rng.permutation(np.flatnonzero(label[first] == kind))
-        if len(mine) < 2:
-            raise ValueError("two blocks of each kind are wanted")
+    busy, idle = (
+        np.bincount(inverse[kind], minlength=len(units)) > 0 for kind in (label, ~label)
+    )
+    if min(busy.sum(), idle.sum()) < 2:
+        raise ValueError("two blocks of each kind are wanted")
+    fold = np.zeros(len(units), np.int64)
+    for kind in (idle & ~busy, busy & ~idle, idle & busy):
+        mine = rng.permutation(np.flatnonzero(kind))
         fold[mine] = np.arange(len(mine)) % number
     for each in range(1, int(fold.max()) + 1):
         yield (fold < each)[inverse], (fold == each)[inverse]

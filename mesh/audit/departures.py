@@ -13,7 +13,10 @@ is hidden.
     surprise    the mean of -log2 of what he gave the right one, over the mean entropy: 1
                 where he knows as much as he says, above where he errs
 
-Control: the same attacker where there is no pool, and messages leave as they come.
+Controls: the same attacker where there is no pool, and messages leave as they come; and
+two that say he does not spread his guess wider than he has to, which would be taken for
+the pool's doing: the right one does not surprise him less than he said it would, and his
+entropy is not far above the theory, which is what is left to whoever knows the pool.
 """
 
 from collections.abc import Sequence
@@ -29,6 +32,12 @@ from mesh.core.pool import Crowd
 
 BOUND: Final = 0.9
 BROKEN: Final = 0.1
+ENOUGH: Final = 2_000
+"""Messages for which BOUND is promised (bounds.py)."""
+MODEST: Final = 0.9
+"""Surprise over entropy, at least: below it he knows more than he says."""
+VAGUE: Final = 1.25
+"""Entropy over theory, at most: above it he knows less than he could."""
 BINS: Final = 40
 """Of the histogram of delays."""
 LEAST: Final = 2e-3
@@ -150,11 +159,17 @@ def figure(
         drawn.append(found.entropy[index].mean() / found.theory[index].mean())
     other = float(broken.entropy.mean() / found.theory.mean())
     surprise = float(found.surprise.mean() / found.entropy.mean())
+    count = len(found.entropy)
+    few = f"; fewer than the {ENOUGH:,} that are promised" if count < ENOUGH else ""
+    controls = (
+        Control("no pool", other, f"<= {BROKEN}", other <= BROKEN),
+        Control("surprise", surprise, f">= {MODEST}", surprise >= MODEST),
+        Control("not vague", value, f"<= {VAGUE}", value <= VAGUE),
+    )
     return Figure(
         "port 25, entropy over theory", "posterior", value,
-        float(np.quantile(drawn, 1 - SURE)), BOUND, "share", len(found.entropy), "",
-        (Control("no pool", other, f"<= {BROKEN}", other <= BROKEN),),
+        float(np.quantile(drawn, 1 - SURE)), BOUND, "share", count, "", controls,
         note=f"{found.entropy.mean():.2f} bits of {found.theory.mean():.2f}; "
-        f"surprise {surprise:.2f}",
+        f"surprise {surprise:.2f}{few}",
         at_least=True, world=world,
     )  # fmt: skip

@@ -22,7 +22,7 @@ Nothing here looks at a label, so one matrix serves every labelling of the same 
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -38,6 +38,10 @@ AROUND: Final = 1024
 """Cells before a window, and behind it, that its grid's phase is fitted to."""
 DRIFT_CELLS: Final = 256
 """Cells a phase is taken over when the period is fitted."""
+STRETCH_SECONDS: Final = 30.0
+"""Without a cell: another link, at another time."""
+STRETCHES_MIN: Final = 20
+"""Two for each of the attackers' folds."""
 INVERSE_MOST: Final = 64.0
 """T / gap above this counts as this: one pile of cells is not to outweigh all else."""
 
@@ -62,6 +66,22 @@ class Windows:
         """Whether each window is a busy one."""
         busy: Bools = self.trace.rows["busy"][self.index[0, :, 0]]
         return busy
+
+    @property
+    def unit(self) -> Ints:
+        """What each window lies in that is learned from as a whole: see attackers.py.
+
+        A stretch without a long silence, which is a piece of the lab's (lab.py); a block
+        where these are few.
+        """
+        at = self.trace.rows["at"]
+        stretch: Ints = np.cumsum(np.diff(at, prepend=at[:1]) > STRETCH_SECONDS)
+        mine = stretch[self.index[0, :, 0]]
+        return mine if len(np.unique(mine)) >= STRETCHES_MIN else self.block
+
+    def those(self, mask: Bools) -> "Windows":
+        """Some of them, one truth a window."""
+        return replace(self, index=self.index[:, mask])
 
     def of(self, side: int, field: str) -> Floats:
         """One field of one side: (window, cell)."""

@@ -15,13 +15,14 @@ rest on one fit, so they have the same controls:
 What he found of the others is in the note.
 
 `from_counts` gives the figures of the white box instead: from the pacer's own counts of
-late cells, idle and busy, at any rate and for any length (whitebox.py).  Its controls:
+late cells, idle and busy, for a length that no capture reaches (whitebox.py).  Its controls:
 the same counts where no clock hides them (`constant`), with every busy cell of a bucket
 in one of 4 to 8 ms; and a node against itself.  In its note stands what two draws of as
 many cells from one law would come to: a bound cannot be lower than the counts' noise.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -40,8 +41,10 @@ LONG_CELLS: Final = 1_024
 """From so many cells a window is long."""
 FLOOR_BLOCKS: Final = 12
 """Idle blocks for idle against idle: with fewer a bootstrap of them is too sure."""
-UNSEEN: Final = ((64.0, 1_024), (64.0, 3_600), (1.0, 3_600))
-"""Cells a second, and cells of a window: the last one lasts an hour."""
+UNSEEN: Final = (1.0, 3_600)
+"""Cells a second, and cells of a window: it lasts an hour.  What a capture reaches the
+capture tells: the counts take cells for independent of each other, and on a busy host
+they are late together."""
 LATE_BUCKET: Final = 13
 """From 4.1 to 8.2 ms."""
 PROMISED: Final[Mapping[bool, tuple[int, Leak]]] = {
@@ -57,25 +60,29 @@ def idle_busy(
     rng: np.random.Generator | None = None,
     attackers: Sequence[Attacker] = ATTACKERS,
     leaks: Sequence[Leak] = (*LATE, *OTHERS),
+    load: float = 1.0,
 ) -> list[Figure]:
-    """Give two figures of each attacker, without bounds.
+    """Give two figures of each attacker, without bounds; load: of the busy windows.
 
     ValueError: fewer than two blocks of either kind have windows of so many cells.
     """
     rng = rng or np.random.default_rng()
     windows = cut(trace, cells)
-    found = list(search(trace, cells, attackers, rng, leaks))
+    found = list(search(trace, cells, attackers, rng, leaks, load))
     return [
         figure
         for attacker in attackers
-        for figure in _figures(windows, attacker, found, rng)
+        for figure in _figures(windows, attacker, found, rng, load)
     ]
 
 
-def wanted(cells: int, count: int) -> Leak:
-    """Which planted lateness has to be found with so many windows of a kind."""
+def wanted(cells: int, count: int, load: float = 1.0) -> Leak:
+    """Which planted lateness has to be found with so many windows of a kind.
+
+    At a load below 1 it is in fewer cells than the promise is for.
+    """
     enough, leak = PROMISED[cells >= LONG_CELLS]
-    return leak if count >= enough else LATE[-1]
+    return leak if count >= enough and load == 1 else LATE[-1]
 
 
 def _figures(
@@ -83,22 +90,25 @@ def _figures(
     attacker: Attacker,
     found: Sequence[Found],
     rng: np.random.Generator,
+    load: float,
 ) -> list[Figure]:
     matrix = attacker.see(windows, rng)
     label, block = windows.label, windows.block
-    score = attacker.tell(matrix, label, block, rng)
+    score = attacker.tell(matrix, label, windows.unit, rng)
     auc = measured(score, label, block, rng)
     told = information(score, label, block, rng)
     mine = [each for each in found if each.attacker is attacker]
     controls = (
         *(_planted(each, each.leak.name) for each in mine if each.leak is LATE[-1]),
-        *_by_any(found, wanted(windows.cells, auc.count)),
+        *_by_any(found, wanted(windows.cells, auc.count, load)),
         *_nulls(windows, attacker, matrix, rng),
     )
     name = f"{NAME}, windows of {windows.cells:,} cells"
     others = [each.leak.name for each in mine if each.auc.found and each.leak in OTHERS]
     aucs = ", ".join(f"{each.leak.name} {each.auc.signed:.3f}" for each in mine)
     note = f"also found: {', '.join(others) or 'nothing'}; AUC of each: {aucs}"
+    if load < 1:
+        note += f"; planted in {load:.0%} of the cells"
     least = smallest(found, attacker)
     curve = roc(score, label)
     return [
@@ -139,13 +149,14 @@ def _nulls(
 ) -> list[Control]:
     """Where there is nothing to find; the fit is new, what is seen is the same."""
     label, block = windows.label, windows.block
-    shuffled = permuted(label, block, rng)
-    controls = [_null("labels shuffled", attacker, matrix, shuffled, block, rng)]
+    null = partial(_null, attacker, rng=rng)
+    controls = [null("labels shuffled", matrix, permuted(label, block, rng), windows)]
     floor = block[~label]
     if len(np.unique(floor)) >= FLOOR_BLOCKS:
         coin = _coin(floor, rng)
-        name = "idle against idle"
-        controls.append(_null(name, attacker, matrix[~label], coin, floor, rng))
+        controls.append(
+            null("idle against idle", matrix[~label], coin, windows.those(~label))
+        )
     return controls
 
 
@@ -157,15 +168,15 @@ def _coin(block: Ints, rng: np.random.Generator) -> Bools:
 
 
 def _null(
-    name: str,
     attacker: Attacker,
+    name: str,
     matrix: Floats,
     label: Bools,
-    block: Ints,
+    windows: Windows,
     rng: np.random.Generator,
 ) -> Control:
-    score = attacker.tell(matrix, label, block, rng)
-    auc = measured(score, label, block, rng)
+    score = attacker.tell(matrix, label, windows.unit, rng)
+    auc = measured(score, label, windows.block, rng)
     return Control(name, auc.signed, "0.5", auc.null, roc(score, label))
 
 
@@ -174,39 +185,39 @@ def from_counts(
     idle: Sequence[int],
     busy: Sequence[int],
     rng: np.random.Generator,
-    unseen: Sequence[tuple[float, int]] = UNSEEN,
+    unseen: tuple[float, int] = UNSEEN,
 ) -> list[Figure]:
-    """Give two figures for each rate and length, from a pacer's counts.
+    """Give two figures for a rate and a length, from a pacer's counts.
 
     ValueError: see whitebox.bound.
     """
-    found = []
-    for rate, cells in unseen:
-        told = bound(clock, rate, cells, idle, busy, rng)
-        one, other = _twice(idle, busy, rng)
-        noise = bound(clock, rate, cells, one, other, rng)
-        controls = _open(rate, cells, idle, rng)
-        name = f"{NAME}, windows of {cells:,} cells at {rate:g}/s"
-        note = f"counts drawn twice from one law: {noise.most:.6f}, {noise.bits_upper:.2g} bit"
+    rate, cells = unseen
+    told = bound(clock, rate, cells, idle, busy, rng)
+    one, other = _twice(idle, busy, rng)
+    noise = bound(clock, rate, cells, one, other, rng)
+    controls = _open(rate, cells, idle, rng)
+    name = f"{NAME}, windows of {cells:,} cells at {rate:g}/s"
+    note = (
+        f"counts drawn twice from one law: {noise.most:.6f}, {noise.bits_upper:.2g} bit"
+    )
+    return [
+        Figure(
+            name=name,
+            attacker="white box",
+            value=value,
+            upper=upper,
+            bound=None,
+            unit=unit,
+            count=int(min(sum(idle), sum(busy))),
+            smallest="",
+            controls=controls,
+            note=note,
+        )
         for value, upper, unit in (
             (told.auc, told.most, "AUC"),
             (told.bits, told.bits_upper, "bit"),
-        ):
-            found.append(
-                Figure(
-                    name=name,
-                    attacker="white box",
-                    value=value,
-                    upper=upper,
-                    bound=None,
-                    unit=unit,
-                    count=int(min(sum(idle), sum(busy))),
-                    smallest="",
-                    controls=controls,
-                    note=note,
-                )
-            )
-    return found
+        )
+    ]
 
 
 def _twice(

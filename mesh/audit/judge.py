@@ -31,7 +31,7 @@ from mesh.audit.bounds import (
 from mesh.audit.counts import KINDS
 from mesh.audit.features import Windows, cut
 from mesh.audit.figures import Control, Figure
-from mesh.audit.idle_busy import UNSEEN, from_counts, idle_busy
+from mesh.audit.idle_busy import from_counts, idle_busy
 from mesh.audit.lab import Captured
 from mesh.audit.planting import LATE, OTHERS
 from mesh.audit.statistics import measured, roc
@@ -39,24 +39,20 @@ from mesh.audit.trace import NO_BLOCK, Event, Floats, Trace
 from mesh.audit.worlds import Plan
 from mesh.core.clock import Clock
 
-LENGTHS: Final = (32, 128, 1_024, 3_600)
-"""Cells of a window."""
 LEAKS: Final = (*LATE, *OTHERS)
 WINDOWS_MIN: Final = 20
 """Of each kind."""
 BLOCKS_MIN: Final = 4
 """Of each kind: fewer are no folds, and no bootstrap."""
-WINDOWS_MOST: Final = 40_000
-"""Of both kinds: a run that is long enough for the longest windows has six times as many
-of the shortest, and judging those would take hours for an error three times as small as
-is asked for."""
+WINDOWS_MOST: Final = 20_000
+"""Of both kinds: a run that is long enough for the longest windows has ten times as many
+of the shortest, and judging those would take hours; since those of one block are alike,
+twice as many make the error a tenth smaller."""
 BARE_BLOCKS_MIN: Final = 2
 """Where there is no cover: what is plain to see needs no bootstrap."""
 BARE_WINDOWS_MIN: Final = 8
 COUNTED_MIN: Final = 5_000
-"""Cells of each kind, for the white box at one cell a second."""
-COUNTED_FAST: Final = 200_000
-"""At 64: where lateness shows more, so does the noise of its counts."""
+"""Cells of each kind, for the white box."""
 MESSAGES_MIN: Final = 15
 TICK_SECONDS: Final = Plan().tick_seconds
 """Of the lab's pool."""
@@ -85,15 +81,10 @@ def white_box(
     """What the first node's lateness tells at most, in windows that no capture reaches."""
     idle, busy = (captured.late.get(kind, ()) for kind in KINDS)
     count = min(sum(idle), sum(busy))
-    unseen = [
-        (rate, cells)
-        for rate, cells in UNSEEN
-        if count >= (COUNTED_MIN if rate == 1 else COUNTED_FAST)
-    ]
-    if not unseen:
+    if count < COUNTED_MIN:
         yield f"a white box ({count} cells counted)"
         return
-    for figure in from_counts(Clock[clock.upper()], idle, busy, rng, unseen):
+    for figure in from_counts(Clock[clock.upper()], idle, busy, rng):
         promise = INFORMATION_LONG if figure.unit == "bit" else AUC_LONG
         yield replace(figure, bound=promise.bound)
 
@@ -109,12 +100,19 @@ def _enough(
 
 
 def pair(
-    trace: Trace, cells: int, bare: Trace | None, rng: np.random.Generator
+    trace: Trace,
+    cells: int,
+    bare: Trace | None,
+    rng: np.random.Generator,
+    load: float = 1.0,
 ) -> Iterator[Figure]:
-    """Figures of windows of so many cells; `bare`: the link without cover."""
+    """Figures of windows of so many cells; `bare`: the link without cover.
+
+    `load`: that of the busy windows, of what the link carries.
+    """
     broken = {} if bare is None else _broken(bare, cells, rng)
     trace = thinned(trace, cells, rng, WINDOWS_MOST)
-    for figure in idle_busy(trace, cells, rng, ATTACKERS, LEAKS):
+    for figure in idle_busy(trace, cells, rng, ATTACKERS, LEAKS, load):
         more = broken.get(figure.attacker)
         promise = (
             information_promise(cells) if figure.unit == "bit" else auc_promise(cells)
@@ -127,11 +125,25 @@ def pair(
 
 
 def thinned(trace: Trace, cells: int, rng: np.random.Generator, most: int) -> Trace:
-    """The same without some of its blocks, drawn by chance, if it has more windows."""
-    blocks, count = np.unique(cut(trace, cells).block, return_counts=True)
-    order = rng.permutation(len(blocks))
-    kept = blocks[order[np.cumsum(count[order]) <= most]]
-    inside = np.isin(trace.rows["block"], kept)
+    """The same with fewer windows, if it has more: less of each block, drawn by chance.
+
+    Windows of one block are alike in more than their label, so a window less in each
+    takes less from a figure than a block less.  What is left of one is in one piece.
+    """
+    windows = cut(trace, cells)
+    if len(windows) <= most:
+        return trace
+    _, first, count = np.unique(windows.block, return_index=True, return_counts=True)
+    order = rng.permutation(len(count))
+    left = np.zeros_like(count)
+    left[order] = np.diff(np.cumsum(count[order]) * most // len(windows), prepend=0)
+    begin = first + rng.integers(0, count - left + 1)
+    number = np.arange(len(windows))
+    kept = (number >= np.repeat(begin, count)) & (
+        number < np.repeat(begin + left, count)
+    )
+    inside = np.zeros(len(trace.rows), bool)
+    inside[windows.index[:, kept].ravel()] = True
     return trace.with_labels(
         np.where(inside, trace.rows["block"], NO_BLOCK), trace.rows["busy"]
     )
@@ -145,7 +157,7 @@ def _broken(bare: Trace, cells: int, rng: np.random.Generator) -> dict[str, Cont
     found: dict[str, Control] = {}
     for attacker in ATTACKERS:
         matrix = attacker.see(windows, rng)
-        score = attacker.tell(matrix, windows.label, windows.block, rng)
+        score = attacker.tell(matrix, windows.label, windows.unit, rng)
         auc = measured(score, windows.label, windows.block, rng)
         found[attacker.name] = Control(
             "without cover",

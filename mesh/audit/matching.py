@@ -275,7 +275,10 @@ def figures(
                 rate=world.second.rate,
             )
         )  # fmt: skip
-        hits, count = tpr_at(score, pairs.label, FALSE_RATE), int(pairs.label.sum())
+        hits = tpr_at(score, pairs.label, FALSE_RATE)
+        count = int(
+            (pairs.label & ~np.isnan(score)).sum()
+        )  # who only trained says nothing
         other = tpr_at(broken, plain.label, FALSE_RATE)
         broke = Control("no cover", other, f">= {TPR_BROKEN}", other >= TPR_BROKEN)
         found.append(

@@ -12,6 +12,9 @@ windows that it calls busy:
     missing   some cells never leave
     acks      each acknowledgement comes later by a fixed time
 
+At a load below 1 only so many of those cells have mail, a message's run of them at a
+time: what is planted is in these, for a real leak would be.
+
 With `idle_only` the coin is thrown over idle blocks alone: without a leak that is the
 noise floor.  Over all of them there are as many windows as in the audit itself.
 """
@@ -32,6 +35,8 @@ from mesh.audit.trace import NO_BLOCK, SIDES, Bools, Floats, Trace, by_time
 GUARD_CELLS: Final = 4
 """Between windows; and what a window may lose without being lost itself."""
 STALL_SECONDS: Final = 20e-3
+RUN_CELLS: Final = 4
+"""Of one message: 17 kB on average (worlds.py)."""
 
 Plant: TypeAlias = Callable[[Trace, np.random.Generator], Trace]
 
@@ -73,6 +78,20 @@ def thrown(
     block = np.where(inside, (np.cumsum(parts) - parts)[inverse] + number, NO_BLOCK)
     coin = rng.permutation(np.arange(total) % 2 == 0)
     return trace.with_labels(block, inside & coin[block])
+
+
+def planted(
+    leak: "Leak", trace: Trace, rng: np.random.Generator, load: float = 1.0
+) -> Trace:
+    """A leak in the cells with mail, which are this share of those of busy windows."""
+    rows = trace.rows
+    if load == 1:
+        return leak.plant(trace, rng)
+    mail = np.repeat(rng.random(len(rows) // RUN_CELLS + 1) < load, RUN_CELLS)
+    some = rows["busy"] & mail[np.cumsum(rows["side"] == 0)]
+    new = leak.plant(trace.with_labels(rows["block"], some), rng)
+    busy = np.unique(rows["block"][rows["busy"]])
+    return new.with_labels(new.rows["block"], np.isin(new.rows["block"], busy))
 
 
 def marked(trace: Trace) -> Bools:
@@ -157,14 +176,14 @@ def search(
     attackers: Sequence[Attacker],
     rng: np.random.Generator,
     leaks: Sequence[Leak] = (*LATE, *OTHERS),
+    load: float = 1.0,
 ) -> Iterator[Found]:
     """Let each attacker look for each leak in windows of so many cells."""
     for leak in leaks:
-        planted = leak.plant(thrown(trace, cells, rng), rng)
-        windows = cut(planted, cells)
+        windows = cut(planted(leak, thrown(trace, cells, rng), rng, load), cells)
         for attacker in attackers:
             matrix = attacker.see(windows, rng)
-            score = attacker.tell(matrix, windows.label, windows.block, rng)
+            score = attacker.tell(matrix, windows.label, windows.unit, rng)
             auc = measured(score, windows.label, windows.block, rng)
             yield Found(leak, attacker, auc, roc(score, windows.label))
 

@@ -6,6 +6,7 @@
              costs                              what cover costs in each world, below
              wires                              idle and busy stretches, to be drawn
              notes                              what was not measured, and why
+             missing                            figures that were promised and not made
 
 The JSON is what mesh/audit/schema.json says: one object, numbers that are not finite as
 null.  `read` gives back what `written` wrote.
@@ -21,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from mesh.audit.figures import HOLDS, Control, Figure
+from mesh.audit.figures import HOLDS, OPEN, Control, Figure
 from mesh.core.cell import CELL_LEN
 from mesh.core.clock import Clock
 
@@ -86,6 +87,8 @@ class Report:
     costs: tuple[Cost, ...] = ()
     wires: tuple[Wire, ...] = ()
     notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    """Where these are, nothing holds: a figure that is not there is not kept to."""
 
     def cost_of(self, figure: Figure) -> Cost | None:
         """What the cover costs beside which that figure stands."""
@@ -104,13 +107,15 @@ class Report:
             if word in verdicts
         ]  # fmt: skip
         whole = f"{verdicts.count(HOLDS)} of {len(verdicts)} figures hold"
-        return ", ".join([whole, *parts])
+        lost = [f"{len(self.missing)} not made"] if self.missing else []
+        return ", ".join([whole, *parts, *lost])
 
     @property
     def holds(self) -> bool:
-        """Whether there are figures with a bound, and each of them holds."""
+        """Whether there are figures with a bound, each of them holds, and none is missing."""
         verdicts = {figure.verdict for figure in self.figures}
-        return HOLDS in verdicts and verdicts <= {"holds", "open"}
+        kept = HOLDS in verdicts and verdicts <= {HOLDS, OPEN}
+        return kept and not self.missing
 
 
 def written(report: Report) -> str:
@@ -167,6 +172,7 @@ def read(text: str) -> Report:
             for each in told["wires"]
         ),
         tuple(told["notes"]),
+        tuple(told["missing"]),
     )
 
 
@@ -195,7 +201,8 @@ def text(report: Report) -> str:
     for world in dict.fromkeys(figure.world for figure in report.figures):
         mine = [figure for figure in report.figures if figure.world == world]
         lines += ["", *_world(world, mine, report.cost_of(mine[0]))]
-    lines += ["", *(f"note: {note}" for note in report.notes), report.summary]
+    lines += ["", *(f"not made: {each}" for each in report.missing)]
+    lines += [*(f"note: {note}" for note in report.notes), report.summary]
     return "\n".join(lines) + "\n"
 
 

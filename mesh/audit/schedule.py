@@ -7,9 +7,9 @@
     chain     alpha, bravo, charlie, and a sink on port 25        28     0.22      4.00
     plain     the same remailers over plain SMTP: a control       16     0.06      0.60
     probed    a node and a port that only reads, on loopback      10     0.10      0.00
-    loaded    as quiet, all cores of the host busy                40     0.20      8.00
-    half      as quiet, half of what the link carries             40     0.06      2.00
-    tenth     as quiet, a tenth                                   40     0.06      2.00
+    loaded    as quiet, all cores of the host busy                40     0.20     36.00
+    half      as quiet, half of what the link carries, briefly    40     0.06      6.00
+    tenth     as quiet, a tenth, briefly                          40     0.06      6.00
 
 In a run of HOURS_FROM minutes links have 64 cells a second, in a shorter one 256, and not
 the default's one: a figure needs windows, and what leaks, how late a cell is, does not
@@ -24,8 +24,11 @@ the number of windows and messages that bounds.py promises.  `whole` is the run 
 
 A world is taken in pieces, since a link is renewed after half an hour at the earliest; a
 piece has blocks, for each of which a coin is thrown (lab.py).  The longer a run, the longer
-its blocks (BLOCKS).  Pieces go round the
-worlds, so that a run that is ended early has some of all.
+its blocks (BLOCKS), but for those that are brief: windows of one block are alike in more
+than their label, so it is blocks that make a figure sure, and short windows have room in
+short ones.  Quiet and loaded have blocks enough for both.  Half and tenth have no windows
+of 1,024 cells, and of 128 a third of what bounds.py promises.  Pieces go round the worlds,
+so that a run that is ended early has some of all.
 """
 
 import math
@@ -36,6 +39,8 @@ from typing import Any, Final
 
 from mesh.audit.lab import Plan
 
+LENGTHS: Final = (32, 128, 1_024, 3_600)
+"""Cells of a window."""
 PIECE_SECONDS: Final = 960.0
 BLOCKS: Final = ((60.0, 60), (20.0, 60), (10.0, 40), (5.0, 24))
 """Seconds of a block, and how many must fit into what all links of a world have together.
@@ -74,6 +79,8 @@ class World:
     """Of the lab, but for the length of blocks; None: it is not the lab's."""
     block: float = BLOCK_LEAST
     """Seconds that its blocks have at least."""
+    most: float = math.inf
+    """And at most."""
     burn: bool = False
     """Whether all cores are kept busy."""
     beside: int = sys.maxsize
@@ -88,10 +95,10 @@ class World:
 
 
 def _pair(
-    key: str, title: str, share: float, whole: float, load: float, burn: bool = False
+    key: str, title: str, share: float, whole: float, load: float, **more: Any
 ) -> World:
     plan = Plan(load=load)
-    return World(key, f"pair, renewal{title}", 40.0, share, whole, plan, burn=burn)
+    return World(key, f"pair, renewal{title}", 40.0, share, whole, plan, **more)
 
 
 QUIET: Final = _pair("quiet", "", 0.22, 36.0, 1.0)
@@ -112,11 +119,14 @@ PLAIN: Final = World(
 )  # fmt: skip
 """A host that relays for many is late, and hides what it does."""
 PROBED: Final = World("probed", "loopback, renewal", 10.0, 0.10, 0.0, None)
-LOADED: Final = _pair("loaded", ", cores busy", 0.20, 8.0, 1.0, burn=True)
+BRIEF_SECONDS: Final = 5.0
+"""Of a block: beside its guard there is room for seven windows of 32 cells at 64 a second,
+and for one of 128."""
+LOADED: Final = _pair("loaded", ", cores busy", 0.20, 36.0, 1.0, burn=True)
 WORLDS: Final = (
     QUIET, GREEDY, CHAIN, PLAIN, PROBED, LOADED,
-    _pair("half", ", half full", 0.06, 2.0, 0.5),
-    _pair("tenth", ", a tenth full", 0.06, 2.0, 0.1),
+    _pair("half", ", half full", 0.06, 6.0, 0.5, most=BRIEF_SECONDS),
+    _pair("tenth", ", a tenth full", 0.06, 6.0, 0.1, most=BRIEF_SECONDS),
 )  # fmt: skip
 
 
@@ -199,7 +209,7 @@ class Schedule:
         if world.plan is None:
             return
         whole, links = self.seconds_of(world), self.links_of(world)
-        seconds, blocks = _cut(whole, links, world.block)
+        seconds, blocks = _cut(whole, links, world)
         plan = replace(world.plan, rate=self.rate, seconds=seconds)
         pieces = math.ceil(blocks * (seconds + BETWEEN_SECONDS) / PIECE_SECONDS)
         for number in range(pieces):
@@ -215,10 +225,12 @@ def whole(links: int) -> Schedule:
     return Schedule(max(minutes, HOURS_FROM), links)
 
 
-def _cut(whole: float, links: int, least: float) -> tuple[float, int]:
+def _cut(whole: float, links: int, world: World) -> tuple[float, int]:
     """How long blocks are where each link has so much time, and how many each has."""
-    for seconds, enough in (*BLOCKS, (least, BLOCKS_MIN)):
+    for seconds, enough in (*BLOCKS, (world.block, BLOCKS_MIN)):
         blocks = int(whole / (seconds + BETWEEN_SECONDS))
+        if seconds > world.most:
+            continue
         if blocks >= BLOCKS_MIN and blocks * links >= enough:
             return seconds, blocks
-    return least, BLOCKS_MIN
+    return world.block, BLOCKS_MIN

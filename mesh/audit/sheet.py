@@ -3,7 +3,7 @@
 
 From top to bottom: the verdict; the wires, idle above busy, without cover below; the
 figures world by world with what cover costs there; receivers' curves, with controls and
-planted leaks as broken lines; what was not measured; how to read it.
+planted leaks as broken lines; what was not made or not measured; how to read it.
 """
 
 import html
@@ -138,7 +138,8 @@ def _receivers(report: Report) -> Iterator[str]:
 
 
 def _notes(report: Report) -> Iterator[str]:
-    if report.notes:
-        yield "<h2>Not measured</h2><ul style='columns:1'>"
-        yield from (f"<li>{html.escape(note)}</li>" for note in report.notes)
-        yield "</ul>"
+    for title, lines in (("Not made", report.missing), ("Not measured", report.notes)):
+        if lines:
+            yield f"<h2>{title}</h2><ul style='columns:1'>"
+            yield from (f"<li>{html.escape(each)}</li>" for each in lines)
+            yield "</ul>"

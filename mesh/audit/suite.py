@@ -5,17 +5,19 @@
     live         the worlds of a schedule, from our own lab
 
     FOLDER/KEY-LINK/piece-NUMBER/    what was taken (lab.py)
-    FOLDER/judged/NAME.json          what was found in so many pieces, as a report
+    FOLDER/judged/NAME-DIGEST.json   what was found in so many pieces, as a report (kept.py)
 
 What is there is not made again, so a run that was ended goes on; one of other minutes has
 other blocks, and wants a folder of its own.  `tell` hears what is being done, and which
-share of all is.
+share of all is.  In a run of hours a figure that could not be made is missing, and nothing
+holds; but for windows that its planned blocks have no room for.  In one of minutes that is
+a note.
 """
 
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,12 +30,13 @@ from typing import Final, TypeAlias
 import numpy as np
 
 import mesh
-from mesh.audit import judge, lab, probing, schedule, spaces, trace
+from mesh.audit import judge, lab, pieces, probing, schedule, spaces, trace
 from mesh.audit.bounds import PROBES, bound_of
-from mesh.audit.cells import trace_of
-from mesh.audit.figures import Figure
+from mesh.audit.cells import GUARD_SECONDS, trace_of
+from mesh.audit.figures import Control, Figure
+from mesh.audit.kept import kept
 from mesh.audit.lab import Captured, capture_pieces
-from mesh.audit.report import Cost, Report, Wire, read, written
+from mesh.audit.report import Cost, Report, Wire
 from mesh.audit.schedule import Job, Schedule, World
 from mesh.audit.trace import Event, Trace, load_events
 from mesh.audit.view import carried, clock_in, in_halves, labelled, latency, wire_of
@@ -56,22 +59,29 @@ PROBES_WHOLE: Final = 2 * PROBES.enough
 since who is judged by one fold only has few."""
 BARE_SECONDS: Final = 2.0
 """Drawn of a wire without a clock: long enough to see mail come."""
-APART_SECONDS: Final = 60.0
-"""Between pieces in one trace: more than any window lasts."""
+MAIL_LEAST: Final = 0.25
+"""Of the planned load, in busy blocks: a leak in cells with mail is thinned by as much as is
+missing, and with less than this, idle is compared with idle."""
 
 
 def of_capture(capture: Path, events: Path | None) -> Report:
     """Look at a capture of a link; NoInputError, MessageError: it cannot be."""
     seen = _read(capture)
+    if not len(seen.rows):
+        raise MessageError(f"{capture}: no cells in it: capture more of it")
     notes = [f"gaps vary as those of {seen.clock or 'no clock'}; {seen.rate:g} cells/s"]
     title = f"{capture.name}, {seen.rate:g} cells/s"
     if events is None:
         seen = in_halves(seen, np.random.default_rng(SEED))
         notes.append("no events: idle and busy were drawn by a coin, so each value is a guess's, and what is found are planted leaks")  # fmt: skip
     else:
-        seen = labelled(seen, _events(events))
+        told = _events(events)
+        at = seen.rows["at"]
+        if not any(at[0] <= event.at <= at[-1] for event in told):
+            raise MessageError(f"{events}: no event is within {capture}: name its own")
+        seen = labelled(seen, told)
     found: list[Figure] = []
-    for cells in judge.LENGTHS:
+    for cells in schedule.LENGTHS:
         if few := judge.too_few(seen, cells):
             notes.append(f"too few windows of {few}")
             continue
@@ -109,7 +119,7 @@ def _events(path: Path) -> list[Event]:
         return load_events(path)
     except FileNotFoundError as error:
         raise NoInputError(f"{path}: {error.strerror}") from error
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise MessageError(
             f"{path}: no events: one JSON object a line, see `mesh help audit`"
         ) from error
@@ -190,90 +200,39 @@ def judged(plan: Schedule, folder: Path, tell: Tell) -> Report:
     made = {
         world.key: whole
         for world in plan.worlds
-        if (whole := _whole(folder, world)) is not None
+        if (whole := pieces.whole(folder, world)) is not None
     }
-    seconds = sum(map(_seconds, made.values()))
+    seconds = sum(map(pieces.seconds, made.values()))
     cells = sum(len(one.rows) for each in made.values() for one in each.traces.values())
     left = [plan.title(world) for world in schedule.WORLDS if world not in plan.worlds]
     notes = [f"{title}: not in a run of {plan.minutes:g} minutes" for title in left]
     costs: list[Cost] = []
     wires: list[Wire] = []
     found: list[Figure] = []
+    missing: list[str] = []
     for number, world in enumerate(plan.worlds):
         tell(
             f"{world.title}: judging", TAKING + (1 - TAKING) * number / len(plan.worlds)
         )
         if world is schedule.PROBED:
-            part = _kept(folder, "probed", lambda: _probed(plan))
+            part = kept(folder, "probed", lambda: _probed(plan))
         elif world.key in made:
             part = _Judge(plan, folder, made).world(world)
             costs.append(_cost(plan, world, made))
             wires += _wires(plan, world, made[world.key])
         else:
+            missing += [f"{plan.title(world)}: nothing was taken"] * plan.is_long
             continue
         notes += part.notes
+        missing += part.missing
         found += part.figures
     source = f"live, {plan.minutes:g} minutes"
     if plan.links > 1:
         source += f", {plan.links} links side by side"
     return Report(
         mesh.__version__, source, seconds, cells,
-        tuple(found), tuple(costs), tuple(wires), tuple(notes),
+        tuple(found), tuple(costs), tuple(wires), tuple(notes), tuple(missing),
     )  # fmt: skip
-
-
-def _whole(folder: Path, world: World) -> Captured | None:
-    """All pieces of a world, one after the other; None: there is none."""
-    pieces = [
-        lab.load_captured(piece)
-        for piece in sorted(folder.glob(f"{world.key}-*/piece-*"))
-    ]
-    return lab.together(list(apart(pieces))) if pieces else None
-
-
-def apart(pieces: Sequence[Captured]) -> Iterator[Captured]:
-    """The same pieces, each after the end of the one before, as windows need it."""
-    end = 0.0
-    for piece in pieces:
-        first, last = _span(piece)
-        shift = end - first
-        end += last - first + APART_SECONDS
-        traces = {}
-        for name, one in piece.traces.items():
-            rows = one.rows.copy()
-            rows["at"] += shift
-            traces[name] = one.with_rows(rows)
-        events = [replace(event, at=event.at + shift) for event in piece.events]
-        blocks = [
-            block._replace(begin=block.begin + shift, end=block.end + shift)
-            for block in piece.blocks
-        ]
-        yield Captured(traces, events, blocks, piece.late)
-
-
-def _span(piece: Captured) -> tuple[float, float]:
-    """From the first to the last that was seen: mail may come long after a last block."""
-    rows = [one.rows["at"][[0, -1]] for one in piece.traces.values() if len(one.rows)]
-    firsts = [piece.blocks[0].begin, *(float(at[0]) for at in rows)]
-    lasts = [piece.blocks[-1].end, *(float(at[-1]) for at in rows)]
-    return min(firsts), max(lasts)
-
-
-def _seconds(captured: Captured) -> float:
-    return sum(block.end - block.begin for block in captured.blocks)
-
-
-def _kept(folder: Path, name: str, make: Callable[[], Report]) -> Report:
-    """What was found before, or is found now and kept."""
-    file = folder / "judged" / f"{name}.json"
-    if file.exists():
-        return read(file.read_text())
-    report = make()
-    file.parent.mkdir(exist_ok=True)
-    part = file.with_suffix(".part")
-    part.write_text(written(report))
-    part.rename(file)
-    return report
 
 
 def _found(figures: Sequence[Figure], notes: Sequence[str]) -> Report:
@@ -291,34 +250,57 @@ class _Judge:
 
     def world(self, world: World) -> Report:
         """What is found in one of the lab's worlds, window by window."""
-        size = len(self.made[world.key].blocks)
-        parts: dict[str, Callable[[], Report]] = {}
-        if world is schedule.CHAIN:
-            parts[f"{world.key}-{size}"] = lambda: self._messages(world)
-        elif world not in (schedule.GREEDY, schedule.PLAIN):  # those are controls
-            for cells in judge.LENGTHS:
-                part = partial(self._windows, world, cells)
-                parts[f"{world.key}-{size}-{cells}"] = part
-            box = partial(self._white_box, world)
-            parts[f"{world.key}-{size}-white-box"] = box
-        found = [_kept(self.folder, name, part) for name, part in parts.items()]
-        notes = [note for part in found for note in part.notes]
+        found: list[Report] = []
+        notes: list[str] = []
+        missing: list[str] = []
+        for name, (promised, make) in self._parts(world).items():
+            part = kept(self.folder, name, make)
+            found.append(part)
+            (missing if promised and self.plan.is_long else notes).extend(part.notes)
         if notes and world is not schedule.CHAIN:  # from here on they are lengths
             notes = [f"too few windows of {', '.join(notes)}"]
-        notes += self._carried(world)
-        return _found(
-            [figure for part in found for figure in part.figures],
-            [f"{self.plan.title(world)}: {note}" for note in notes],
+        figures = [figure for part in found for figure in part.figures]
+        share = self._carried(world)
+        if share is not None and world.plan is not None:
+            notes.append(f"busy, it carried {share:.0%} of all it can")
+            mail = (_mail(share / world.plan.load),)
+            figures = [replace(one, controls=one.controls + mail) for one in figures]
+        told, lost = (
+            tuple(f"{self.plan.title(world)}: {each}" for each in some)
+            for some in (notes, missing)
         )
+        return replace(_found(figures, told), missing=lost)
 
-    def _carried(self, world: World) -> list[str]:
-        """How full the link was: a host that has no time for mail is no test of it."""
+    def _parts(self, world: World) -> dict[str, tuple[bool, Callable[[], Report]]]:
+        """By name: whether its figures have to be there in a run of hours; and its making."""
+        size = len(self.made[world.key].blocks)
+        if world in (schedule.GREEDY, schedule.PLAIN):  # those are controls
+            return {}
+        if world is schedule.CHAIN:
+            return {f"{world.key}-{size}": (True, partial(self._messages, world))}
+        seconds = self._block_seconds(world) - 2 * GUARD_SECONDS
+        parts: dict[str, tuple[bool, Callable[[], Report]]] = {
+            f"{world.key}-{size}-{cells}": (
+                seconds * self.plan.rate >= cells,
+                partial(self._windows, world, cells),
+            )
+            for cells in schedule.LENGTHS
+        }
+        box = partial(self._white_box, world)
+        return {**parts, f"{world.key}-{size}-white-box": (True, box)}
+
+    def _block_seconds(self, world: World) -> float:
+        """As planned."""
+        jobs = self.plan.jobs()
+        return next(job.plan.seconds for job in jobs if job.world is world)
+
+    def _carried(self, world: World) -> float | None:
+        """How full the link was; None: it is no pair's, or a control's."""
         if world.plan is None or world.plan.world != "pair" or world is schedule.GREEDY:
-            return []
+            return None
         mine = self.made[world.key]
         octets = replace(world.plan, rate=self.plan.rate).octets_a_second
-        share = carried(mine.events, mine.blocks, SECOND, octets)
-        return [] if share is None else [f"busy, it carried {share:.0%} of all it can"]
+        return carried(mine.events, mine.blocks, SECOND, octets)
 
     def _windows(self, world: World, cells: int) -> Report:
         mine = self.made[world.key].traces[FIRST_WIRE]
@@ -327,7 +309,8 @@ class _Judge:
         bare = self.made.get(schedule.GREEDY.key)
         rng = np.random.default_rng(SEED)
         wire = bare.traces[FIRST_WIRE] if bare else None
-        return self._of(world, judge.pair(mine, cells, wire, rng))
+        load = world.plan.load if world.plan else 1.0
+        return self._of(world, judge.pair(mine, cells, wire, rng, load))
 
     def _white_box(self, world: World) -> Report:
         rng = np.random.default_rng(SEED)
@@ -347,6 +330,12 @@ class _Judge:
             [replace(one, world=title, rate=rate) for one in figures],
             [one for one in told if isinstance(one, str)],
         )
+
+
+def _mail(share: float) -> Control:
+    """Busy blocks without mail are idle: who finds nothing there has shown nothing."""
+    wanted = f">= {MAIL_LEAST:g} of what was planned"
+    return Control("mail was there", share, wanted, share >= MAIL_LEAST)
 
 
 def _probed(plan: Schedule) -> Report:

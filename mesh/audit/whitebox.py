@@ -4,8 +4,9 @@
 The pacer counts how late its cells were (mesh/node/pacer/histogram.py: doubling buckets
 of microseconds).  Given the counts of an idle node and of a busy one, windows of cells
 are drawn by the clock's own law and read by the exact filter, which knows both counts,
-the clock and its grid: no snooper of gaps does better.  One hour at a cell a second is
-a window of 3,600, and a leak that would need a year of capture to show has its bound.
+the clock and its grid: under what is assumed below no snooper of gaps does better.  One
+hour at a cell a second is a window of 3,600, and a leak that would need a year of capture
+to show has its bound.
 
 With P and Q the laws of an idle and a busy window, M their mean, and r = (q - p)/(q + p),
 which is tanh of half the log likelihood ratio:
@@ -22,7 +23,8 @@ one-sided 95 %; they are those of the simulation, not of the counts: the counts'
 noise makes a bound larger, as would a leak.
 
 Assumed: a cell's lateness does not depend on that of the cell before, and lies in the
-middle of its bucket (geometrically).  Of lateness that comes in runs a capture tells.
+middle of its bucket (geometrically): what moves within one is no leak here.  Of lateness
+that comes in runs a capture tells.
 """
 
 import math

@@ -14,11 +14,11 @@ from mesh.audit.attackers import (
     folds,
     placed,
 )
-from mesh.audit.features import cut
+from mesh.audit.features import STRETCHES_MIN, cut
 from mesh.audit.planting import GUARD_CELLS, late, late_acks, missing, thrown
 from mesh.audit.simulated import burst, noisy, simulated
 from mesh.audit.statistics import Measured, auc, measured
-from mesh.audit.trace import Trace
+from mesh.audit.trace import Trace, joined
 from mesh.core.clock import Clock
 
 CELLS = 32
@@ -157,6 +157,62 @@ def test_folds_keep_blocks_whole_and_never_look_ahead() -> None:
     assert before.all()
     assert tested.max() == 1
     assert (tested == 0).sum() == 300 // FOLDS
+
+
+def test_folds_keep_units_of_both_kinds_whole() -> None:
+    unit = np.repeat(np.arange(40), 6)
+    label = np.arange(240) % 2 == 0
+    for train, test in folds(label, unit, rng()):
+        assert not set(unit[train]) & set(unit[test])
+        assert len(set(label[train])) == len(set(label[test])) == 2
+
+
+def test_the_look_of_a_link_tells_nothing_of_its_blocks() -> None:
+    """Were some of a link's blocks learned from, the rest would be guessed wrongly."""
+    draws = rng(3)
+    links, blocks = 60, 8
+    link = np.repeat(np.arange(links), blocks)
+    label = np.concatenate(
+        [draws.permutation(np.arange(blocks) % 2 == 0) for _ in range(links)]
+    )
+    look = draws.normal(size=(links, 4))[link]
+    whole, parts = (
+        auc(Learned(30).tell(look, label, unit, draws), label)
+        for unit in (link, np.arange(len(link)))
+    )
+    assert abs(whole - 0.5) < 0.04
+    assert parts < 0.45
+
+
+def links(count: int, blocks: int) -> Trace:
+    """So many simulated ones, one after the other."""
+    draws = rng(4)
+    pieces, end = [], 0.0
+    for _ in range(count):
+        rows = simulated(Clock.RENEWAL, 64.0, 40 * blocks, draws).rows.copy()
+        rows["at"] += end - rows["at"][0]
+        end = rows["at"][-1] + 60.0
+        rows["block"] = np.minimum(
+            np.arange(len(rows)) * blocks // len(rows), blocks - 1
+        )
+        rows["busy"] = rows["block"] % 2 == 0
+        pieces.append(rows)
+    plain = simulated(Clock.RENEWAL, 64.0, 40, draws)
+    return joined(plain.with_rows(rows) for rows in pieces)
+
+
+def test_a_unit_is_a_link_where_there_are_many_else_a_block() -> None:
+    many, few = (
+        cut(links(count, 4), 8) for count in (STRETCHES_MIN, STRETCHES_MIN - 1)
+    )
+    assert len(set(many.unit)) == STRETCHES_MIN
+    assert len(set(many.block)) == 4 * STRETCHES_MIN
+    for link in set(many.unit):
+        assert len(set(many.block[many.unit == link])) == 4
+    assert (few.unit == few.block).all()
+    some = many.those(many.label)
+    assert (some.unit == many.unit[many.label]).all()
+    assert some.label.all()
 
 
 def test_late_cells_reach_what_the_exact_filter_reaches() -> None:

@@ -150,6 +150,13 @@ def test_a_capture_without_a_link_is_refused_in_one_sentence(tmp_path: Path) -> 
             trace_of(file)
 
 
+def test_cells_of_one_moment_have_no_rate(tmp_path: Path) -> None:
+    file = tmp_path / "wire.pcap"
+    file.write_bytes(pcap([one._replace(at=1.0) for one in stream(12)]).getvalue())
+    with pytest.raises(CaptureError, match="of one moment"):
+        trace_of(file)
+
+
 def test_of_several_links_that_of_most_cells_and_its_rate(tmp_path: Path) -> None:
     others = (("10.0.0.1", 7000), ("10.0.0.7", 5))
     small = pcap(stream(9), lambda one: ethernet(ipv4(one, others))).getvalue()[24:]

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Who leaves at a tick: hidden by the real pool, plain without one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from mesh.audit import departures as audited
 from mesh.audit.departures import (
+    ENOUGH,
     Departures,
+    Posterior,
     departures,
     figure,
     posterior,
@@ -63,7 +68,9 @@ def test_a_pool_keeps_what_it_says(kind: str) -> None:
     assert found.theory.mean() > 3
 
 
-def test_without_a_pool_each_is_known_and_the_figure_says_so() -> None:
+def test_without_a_pool_each_is_known_and_the_figure_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rng = np.random.default_rng(SEED)
     pooled = through_the_pool("timed", 1500, rng)
     bare = Departures(pooled.came, pooled.came + rng.uniform(0.01, 0.03, 1500), TICK)
@@ -71,5 +78,29 @@ def test_without_a_pool_each_is_known_and_the_figure_says_so() -> None:
     assert said.shown
     assert said.holds
     assert said.upper <= said.value
-    (control,) = said.controls
-    assert control.value < 0.1
+    assert said.controls[0].value < 0.1
+    assert f"fewer than the {ENOUGH:,}" in said.note
+    monkeypatch.setattr(audited, "ENOUGH", said.count)
+    assert "fewer" not in figure(pooled, bare, rng).note
+
+
+@pytest.mark.parametrize("name", ["surprise", "not vague"])
+def test_who_spreads_his_guess_too_widely_shows_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He says less than he knows, or looks at delays through too wide a histogram."""
+    rng = np.random.default_rng(SEED)
+    pooled = through_the_pool("timed", 600, rng)
+    bare = Departures(pooled.came, pooled.came + rng.uniform(0.01, 0.03, 600), TICK)
+    if name == "surprise":
+        monkeypatch.setattr(audited, "posterior", _modest)
+    else:
+        monkeypatch.setattr(audited, "BINS", 2)
+    (control,) = (c for c in figure(pooled, bare, rng).controls if c.name == name)
+    assert not control.found
+
+
+def _modest(seen: Departures, rng: np.random.Generator) -> Posterior:
+    """Twice as unsure as he is."""
+    found = posterior(seen, rng)
+    return replace(found, entropy=2 * found.entropy)

@@ -52,3 +52,4 @@ def test_the_figure_has_its_control() -> None:
     said = figure(hidden.second, hidden.left, control, rng, worlds=5)
     assert said.shown
     assert said.value < 0.62
+    assert 0.005 < said.upper - said.value < 0.3  # the rounds drawn again

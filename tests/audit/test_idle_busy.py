@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: MIT
 """Figures of a link that tells nothing, and of one that tells."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from mesh.audit import idle_busy as audited
 from mesh.audit.attackers import LateCells, Learned, LikelihoodRatio
+from mesh.audit.features import Windows
 from mesh.audit.figures import Figure
 from mesh.audit.idle_busy import from_counts, idle_busy, wanted
-from mesh.audit.planting import GUARD_CELLS, LATE, OTHERS, late, thrown
+from mesh.audit.planting import GUARD_CELLS, LATE, OTHERS, Found, late, thrown
 from mesh.audit.simulated import noisy, simulated
-from mesh.audit.trace import Trace
+from mesh.audit.statistics import Measured, measured
+from mesh.audit.trace import Bools, Floats, Ints, Trace
 from mesh.core.clock import Clock
 
 CELLS = 32
@@ -66,6 +71,57 @@ def test_what_has_to_be_found() -> None:
     assert wanted(128, 6_199).name == "5 ms late"
     assert wanted(1_024, 1_000).name == "0.2 ms late"
     assert wanted(3_600, 999).name == "5 ms late"
+    assert wanted(128, 6_200, 0.5).name == "5 ms late"
+
+
+class Knowing:
+    """Is told the answer: what he makes of shuffled labels is as good."""
+
+    name = "knowing"
+
+    def see(self, windows: Windows, rng: np.random.Generator) -> Floats:
+        """Nothing."""
+        return rng.random((len(windows), 1))
+
+    def tell(
+        self, matrix: Floats, label: Bools, unit: Ints, rng: np.random.Generator
+    ) -> Floats:
+        """The labels."""
+        del matrix, unit
+        return label + 0.1 * rng.random(len(label))
+
+
+def test_who_finds_what_is_not_there_shows_nothing(trace: Trace) -> None:
+    for figure in idle_busy(trace, CELLS, rng(1), (Knowing(),), leaks=()):
+        assert [(each.name, each.found) for each in figure.controls] == [
+            ("labels shuffled", False), ("idle against idle", False),
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_what_is_promised_has_to_be_found_by_one_at_least(
+    found: bool, trace: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With as many windows as that; the figure is of the one, found or not, by either."""
+    monkeypatch.setattr(audited, "measured", _many)
+    one, other = QUICK[1:]
+    seen = [
+        Found(leak, attacker, Measured(auc, auc, 0.01, auc, 6_200), ())
+        for attacker, small in ((one, 0.5), (other, 0.6 if found else 0.501))
+        for leak, auc in ((LATE[2], small), (LATE[-1], 0.9))
+    ]
+    monkeypatch.setattr(audited, "search", lambda *_: seen)
+    for figure in idle_busy(trace, CELLS, rng(1), (one,)):
+        (control,) = (c for c in figure.controls if c.name.startswith("1 ms late"))
+        assert control.name == "1 ms late, late cells"
+        assert figure.count == 6_200
+        assert figure.shown == control.found == found
+
+
+def _many(
+    score: Floats, label: Bools, block: Ints, rng: np.random.Generator
+) -> Measured:
+    return replace(measured(score, label, block, rng), count=6_200)
 
 
 def test_a_trace_of_one_kind_has_no_figure(trace: Trace) -> None:
@@ -77,7 +133,7 @@ def test_a_trace_of_one_kind_has_no_figure(trace: Trace) -> None:
 def test_figures_of_a_pacers_counts() -> None:
     idle, busy = [0] * 32, [0] * 32
     idle[5:8], busy[5:8] = (20_000, 60_000, 20_000), (18_000, 58_000, 24_000)
-    auc, bits = from_counts(Clock.RENEWAL, idle, busy, rng(), ((64.0, 64),))
+    auc, bits = from_counts(Clock.RENEWAL, idle, busy, rng(), (64.0, 64))
     assert (auc.unit, bits.unit) == ("AUC", "bit")
     for each in (auc, bits):
         assert each.shown

@@ -15,7 +15,7 @@ from mesh.audit.lab import Captured
 from mesh.audit.matching import Seen
 from mesh.audit.planting import LATE
 from mesh.audit.simulated import simulated
-from mesh.audit.trace import Event
+from mesh.audit.trace import NO_BLOCK, SIDES, Event
 from mesh.audit.view import in_halves
 from mesh.core.clock import Clock
 from tests.audit.worlds import bare, covered
@@ -119,15 +119,48 @@ def test_windows_that_are_too_few_are_counted() -> None:
     assert judge.too_few(trace.only(trace.rows["at"] < 0), 32).startswith("32 cells (")
 
 
-def test_of_too_many_windows_some_blocks_are_left_out() -> None:
+def test_of_too_many_windows_each_block_loses_some_and_stays_in_one_piece() -> None:
     rng = np.random.default_rng(2)
     trace = in_halves(simulated(Clock.RENEWAL, 64.0, 4_000, rng), rng)
-    windows = cut(trace, 32)
-    fewer = cut(judge.thinned(trace, 32, rng, len(windows) // 2), 32)
-    assert len(windows) // 4 < len(fewer) <= len(windows) // 2
-    some = np.isin(windows.block, fewer.block)
-    assert (windows.label[some] == fewer.label).all()
-    assert len(cut(judge.thinned(trace, 32, rng, len(windows)), 32)) == len(windows)
+    windows = cut(trace, 8)
+    whole = dict(zip(windows.block.tolist(), windows.label.tolist(), strict=True))
+    half = judge.thinned(trace, 8, rng, len(windows) // 2)
+    fewer = cut(half, 8)
+    assert len(fewer) == len(windows) // 2
+    assert all(
+        whole[block] == label
+        for block, label in zip(fewer.block.tolist(), fewer.label.tolist(), strict=True)
+    )
+    assert set(fewer.block) == set(whole)
+    for block in whole:
+        for side in SIDES:
+            mine = half.rows[half.rows["side"] == side]
+            inside = np.flatnonzero(mine["block"] == block)
+            assert len(inside) == inside[-1] - inside[0] + 1
+    assert judge.thinned(trace, 8, rng, len(windows)) is trace
+
+
+def test_what_is_left_of_a_block_is_drawn_by_chance() -> None:
+    """Not its begin always, where mail has only just come."""
+    rng = np.random.default_rng(2)
+    trace = in_halves(simulated(Clock.RENEWAL, 64.0, 4_000, rng), rng)
+    windows = cut(trace, 8)
+    half = judge.thinned(trace, 8, rng, len(windows) // 2)
+    kept = half.rows["block"][windows.index[0, :, 0]] != NO_BLOCK
+    begins = {
+        int(np.flatnonzero(kept[windows.block == block])[0])
+        for block in np.unique(windows.block)
+    }
+    assert len(begins) > 4
+
+
+def test_of_blocks_with_one_window_some_are_left_out() -> None:
+    rng = np.random.default_rng(2)
+    trace = in_halves(simulated(Clock.RENEWAL, 64.0, 4_000, rng), rng)
+    long = int(np.bincount(cut(trace, 2).block).max())
+    windows = cut(trace, long)
+    fewer = cut(judge.thinned(trace, long, rng, len(windows) // 3), long)
+    assert len(fewer) == len(windows) // 3
 
 
 def test_so_many_windows_are_judged_and_no_more(

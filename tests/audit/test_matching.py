@@ -8,8 +8,10 @@ from mesh.audit.matching import (
     APART,
     COMMAND,
     JITTER,
+    MATCHERS,
     NEAR,
     WINDOW,
+    Pairs,
     Seen,
     figures,
     learned,
@@ -21,8 +23,8 @@ from mesh.audit.matching import (
     statistical,
     unlike,
 )
-from mesh.audit.statistics import auc
-from mesh.audit.trace import Event, Trace, by_time
+from mesh.audit.statistics import auc, share_upper
+from mesh.audit.trace import Event, Floats, Trace, by_time
 from tests.audit.worlds import RATE, bare, covered
 
 SEED = 5
@@ -123,3 +125,30 @@ def test_figures_say_what_was_reached_and_that_the_attacker_can() -> None:
     assert area.bound == 0.52
     assert rate.bound == 0.002
     assert area.count == pytest.approx(195, abs=40)
+
+
+def test_guards_of_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who never trained counts for no message; each control may come out wrong."""
+    rng = np.random.default_rng(SEED)
+    world = covered(120, rng)
+
+    def half(_: Seen, pairs: Pairs, rng: np.random.Generator) -> Floats:
+        """Knows all labels, those that were shuffled, too; half of them has no score."""
+        trained = np.arange(len(pairs.label)) % 2 == 0
+        return np.where(trained, np.nan, pairs.label + 0.1 * rng.random(len(trained)))
+
+    def coin(_: Seen, pairs: Pairs, rng: np.random.Generator) -> Floats:
+        return rng.random(len(pairs.label))
+
+    monkeypatch.setitem(MATCHERS, "half", half)
+    monkeypatch.setitem(MATCHERS, "coin", coin)
+    area, rate = figures(world, world, rng, matchers=["half"])
+    assert [(each.name, each.found) for each in area.controls] == [
+        ("no cover", True), ("labels shuffled", False),
+    ]  # fmt: skip
+    assert rate.shown
+    assert 0.35 * area.count < rate.count < 0.65 * area.count
+    area, rate = figures(world, world, rng, matchers=["coin"])
+    assert [each.found for each in area.controls] == [False, True]
+    assert not rate.shown
+    assert rate.upper == share_upper(round(rate.value * rate.count), rate.count)

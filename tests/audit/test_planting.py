@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from mesh.audit.attackers import LikelihoodRatio
+from mesh.audit.attackers import LateCells, LikelihoodRatio
 from mesh.audit.features import cut
 from mesh.audit.planting import (
     GUARD_CELLS,
@@ -16,6 +16,7 @@ from mesh.audit.planting import (
     marked,
     missing,
     moved,
+    planted,
     search,
     smallest,
     stalls,
@@ -163,3 +164,28 @@ def test_the_smallest_is_found_with_all_above_it(
     ]
     assert smallest(found, attacker) == name
     assert smallest(found, LikelihoodRatio()) == ""
+
+
+def test_at_a_low_load_the_leak_is_in_so_many_cells_and_the_labels_stay() -> None:
+    many = thrown(simulated(Clock.RENEWAL, 64.0, 20_000, rng()), CELLS, rng(1))
+    busy = many.rows["busy"] & (many.rows["side"] == 0)
+    for load in (0.1, 0.5, 1.0):
+        new = planted(OTHERS[2], many, rng(2), load)
+        assert (new.rows["busy"] == many.rows["busy"]).all()
+        assert (new.rows["block"] == many.rows["block"]).all()
+        later = new.rows["ack_delay"] > many.rows["ack_delay"]
+        assert not later[~busy].any()
+        known = busy & ~np.isnan(many.rows["ack_delay"])
+        assert later[known].mean() == pytest.approx(load, abs=0.03)
+    gone = planted(OTHERS[1], many, rng(2), 0.5)
+    kept = np.isin(gone.rows["block"], np.unique(many.rows["block"][many.rows["busy"]]))
+    assert (gone.rows["busy"] == kept).all()
+
+
+def test_a_search_at_a_low_load_finds_less() -> None:
+    many = simulated(Clock.RENEWAL, 64.0, 400 * (CELLS + GUARD_CELLS), rng())
+    full, tenth = (
+        next(search(many, CELLS, [LateCells()], rng(), LATE[-1:], load)).auc.signed
+        for load in (1.0, 0.1)
+    )
+    assert tenth < (full + 0.5) / 2

@@ -10,6 +10,7 @@ import trio
 
 from mesh.audit.prober import (
     BOUND,
+    JUDGES,
     Answer,
     Ended,
     ask,
@@ -23,6 +24,7 @@ from mesh.audit.prober import (
 from mesh.audit.probes import KINDS, Kind, Probe, Script, Target, tls_hello
 from mesh.audit.reader import Reader
 from mesh.audit.statistics import auc
+from mesh.audit.trace import Bools, Floats, Ints
 from mesh.core.cell import CELL_LEN
 from mesh.core.clock import Clock
 from mesh.core.crypto import Key, MlKem768, SystemEntropy, signing_public, x25519_public
@@ -158,6 +160,22 @@ def test_two_ports_alike_are_not_told_apart_and_what_differs_is_found() -> None:
     label = np.array([each.port == 0 for each in talks])
     block = np.arange(len(talks)) // 50
     assert auc(learned(matrix(talks), label, block, rng), label) > 0.99
+
+
+def test_who_tells_shuffled_labels_shows_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def knowing(
+        table: Floats, label: Bools, block: Ints, rng: np.random.Generator
+    ) -> Floats:
+        del table, block
+        return label + 0.1 * rng.random(len(label))
+
+    monkeypatch.setitem(JUDGES, "knowing", knowing)
+    rng = np.random.default_rng(SEED)
+    some = list(answers(200, rng))
+    (figure,) = judge(some, some, rng, judges=["knowing"])
+    assert [each.found for each in figure.controls] == [True, False]
 
 
 def test_what_is_planted_is_in_half_of_the_readers_answers() -> None:

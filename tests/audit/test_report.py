@@ -46,7 +46,14 @@ FIGURE = Figure(
 COST = Cost(WORLD, "renewal", 64.0, 0.25, 0.004)
 WIRE = Wire(WORLD, 2.0, ((0.1, 0), (0.2, 1)), ((0.3, 0), (1.9, 1)))
 REPORT = Report(
-    "0.1", "a <capture>", 100.0, 6400, (FIGURE,), (COST,), (WIRE,), ("no & x",)
+    "0.1",
+    "a <capture>",
+    100.0,
+    6400,
+    (FIGURE,),
+    (COST,),
+    (WIRE,),
+    ("no & x",),
 )
 
 TEXTS = st.text(max_size=8)
@@ -66,7 +73,7 @@ REPORTS = st.builds(
     st.lists(FIGURES, max_size=3).map(tuple),
     st.sampled_from([(), (COST,), (Cost("", "", 0.0),)]),
     st.lists(st.builds(Wire, TEXTS, st.floats(1, 9), TICKS, TICKS), max_size=1).map(tuple),
-    st.lists(TEXTS, max_size=2).map(tuple),
+    st.lists(TEXTS, max_size=2).map(tuple), st.lists(TEXTS, max_size=2).map(tuple),
 )  # fmt: skip
 
 
@@ -195,6 +202,18 @@ def test_a_report_holds_when_all_of_it_does(
     figures: tuple[Figure, ...], holds: bool
 ) -> None:
     assert replace(REPORT, figures=figures).holds == holds
+
+
+def test_what_is_missing_is_said_and_nothing_holds() -> None:
+    report = replace(REPORT, missing=("the & lost",))
+    assert REPORT.holds
+    assert not report.holds
+    assert report.summary == "1 of 1 figures hold, 1 not made"
+    assert "not made: the & lost\nnote: no & x\n" in text(report)
+    page = sheet(report)
+    assert "the &amp; lost" in page
+    assert '<b class="missed">1 of 1' in page
+    assert "Not made" not in sheet(REPORT)
 
 
 def test_the_page_has_each_figure_its_cost_and_its_controls() -> None:

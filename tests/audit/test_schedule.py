@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The time is shared among as many worlds as it suffices for."""
 
+import math
 import re
 
 import pytest
@@ -8,10 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.audit import schedule
+from mesh.audit.bounds import auc_promise
+from mesh.audit.cells import GUARD_SECONDS
 from mesh.audit.lab import PIECE_SECONDS_MAX
 from mesh.audit.schedule import BLOCKS_MIN, WORLDS, Schedule
+from mesh.audit.worlds import Plan
+from mesh.core.clock import ERLANG_SHAPE
 
 MINUTES = st.floats(1.0, 5_000.0)
+
+
+def windows_of(plan: Plan, cells: int) -> int:
+    """At least, in a block but its guard: five errors less than on average."""
+    mean = (plan.seconds - 2 * GUARD_SECONDS) * plan.rate
+    return int((mean - 5 * math.sqrt(mean / ERLANG_SHAPE)) // cells)
 
 
 @settings(max_examples=30)
@@ -90,6 +101,12 @@ def test_the_whole_has_what_is_promised(links: int) -> None:
         jobs = [job for job in plan.jobs() if job.world is world]
         beside = {job.link for job in jobs}
         assert len(beside) <= min(links, world.beside)
-        if world is schedule.QUIET:
+        if world in (schedule.QUIET, schedule.LOADED):
             assert sum(job.blocks for job in jobs) >= 2 * 1_000
             assert all(job.plan.seconds * job.plan.rate >= 3_600 for job in jobs)
+            for cells in schedule.LENGTHS:
+                windows = sum(job.blocks * windows_of(job.plan, cells) for job in jobs)
+                assert windows >= 2 * auc_promise(cells).enough
+        if world.most == schedule.BRIEF_SECONDS:
+            assert sum(job.blocks for job in jobs) >= 3_000
+            assert all(job.plan.seconds == schedule.BRIEF_SECONDS for job in jobs)

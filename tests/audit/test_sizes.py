@@ -2,7 +2,9 @@
 """Who infers a message's size: plain without cover, not at all from cells."""
 
 import numpy as np
+import pytest
 
+from mesh.audit import sizes
 from mesh.audit.sizes import Sized, excess, figures, learned, sized
 from mesh.audit.statistics import spearman
 from mesh.audit.trace import Event
@@ -39,3 +41,17 @@ def test_size_is_plain_without_cover_and_not_to_be_had_with_it() -> None:
     assert said.unit == "rho"
     assert said.count == len(at)
     assert said.controls[1].found
+
+
+def test_who_infers_shuffled_sizes_shows_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Sizes that are the same in any order stand for one who knows them all."""
+    rng = np.random.default_rng(SEED)
+    naked = bare(60, rng)
+    size = np.full(len(naked.left), 2_000.0)
+    size[0] = 9_000.0
+    plain = Sized(naked.second, naked.left, size)
+    monkeypatch.setattr(sizes, "spearman", lambda *_: 0.97)
+    (said,) = figures(plain, plain, rng, guesses=["excess"])
+    assert [each.found for each in said.controls] == [True, False]

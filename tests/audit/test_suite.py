@@ -2,6 +2,7 @@
 """From pieces in a folder, and from a capture, to a report; without a lab."""
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import pytest
 
-from mesh.audit import judge, probing, schedule, suite
+from mesh.audit import judge, pieces, probing, schedule, suite
 from mesh.audit.attackers import LikelihoodRatio
 from mesh.audit.bounds import PROBES
 from mesh.audit.cells import Block
@@ -22,11 +23,13 @@ from mesh.audit.schedule import HOURS_FROM, Schedule
 from mesh.audit.simulated import burst, noisy, simulated
 from mesh.audit.trace import Event, Trace, save_events
 from mesh.audit.view import in_halves
+from mesh.audit.worlds import Plan
 from mesh.core.clock import Clock
 from mesh.errors import MessageError, NoInputError
 
 RATE = 256.0
 CELLS = 6_000
+FULL = Plan(rate=RATE).octets_a_second
 WIRE = "alpha-bravo"
 WAYS: Final[tuple[tuple[Literal["in", "out"], float], ...]] = (
     ("in", 0.0),
@@ -47,8 +50,8 @@ def bare(seed: int) -> Trace:
     return one.with_rows(burst(one.rows, one.rows["busy"], 0.5, rng))
 
 
-def captured(one: Trace, begin: float = 1e6) -> Captured:
-    """As the lab gives it, at some hour."""
+def captured(one: Trace, begin: float = 1e6, full: float = 0.0) -> Captured:
+    """As the lab gives it, at some hour; busy blocks carry this share of all they can."""
     rows = one.rows.copy()
     rows["at"] += begin
     edges = [0, *(np.flatnonzero(np.diff(rows["block"])) + 1), len(rows)]
@@ -57,6 +60,11 @@ def captured(one: Trace, begin: float = 1e6) -> Captured:
         for a, b in pairwise(edges)
     ]
     events = [Event(begin, 9, f"{begin}", "in", "alpha"), Event(begin + 2, 9, f"{begin}", "out", "bravo")]  # fmt: skip
+    for number, block in enumerate(block for block in blocks if block.busy and full):
+        size = round(full * (block.end - block.begin) * FULL)
+        middle, ident = (block.begin + block.end) / 2, f"{begin} {number}"
+        events.append(Event(middle, size, ident, "in", "alpha"))
+        events.append(Event(middle + 1e-3, size, ident, "out", "bravo"))
     return Captured({WIRE: one.with_rows(rows)}, events, blocks)
 
 
@@ -69,7 +77,7 @@ def cheaply(patch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Pieces of two worlds; nothing is taken any more, and only short windows judged."""
-    monkeypatch.setattr(judge, "LENGTHS", (32, 3_600))
+    monkeypatch.setattr(schedule, "LENGTHS", (32, 3_600))
     cheaply(monkeypatch)
     monkeypatch.setattr(schedule, "WORLDS", (schedule.QUIET, schedule.GREEDY))
     for key, make in (("quiet", link), ("greedy", bare)):
@@ -104,6 +112,32 @@ def test_a_folder_s_pieces_become_figures_with_controls(folder: Path) -> None:
     assert read(written(report)) == report
 
 
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_busy_blocks_without_mail_show_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    """Those of a link that was to be half full; what was judged before tells it, too."""
+    half = replace(schedule.QUIET, plan=Plan(load=0.5))
+    monkeypatch.setattr(schedule, "WORLDS", (half, schedule.GREEDY))
+    late = [10_000 if bucket == 6 else 0 for bucket in range(32)]
+    mine = captured(link(1), full=share / 2)
+    piece = folder / "quiet-0" / "piece-0000"
+    shutil.rmtree(piece)
+    replace(mine, late={"idle": late, "busy": late}).save(piece)
+    for _ in range(2):
+        figures = suite.judged(Schedule(2), folder, hush).figures
+        assert {figure.attacker for figure in figures} == {
+            "likelihood ratio",
+            "white box",
+        }
+        assert any("planted in 50% of the cells" in figure.note for figure in figures)
+        for figure in figures:
+            (mail,) = (c for c in figure.controls if c.name == "mail was there")
+            assert mail.value == pytest.approx(share, rel=0.1)
+            assert mail.found == (share > suite.MAIL_LEAST)
+            assert mail.found or figure.verdict == "not shown"
+
+
 def test_what_was_judged_is_not_judged_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +158,42 @@ def test_what_was_judged_is_not_judged_again(
     assert min(figure.count for figure in after.figures) > max(
         figure.count for figure in before.figures
     )
+
+
+def test_in_a_run_of_hours_a_figure_that_is_not_made_is_missing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of a minute have room for 1,024 cells, those of five seconds have none."""
+    monkeypatch.setattr(schedule, "LENGTHS", (32, 1_024))
+    title = "pair, renewal, 64 cells/s"
+    whole = schedule.whole(1).minutes
+    report = suite.judged(Schedule(whole), folder, hush)
+    assert report.missing == (
+        f"{title}: 1,024 cells (0 idle, 0 busy)", f"{title}: a white box (0 cells counted)",
+    )  # fmt: skip
+    assert not any("few" in note for note in report.notes)
+    assert report == read(written(report))
+    briefly = replace(schedule.QUIET, most=schedule.BRIEF_SECONDS)
+    worlds = (briefly, schedule.GREEDY, schedule.CHAIN)
+    monkeypatch.setattr(schedule, "WORLDS", worlds)
+    report = suite.judged(Schedule(whole), folder, hush)
+    assert report.missing == (
+        f"{title}: a white box (0 cells counted)",
+        "chain, renewal, 64 cells/s: nothing was taken",
+    )
+    assert f"{title}: too few windows of 1,024 cells (0 idle, 0 busy)" in report.notes
+    assert suite.judged(Schedule(2), folder, hush).missing == ()
+
+
+def test_a_chain_without_its_control_is_missing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "WORLDS", (schedule.CHAIN,))
+    (folder / "quiet-0").rename(folder / "chain-0")
+    for minutes, count in ((2, 0), (HOURS_FROM, 1)):
+        report = suite.judged(Schedule(minutes), folder, hush)
+        assert len(report.missing) == count
+        assert any("plain SMTP" in each for each in (*report.missing, *report.notes))
 
 
 def test_a_run_of_hours_has_as_many_probes_as_are_promised(
@@ -149,12 +219,12 @@ def test_pieces_never_meet(blocks: int | None) -> None:
 
     Nor where mail came long after the last block, and the wire was still looked at.
     """
-    pieces = [captured(link(1), 5.0), captured(link(2), 6.0)]
-    pieces = [replace(piece, blocks=piece.blocks[:blocks]) for piece in pieces]
-    one, other = suite.apart(pieces)
+    taken = [captured(link(1), 5.0), captured(link(2), 6.0)]
+    taken = [replace(piece, blocks=piece.blocks[:blocks]) for piece in taken]
+    one, other = pieces.apart(taken)
     end = one.traces[WIRE].rows["at"][-1]
-    assert other.traces[WIRE].rows["at"][0] - end > suite.APART_SECONDS / 2
-    for before, after in zip(pieces, (one, other), strict=True):
+    assert other.traces[WIRE].rows["at"][0] - end > pieces.APART_SECONDS / 2
+    for before, after in zip(taken, (one, other), strict=True):
         shift = after.blocks[0].begin - before.blocks[0].begin
         assert after.events[0].at - before.events[0].at == pytest.approx(shift)
         moved = after.traces[WIRE].rows["at"] - before.traces[WIRE].rows["at"]
@@ -167,7 +237,7 @@ def test_pieces_never_meet(blocks: int | None) -> None:
 
 @pytest.fixture
 def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(judge, "LENGTHS", (32,))
+    monkeypatch.setattr(schedule, "LENGTHS", (32,))
     cheaply(monkeypatch)
     link(3).save(tmp_path / "link.npz")
     return tmp_path / "link.npz"
@@ -218,3 +288,20 @@ def test_files_that_are_not_there_or_are_something_else(tmp_path: Path, seen: Pa
         (tmp_path / "events").write_text(bad)
         with pytest.raises(MessageError, match="no events"):
             suite.of_capture(seen, tmp_path / "events")
+
+
+def test_events_of_another_day_are_not_a_capture_s(tmp_path: Path) -> None:
+    file, events = tmp_path / "wire.npz", tmp_path / "events.jsonl"
+    link(1).save(file)
+    for some in ([], [Event(-9e9, 9, "a", "in", "alpha")]):
+        save_events(some, events)
+        with pytest.raises(MessageError, match="no event is within"):
+            suite.of_capture(file, events)
+
+
+def test_a_trace_without_cells_is_said_to_be(tmp_path: Path) -> None:
+    file = tmp_path / "wire.npz"
+    one = link(1)
+    one.only(one.rows["at"] < -1e18).save(file)
+    with pytest.raises(MessageError, match="no cells"):
+        suite.of_capture(file, None)

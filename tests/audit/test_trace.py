@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """What is saved comes back; labels and pieces."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mesh.audit.simulated import simulated
 from mesh.audit.trace import (
@@ -13,6 +16,7 @@ from mesh.audit.trace import (
     ROW,
     Event,
     Trace,
+    _event_untrusted,
     joined,
     load,
     load_events,
@@ -84,3 +88,66 @@ def test_events_come_back(tmp_path: Path) -> None:
     save_events(events, file)
     assert load_events(file) == events
     assert file.read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.99])
+def test_a_trace_that_is_cut_off_is_none(
+    trace: Trace, tmp_path: Path, part: float
+) -> None:
+    file = tmp_path / "some.npz"
+    trace.save(file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(part * len(whole))])
+    with pytest.raises(ValueError, match="no trace"):
+        load(file)
+
+
+def test_an_array_by_itself_is_no_trace(tmp_path: Path) -> None:
+    file = tmp_path / "some.npz"
+    with file.open("wb") as out:
+        np.save(out, np.zeros(3))
+    with pytest.raises(ValueError, match="no trace"):
+        load(file)
+
+
+@pytest.mark.parametrize("rate", [0.0, np.nan, np.inf])
+def test_a_trace_has_a_rate_and_times(
+    trace: Trace, tmp_path: Path, rate: float
+) -> None:
+    file = tmp_path / "some.npz"
+    replace(trace, rate=rate).save(file)
+    with pytest.raises(ValueError, match="no numbers"):
+        load(file)
+    rows = trace.rows.copy()
+    rows["at"][0] = np.nan
+    trace.with_rows(rows).save(file)
+    with pytest.raises(ValueError, match="no numbers"):
+        load(file)
+
+
+GOOD = {"at": 1.5, "size": 9, "ident": "a", "what": "in", "place": "alpha"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"at": "x"}, {"at": None}, {"at": float("nan")}, {"at": 10**400}, {"size": "9"},
+        {"ident": ["a"]}, {"ident": 1}, {"what": "inside"}, {"place": 1}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_what_is_no_event(tmp_path: Path, wrong: dict[str, object]) -> None:
+    file = tmp_path / "events"
+    file.write_text(json.dumps(GOOD) + "\n" + json.dumps({**GOOD, **wrong}) + "\n")
+    with pytest.raises(ValueError, match="no event"):
+        load_events(file)
+
+
+@given(st.text(max_size=60))
+def test_no_line_is_more_than_no_event(line: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # JSON's own, too
+        _event_untrusted(line)
+
+
+def test_a_line_that_is_deep_is_no_event() -> None:
+    with pytest.raises(ValueError, match="no event"):
+        _event_untrusted("[" * 100_000)

@@ -15,6 +15,8 @@ from mesh.audit.wire import (
     SYN,
     CaptureError,
     Connection,
+    End,
+    _Growing,
     connections,
     read,
 )
@@ -71,6 +73,14 @@ def test_nanoseconds_are_kept_and_nothing_is_rounded() -> None:
     length = len(frame).to_bytes(4, "little")
     (one,) = seen(io.BytesIO(file + head + length * 2 + frame))
     assert one.packets["at"].tolist() == [1_700_000_000 * NANO + 123_456_789]
+
+
+def test_a_time_past_all_clocks_is_refused_in_one_sentence() -> None:
+    frame = ethernet(ipv4(Hand(0, True, 1, 1, 5)))
+    found = _Growing((End(b"a", 1), End(b"b", 2)))
+    found.rows.append((1 << 63, 0, 0, 0, len(frame), 0, 0))
+    with pytest.raises(CaptureError, match="no clock's"):
+        found.done()
 
 
 def test_without_a_scale_of_both_windows_are_as_they_stand() -> None:
