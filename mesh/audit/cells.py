@@ -98,6 +98,10 @@ def trace_of(
     CaptureError: no capture, or no link in it; NoInputError: no such file.
     """
     rows = rows_of(read(path), str(path))
+    if not _takes_time(rows):
+        raise CaptureError(
+            f"{path}: all its cells are of one moment: capture more of it"
+        )
     return Trace(rows, rate or rate_in(rows), clock, source or str(path))
 
 
@@ -116,8 +120,16 @@ def rows_of(connections: Iterable[Connection], name: str = "the capture") -> Row
     return _in_turn(max(links.values(), key=lambda some: sum(map(len, some))))
 
 
+def _takes_time(rows: Rows) -> bool:
+    mine = rows["at"][rows["side"] == 0]
+    return len(mine) > 1 and bool(mine[-1] > mine[0])
+
+
 def rate_in(rows: Rows) -> float:
-    """Estimate a link's rate: the class nearest to its first side's cells a second."""
+    """Estimate a link's rate: the class nearest to its first side's cells a second.
+
+    The rows take some time.
+    """
     mine = rows["at"][rows["side"] == 0]
     seconds = float(mine[-1] - mine[0])
     return float(2.0 ** round(np.log2((len(mine) - 1) / seconds)))

@@ -24,10 +24,13 @@ node (what "in") or left it ("out").  Events are kept as JSON lines.
 """
 
 import json
+import math
+import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,16 +105,26 @@ class Trace:
             )
 
 
+_NO_ARCHIVE: Final = (EOFError, BadZipFile, zlib.error, TypeError, AttributeError)
+"""What numpy says of a file that is cut off, or that holds one array."""
+
+
 def load(path: Path) -> Trace:
     """Read back what `save` wrote; ValueError: it is something else."""
-    with np.load(path, allow_pickle=False) as held:
-        try:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
             rows, rate = held["rows"], float(held["rate"])
             clock, source = str(held["clock"]), str(held["source"])
-        except KeyError as missing:
-            raise ValueError(f"no trace: {missing}") from None
+    except KeyError as missing:
+        raise ValueError(f"no trace: {missing}") from None
+    except _NO_ARCHIVE as error:
+        raise ValueError(
+            "no trace: not what was once written, or not all of it"
+        ) from error
     if rows.dtype != ROW:
         raise ValueError("no trace: its rows have other fields")
+    if not (math.isfinite(rate) and rate > 0 and np.isfinite(rows["at"]).all()):
+        raise ValueError("no trace: its rate or its times are no numbers")
     return Trace(rows, rate, clock, source)
 
 
@@ -161,5 +174,20 @@ def save_events(events: Iterable[Event], path: Path) -> None:
 
 
 def load_events(path: Path) -> list[Event]:
-    """Read back what `save_events` wrote."""
-    return [Event(**json.loads(line)) for line in path.read_text().splitlines()]
+    """Read back what `save_events` wrote; ValueError: it is something else."""
+    return [_event_untrusted(line) for line in path.read_text().splitlines()]
+
+
+def _event_untrusted(line: str) -> Event:
+    """One line of JSON; ValueError: no event is written so."""
+    try:
+        event = Event(**json.loads(line))
+        known = math.isfinite(event.at) and math.isfinite(event.size)
+    except (TypeError, OverflowError, RecursionError) as error:
+        raise ValueError("no event") from error
+    words = (event.ident, event.what, event.place)
+    if not known or not all(isinstance(word, str) for word in words):
+        raise ValueError("no event")
+    if event.what not in ("in", "out"):
+        raise ValueError("no event: neither in nor out")
+    return event

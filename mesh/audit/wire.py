@@ -134,7 +134,12 @@ class _Growing:
         )
 
     def done(self) -> Connection:
-        packets = np.array(self.rows, PACKET)
+        try:
+            packets = np.array(self.rows, PACKET)
+        except OverflowError as error:
+            raise CaptureError(
+                "a packet's time is no clock's: capture it anew"
+            ) from error
         if len(self.scales) == 2 and min(self.scales.values()) >= 0:
             for side, scale in self.scales.items():
                 # A SYN's own window is never scaled: RFC 7323, 2.2.

@@ -80,11 +80,15 @@ def test_live_is_for_root(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> N
         ((GOOD, replace(GOOD, bound=None)), 0),
         ((GOOD, replace(GOOD, upper=0.9)), 1),
         ((GOOD, replace(GOOD, controls=())), 1),
+        ((replace(GOOD, bound=None),), 1),
+        ((), 1),
     ],
 )
+@pytest.mark.parametrize("has_events", [True, False])
 def test_the_exit_code_and_the_files(
     figures: tuple[Figure, ...],
     code: int,
+    has_events: bool,
     tmp_path: Path,
     capsys: Capture,
     monkeypatch: pytest.MonkeyPatch,
@@ -93,6 +97,10 @@ def test_the_exit_code_and_the_files(
     monkeypatch.setattr(suite, "of_capture", lambda *_: report)
     page, told = tmp_path / "page.html", tmp_path / "told.json"
     argv = ["audit", "x.pcap", "--json", str(told), "--html", str(page)]
+    if has_events:
+        argv += ["--events", "x.jsonl"]
+    elif figures and all(figure.bound is None for figure in figures):
+        code = 0  # there is none on purpose
     assert main(argv) == code
     out = capsys.readouterr().out
     assert "\x1b" not in out
