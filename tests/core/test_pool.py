@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Ticks lie on a grid that nobody can move; who leaves is chance, and others move it not."""
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -112,10 +113,74 @@ def test_who_else_is_there_moves_nobodys_departure(
     assert is_geometric(gone, chance_of(kind), 10)
 
 
+FLOOD = 1_000_000
+FLOODERS = 64
+GROUP = 5_000
+UNLIKELY = 1e-6
+
+
+def is_by_chance(count: int, of: int, chance: float) -> bool:
+    """Whether so many heads are no rarer, to their side, than UNLIKELY: exact."""
+
+    def weight(heads: int) -> float:
+        ways = (
+            math.lgamma(of + 1) - math.lgamma(heads + 1) - math.lgamma(of - heads + 1)
+        )
+        return math.exp(
+            ways + heads * math.log(chance) + (of - heads) * math.log1p(-chance)
+        )
+
+    lower = sum(map(weight, range(count + 1)))
+    upper = sum(map(weight, range(count, of + 1)))
+    return min(lower, upper) >= UNLIKELY
+
+
 @pytest.mark.usefixtures("repeats")
-def test_a_large_flood_moves_nobodys_departure() -> None:
-    gone = departures("timed", "large", (0, 60_000), 6)
-    assert is_geometric(gone, 0.25, 6)
+@pytest.mark.parametrize(
+    ("kind", "ticks"), [("timed", 3), ("binomial", 1), ("poisson", 1)]
+)
+def test_a_flood_of_a_million_moves_nobodys_departure(kind: str, ticks: int) -> None:
+    """From all sources but one; that one's mail came before, amid and after it.
+
+    The million is inside at once, and of each group of GROUP targets, on each tick, how
+    many of those still inside leave is held against the closed form that holds without
+    a flood, by the exact binomial tail.  (A `timed` pool draws without putting back: its
+    counts vary by a hundredth less than that, so the test errs by passing.)  In the
+    other kinds each has a coin of its own: one tick shows it.
+
+    15 counts, each wrong at 2e-6: other draws would fail 3 times in 100,000, these do
+    always the same.  A chance of 0.30 instead of 0.25 passes once in 1,000.
+    """
+    pool = pool_of(kind, "million", share=0.25, delay=20.0)
+    leave(pool, 0.0)
+    flood = iter(range(3 * GROUP, 3 * GROUP + FLOOD))
+    for group in range(3):
+        for target in range(GROUP):
+            pool.add(group * GROUP + target, "out:x", b"honest", 0.0)
+        for other in itertools.islice(flood, FLOOD // 2):
+            pool.add(other, "out:y", b"%d" % (other % FLOODERS), 0.0)
+    assert len(pool) == FLOOD + 3 * GROUP
+    inside = dict.fromkeys(range(3), GROUP)
+    for tick in range(1, ticks + 1):
+        gone = Counter(ref // GROUP for ref, _ in leave(pool, PERIOD * tick))
+        for group, count in inside.items():
+            assert is_by_chance(gone[group], count, chance_of(kind)), (group, tick)
+            inside[group] -= gone[group]
+
+
+def test_a_million_s_test_can_tell() -> None:
+    for share, is_so in ((0.25, True), (0.24, True), (0.30, False), (0.2, False)):
+        assert is_by_chance(round(share * GROUP), GROUP, 0.25) is is_so
+    assert [n for n in range(31) if not is_by_chance(n, 30, 0.5)] == [
+        0,
+        1,
+        2,
+        28,
+        29,
+        30,
+    ]
+    assert not is_by_chance(0, GROUP, 0.25)
+    assert not is_by_chance(GROUP, GROUP, 0.25)
 
 
 def test_this_test_can_tell() -> None:
