@@ -9,9 +9,10 @@ import pytest
 
 from mesh.cli.help import ORDER, PAGES, topics
 from mesh.cli.main import VERBS, main
-from mesh.core import reply
+from mesh.core import alarm, reply
 from mesh.core.cell import BODY_LEN, CELL_LEN
 from mesh.core.cellstream import REKEY_AFTER_CELLS
+from mesh.core.crypto import Key, SystemEntropy
 from mesh.node import dialer, exchange, mx, outbound, qmgr, routing, submission
 from tests.system.nodes import find_tool
 
@@ -65,6 +66,7 @@ def test_pages_name_verbs_that_there_are() -> None:
 @pytest.mark.parametrize(
     "words",
     [
+        *(alarm.SHORT, alarm.IN_VAIN, alarm.MISSING),
         dialer.NO_CONNECTION,
         dialer.WRONG_ANSWER,
         *exchange._ENDS.values(),
@@ -88,6 +90,23 @@ def test_pages_name_verbs_that_there_are() -> None:
 )
 def test_troubleshooting_has_each_reason(words: str) -> None:
     assert words in (PAGES / "troubleshooting.md").read_text()
+
+
+def test_the_table_of_the_alarm_is_the_code_s() -> None:
+    """When it comes, for which links and ticks; and how long ticks should be there."""
+    page = (PAGES / "operating.md").read_text()
+    row = r"^    ([0-9]+) cells?/s +([0-9]+) +([0-9]+) s +([0-9]+) "
+    rows = [tuple(map(int, one)) for one in re.findall(row, page, re.MULTILINE)]
+    assert len(rows) == 5
+    for rate, tick, seconds, ticks in rows:
+        one = alarm.Alarm(Key.from_bytes(bytes(32)), SystemEntropy(), tick)
+        assert seconds == round(one.late([1 / rate]))
+        assert ticks == one.ticks_late([1 / rate])
+    least = min(tick for rate, tick, _, ticks in rows if rate == 1 and ticks <= 3)
+    assert least == alarm.long_enough([1.0])
+    default = alarm.Alarm(Key.from_bytes(bytes(32)), SystemEntropy(), 10.0)
+    fast = [rate for rate in (1, 2, 4, 8, 16) if default.ticks_late([1 / rate]) <= 3]
+    assert f"{fast[0]} cells a second or more" in page
 
 
 def test_protocol_has_the_code_s_numbers() -> None:

@@ -17,8 +17,11 @@ from mesh.core.alarm import (
     LOST_MAX,
     ON_THE_WAY_CELLS,
     ON_THE_WAY_SECONDS,
+    TICKS_MAX,
     Alarm,
+    long_enough,
 )
+from mesh.core.clock import period_of
 from mesh.core.crypto import Key, SystemEntropy
 from tests.harness import FixedEntropy
 
@@ -72,6 +75,90 @@ def test_it_is_said_when_no_beat_ever_comes_back() -> None:
     assert "do the peers list our address?" in said
     returned(one, 102)
     assert one.notices(103) == []
+
+
+RATES = [period_of(klass) for klass in range(16)]
+
+
+def said_of(tick: float, *periods: float) -> list[str]:
+    """What it says, links of these periods being up, before and after beats came."""
+    one = alarm(tick)
+    links = {str(number): period for number, period in enumerate(periods)}
+    sent(one, 0.0, links)
+    said = one.notices(0.0)
+    returned(one, 1.0, links)
+    assert one.notices(2.0) == said
+    return said
+
+
+def test_it_is_said_when_ticks_are_short_for_the_links() -> None:
+    """The defaults: by the time it holds the pool has emptied."""
+    assert said_of(TICK, *[1.0] * 4) == [
+        "[pool] tick_seconds: the n-1 alarm comes up to 20 ticks late: "
+        "have 65 at least for these links"
+    ]
+    assert said_of(120.0, *[1.0] * 4) == said_of(TICK, *[FAST] * 4) == []
+
+
+@pytest.mark.parametrize("period", RATES)
+def test_who_does_as_it_says_hears_no_more_of_it(period: float) -> None:
+    enough = long_enough([period])
+    assert said_of(enough, period) == []
+    assert alarm(enough).ticks_late([period]) == TICKS_MAX
+    [said] = said_of(max(0.25, enough - 1), period)
+    assert f"{TICKS_MAX + 1} ticks late" in said or enough < 10
+    assert f" {enough} at least" in said
+    assert 1 < enough <= 3600  # what node.toml takes
+
+
+@given(st.sampled_from(RATES), st.floats(0.25, 3600))
+def test_it_is_said_beyond_so_many_ticks_and_of_no_less(
+    period: float, tick: float
+) -> None:
+    is_late = alarm(tick).window(period) > TICKS_MAX * tick
+    assert bool(said_of(tick, period)) is is_late
+
+
+@pytest.mark.parametrize(
+    ("slow", "fast", "is_said"),
+    [(1, 0, True), (1, 1, True), (1, 2, False), (2, 2, True), (2, 3, False)],
+)
+def test_the_link_that_counts_is_the_median_one(
+    slow: int, fast: int, *, is_said: bool
+) -> None:
+    """While half of them are heard nothing holds: of two the slower one is waited for."""
+    periods = [1.0] * slow + [FAST] * fast
+    assert bool(said_of(TICK, *periods)) is is_said
+    links = {str(number): period for number, period in enumerate(periods)}
+    one = alarm()
+    returned(one, 0.0, links)
+    late = one.late(periods)
+    assert not one.holds(late)
+    assert one.holds(late + 0.1)
+
+
+def test_links_that_are_not_up_have_no_ticks_that_are_short() -> None:
+    one = alarm()
+    sent(one, 0.0, {"a": 1.0})
+    assert len(one.notices(0.0)) == 1
+    sent(one, 1.0, {"a": DOWN, "b": FAST})
+    assert one.notices(1.0) == []
+    sent(one, 2.0, {"a": DOWN})
+    assert one.notices(2.0) == []
+
+
+def test_that_ticks_are_short_says_nothing_of_when_beats_come() -> None:
+    """It is of node.toml and the links' rates alone: the same in an alarm and without."""
+    one = alarm()
+    links = {"a": 1.0}
+    sent(one, 0.0, links)
+    [before] = one.notices(0.0)
+    returned(one, 1.0, links)
+    later = 1.0 + one.window(1.0)
+    assert [before] == one.notices(later)
+    [still, missing] = one.notices(later + 1)
+    assert still == before
+    assert missing.endswith("mail for port 25 waits")
 
 
 def test_it_holds_when_the_last_beat_is_no_longer_fresh() -> None:
