@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from mesh.core.alarm import HOLD_SECONDS
+from mesh.core.alarm import HOLD_SECONDS, SHORT
 from mesh.node.heartbeat import Heartbeats
 from tests.harness import Patience, half, until
 from tests.node.gossips import public_of
@@ -65,6 +65,19 @@ async def test_without_heartbeats_nothing_leaves_and_with_them_all_does(
         async with running(alpha):
             await until(lambda: not len(bravo.node._qmgr.pool), 120)
             assert not beats_of(bravo).holds()
+
+
+async def test_ticks_too_short_for_the_links_are_said_where_there_are_heartbeats(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    del autojump_clock, patience
+    bravo, alpha = exit_and_peer(tmp_path, tick_seconds="5")
+    alpha.set(tick_seconds="5")
+    async with running(bravo, alpha):
+        await armed(bravo)
+        [said] = bravo.node._notices()
+        assert said == f"{SHORT} 6 ticks late: have 9 at least for these links"
+        assert alpha.node._notices() == []
 
 
 async def test_what_follows_the_longest_hold_is_as_node_toml_says(
