@@ -39,7 +39,15 @@ from mesh.audit.lab import Captured, capture_pieces
 from mesh.audit.report import Cost, Report, Wire
 from mesh.audit.schedule import Job, Schedule, World
 from mesh.audit.trace import Event, Trace, load_events
-from mesh.audit.view import carried, clock_in, in_halves, labelled, latency, wire_of
+from mesh.audit.view import (
+    carried,
+    clock_in,
+    in_halves,
+    labelled,
+    latency,
+    room_for,
+    wire_of,
+)
 from mesh.errors import IoError, MessageError, NoInputError
 
 Tell: TypeAlias = Callable[[str, float], None]
@@ -71,25 +79,31 @@ def of_capture(capture: Path, events: Path | None) -> Report:
         raise MessageError(f"{capture}: no cells in it: capture more of it")
     notes = [f"gaps vary as those of {seen.clock or 'no clock'}; {seen.rate:g} cells/s"]
     title = f"{capture.name}, {seen.rate:g} cells/s"
+    at = seen.rows["at"]
+    told: list[Event] = []
     if events is None:
-        seen = in_halves(seen, np.random.default_rng(SEED))
         notes.append("no events: idle and busy were drawn by a coin, so each value is a guess's, and what is found are planted leaks")  # fmt: skip
     else:
         told = _events(events)
-        at = seen.rows["at"]
         if not any(at[0] <= event.at <= at[-1] for event in told):
             raise MessageError(f"{events}: no event is within {capture}: name its own")
-        seen = labelled(seen, told)
     found: list[Figure] = []
     for cells in schedule.LENGTHS:
-        if few := judge.too_few(seen, cells):
-            notes.append(f"too few windows of {few}")
+        rng = np.random.default_rng(SEED)
+        if events is None:
+            parted = in_halves(seen, rng, cells)
+        else:
+            parted = labelled(seen, told, cells)
+        if few := judge.too_few(parted, cells):
+            enough = 2 * judge.WINDOWS_MIN * room_for(cells) / seen.rate
+            notes.append(
+                f"too few windows of {few}: it takes {_span(enough)}, half busy"
+            )
             continue
-        for figure in judge.pair(seen, cells, None, np.random.default_rng(SEED)):
+        for figure in judge.pair(parted, cells, None, np.random.default_rng(SEED)):
             bound = None if events is None else figure.bound
             found.append(replace(figure, bound=bound, world=title, rate=seen.rate))
-    at = seen.rows["at"]
-    wire = wire_of(seen, title)
+    wire = wire_of(labelled(seen, told), title)
     return Report(
         mesh.__version__,
         f"capture {capture.name}",
@@ -97,9 +111,15 @@ def of_capture(capture: Path, events: Path | None) -> Report:
         len(at),
         tuple(found),
         (Cost(title, seen.clock, seen.rate),),
-        (wire,) if wire and events else (),
+        (wire,) if wire else (),
         tuple(notes),
     )
+
+
+def _span(seconds: float) -> str:
+    """Say how long a capture is, rounded up."""
+    unit, name = (3600, "hours") if seconds > 2 * 3600 else (60, "minutes")
+    return f"{math.ceil(seconds / unit)} {name}"
 
 
 def _read(capture: Path) -> Trace:

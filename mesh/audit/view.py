@@ -7,9 +7,11 @@
     in_halves    rows busy or idle by a coin for each block, where nobody knows better
     clock_in     which law of the clocks the gaps are nearest to
 
-A block of `labelled` is a stretch of at most BLOCK_CELLS of the first side's cells that is
-busy, or idle, all through; a guard of GUARD_SECONDS about each change belongs to none,
-since a message's own times are not those of its cells.
+A block of `labelled` is a stretch of at most BLOCK_CELLS of the first side's cells, or
+`room_for` a window, that is busy, or idle, all through; a guard of GUARD_SECONDS about
+each change belongs to none, since a message's own times are not those of its cells.  Both
+label for windows of one length: a block has room for one, and short windows have short
+blocks, since those of one block are alike in more than their label.
 """
 
 import math
@@ -26,6 +28,10 @@ from mesh.core.clock import Clock
 STRETCH_CELLS: Final = 48
 """Of each side in a drawing: as many as the eye still parts."""
 BLOCK_CELLS: Final = 1_024
+"""Of a block, at least, where there are many."""
+SPARE: Final = 4.0
+"""Square roots of a window's cells that a block has beyond it: while one side sends so many,
+the other sends fewer, of a renewal clock by this once in a hundred million."""
 COINS_MIN: Final = 24
 """Blocks that a coin is thrown for, where a capture has the cells for it."""
 COIN_CELLS_MIN: Final = 64
@@ -91,31 +97,42 @@ def carried(
     return float(size / ((ends - begins).sum() * octets))
 
 
-def labelled(trace: Trace, events: Sequence[Event]) -> Trace:
-    """Label the rows of a capture by its events."""
+def room_for(cells: int) -> int:
+    """Say how many of the first side's cells a block has at least for windows of so many."""
+    return cells + math.ceil(SPARE * math.sqrt(cells))
+
+
+def labelled(trace: Trace, events: Sequence[Event], cells: int = 0) -> Trace:
+    """Label the rows of a capture by its events, for windows of so many cells; 0: short."""
     at = trace.rows["at"]
     begins, ends = _on_their_way(events)
     inside = _within(at, begins, ends)
     surely = _within(at, begins - GUARD_SECONDS, ends + GUARD_SECONDS)
     within = _within(at, begins + GUARD_SECONDS, ends - GUARD_SECONDS)
     counts = np.where(trace.rows["side"] == 0, 1, 0).cumsum()
+    most = max(BLOCK_CELLS, room_for(cells))
     change = np.flatnonzero(np.diff(inside)) + 1
-    block = np.zeros(len(at), np.int64)
+    # Idle: no message within the guard; busy: one at least for as long.
+    usable = np.where(inside, within, ~surely)
+    block = np.full(len(at), NO_BLOCK, np.int64)
     number = 0
     for part in np.split(np.arange(len(at)), change):
-        if len(part):
-            pieces = (counts[part] - counts[part[0]]) // BLOCK_CELLS
-            block[part] = number + pieces
+        mine = part[usable[part]]
+        if len(mine):
+            pieces = (counts[mine] - counts[mine[0]]) // most
+            block[mine] = number + pieces
             number += int(pieces[-1]) + 1
-    # Idle: no message within the guard; busy: one at least for as long.
-    block[np.where(inside, ~within, surely)] = NO_BLOCK
     return trace.with_labels(block, inside)
 
 
-def in_halves(trace: Trace, rng: np.random.Generator) -> Trace:
-    """Label the rows of a capture by a coin for each block; as many of either kind."""
+def in_halves(trace: Trace, rng: np.random.Generator, cells: int = 0) -> Trace:
+    """Label the rows of a capture by a coin for each block; as many of either kind.
+
+    For windows of so many cells; 0: short.
+    """
     side = trace.rows["side"] == 0
-    size = max(COIN_CELLS_MIN, min(BLOCK_CELLS, int(side.sum()) // COINS_MIN))
+    many = min(BLOCK_CELLS, int(side.sum()) // COINS_MIN)
+    size = max(COIN_CELLS_MIN, many, room_for(cells))
     block = np.where(side, 1, 0).cumsum() // size
     coins = rng.permutation(np.arange(int(block[-1]) + 1) % 2 == 0)
     return trace.with_labels(block, coins[block])

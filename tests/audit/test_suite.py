@@ -276,6 +276,43 @@ def test_events_say_when_mail_was_there_and_a_leak_is_found(tmp_path: Path, seen
             assert after.upper > (after.bound or 1)
 
 
+def test_what_a_capture_is_too_short_for_is_said_and_how_long_it_takes(
+    tmp_path: Path, seen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "LENGTHS", (32, 3_600))
+    report = suite.of_capture(seen, None)
+    assert {figure.name for figure in report.figures if "32 cells" in figure.name}
+    (note,) = [one for one in report.notes if "too few" in one]
+    assert note.startswith("too few windows of 3,600 cells (")
+    assert note.endswith(": it takes 10 minutes, half busy")  # 40 of them, at 256/s
+    slow = replace(link(3), rate=1.0)
+    slow.save(tmp_path / "slow.npz")
+    monkeypatch.setattr(schedule, "LENGTHS", (3_600,))
+    report = suite.of_capture(tmp_path / "slow.npz", None)
+    (note,) = [one for one in report.notes if "too few" in one]
+    assert note.endswith(": it takes 43 hours, half busy")
+
+
+def test_a_long_capture_has_long_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty of them, in blocks that are as long; of a coin's, and of busy minutes."""
+    cheaply(monkeypatch)
+    monkeypatch.setattr(schedule, "LENGTHS", (3_600,))
+    rng = np.random.default_rng(5)
+    one = simulated(Clock.RENEWAL, 1024.0, 60 * 3_900, rng)
+    one.save(tmp_path / "long.npz")
+    assert suite.of_capture(tmp_path / "long.npz", None).figures
+    events = [
+        Event(at + 10 * later, 9, str(at), what, "alpha")  # 20 seconds each
+        for at in np.arange(0.0, 220.0, 40.0).tolist()
+        for what, later in WAYS
+    ]
+    save_events(events, tmp_path / "events")
+    report = suite.of_capture(tmp_path / "long.npz", tmp_path / "events")
+    assert "3,600 cells" in report.figures[0].name
+
+
 def test_files_that_are_not_there_or_are_something_else(tmp_path: Path, seen: Path) -> None:  # fmt: skip
     with pytest.raises(NoInputError, match=r"none\.npz"):
         suite.of_capture(tmp_path / "none.npz", None)

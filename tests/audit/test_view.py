@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mesh.audit.cells import Block
+from mesh.audit.features import cut
 from mesh.audit.simulated import noisy, simulated
 from mesh.audit.trace import NO_BLOCK, Event, Trace
 from mesh.audit.view import (
@@ -18,6 +19,7 @@ from mesh.audit.view import (
     in_halves,
     labelled,
     latency,
+    room_for,
     wire_of,
 )
 from mesh.core.clock import Clock
@@ -128,3 +130,19 @@ def test_a_coin_for_each_block() -> None:
             blocks / 2, abs=1
         )
         assert int(rows["block"].max()) + 1 in (blocks, blocks + 1)
+
+
+@pytest.mark.parametrize("cells", [128, 1_024, 3_600])
+@pytest.mark.parametrize("clock", [Clock.RENEWAL, Clock.POISSON])
+def test_blocks_have_room_for_the_windows_that_are_asked_for(
+    cells: int, clock: Clock
+) -> None:
+    rng = np.random.default_rng(7)
+    count = 8 * room_for(cells)
+    trace = simulated(clock, RATE, count, rng)
+    assert len(cut(in_halves(trace, rng, cells), cells)) >= 6
+    # Two messages, each on its way for a quarter of the time.
+    part = count / RATE / 4
+    events = message("a", 0.0, part) + message("b", 2 * part, 3 * part)
+    label = cut(labelled(trace, events, cells), cells).label
+    assert min(label.sum(), (~label).sum()) >= 2

@@ -593,7 +593,7 @@ async def test_status_says_that_the_spool_is_read_and_counts_when_it_was(
     async with operated(tmp_path) as (_, alpha, _, _):
         for count in range(1, 13):  # a row each: a stretch reads whole rows
             alpha.submit(b"x\r\n", BRAVO)
-            await until(lambda count=count: alpha.spool.waiting == count)
+            await until(lambda: alpha.spool.waiting == count)  # noqa: B023  # at once
     shutil.rmtree(tmp_path / "peers.d")
     reader = Reader(monkeypatch)
     async with operated(tmp_path) as (operator, alpha, _, nursery):
