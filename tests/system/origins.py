@@ -149,20 +149,15 @@ def holds(plain: Result, mesh: Result) -> bool:
 def shown(plain: Result, mesh: Result, title: str) -> Table:
     """Both worlds beside each other."""
     table = Table(
-        "where", "how", "messages", "by SMTP", "messages", "over the mesh",
-        "by chance", "95 % below", "at most", title=title,
+        "where", "how", "by SMTP", "over the mesh", "by chance", "95 % below", "at most",
+        title=title,
     )  # fmt: skip
     for way, bare in plain.items():
-        row = [
-            way.where,
-            way.how,
-            str(bare.messages),
-            f"{bare.found} ({bare.share:.3f})",
-        ]
+        row = [way.where, way.how, f"{bare.found} of {bare.messages}"]
         if way in mesh:
             one = mesh[way]
-            row += [str(one.messages), f"{one.found} ({one.share:.3f})"]
-            row += [f"{one.chance:.1f}", f"{one.usual:.0f}", f"{one.most:.1f}"]
+            row += [f"{one.found} of {one.messages}", f"{one.chance:.1f}"]
+            row += [f"{one.usual:.0f}", f"{one.most:.1f}" if one.names else "0"]
         table.add_row(*row)
     return table
 
