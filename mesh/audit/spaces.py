@@ -3,7 +3,7 @@
 
     each namespace   one address, on lo; a route to each neighbour, by the wire to it
     each wire        MTU 1500; TSO, GSO and GRO off: a packet is what a wire would carry
-    snooper          tcpdump at the wire's first end: nanoseconds, headers only
+    snooper          tcpdump at the wire's first end: nanoseconds, headers (or all)
 
 Needs root, ip (iproute2), ethtool and tcpdump.  Everything is gone at the end; what a
 lab that was killed has left is removed by the next one.

@@ -84,6 +84,25 @@ def test_size_and_time_follow_writes_that_shrink(rng: np.random.Generator) -> No
     assert found.found < len(truth)
 
 
+def test_a_write_is_named_once() -> None:
+    """The second one is late: its twin's trip is nearer to the usual time."""
+    begun, gone = np.array([1.0, 1.1, 9.0]), np.array([1.5, 2.5, 9.5])
+    octets = np.full(3, 5_000.0)
+    truth = np.column_stack([begun, begun, gone, gone])
+    writes = [Writes(at, at, octets, 1) for at in (begun, gone)]
+    named = by_size_and_time(writes[0], writes[1], truth, 0)
+    assert sorted(named.tolist()) == truth[:, [0, 2]].tolist()
+
+
+def test_of_two_as_like_the_size_that_is_seldom_is_named() -> None:
+    begun = np.arange(1.0, 50.0)
+    octets = np.where(begun == 30.0, 9.0, 1.0) * CELL_LEN
+    writes = [Writes(at, at, octets, CELL_LEN) for at in (begun, begun + 0.25)]
+    truth = np.array([[30.0, 30.0, 30.25, 30.25]])
+    named = by_size_and_time(writes[0], writes[1], truth, 108)
+    assert named.tolist() == [[30.0, 30.25]]
+
+
 @pytest.mark.parametrize("clock", [Clock.RENEWAL, Clock.CONSTANT])
 def test_cells_by_the_clock_lead_nowhere(
     clock: Clock, rng: np.random.Generator
@@ -140,8 +159,20 @@ def test_the_same_body_is_named_wherever_it_stands(tmp_path: Path) -> None:
     named = by_body(words_of(one), words_of(two))
     assert len(named) >= 3  # segments, of which all but the first came twice
     assert {(int(a), int(b)) for a, b in named} == {(1, 5)}
-    three = spoken(tmp_path / "three", [(5.0, True, body(4_000))])
-    assert not len(by_body(words_of(one), words_of(three)))
+
+
+def test_what_differs_what_comes_back_and_what_comes_twice_is_not_named(
+    tmp_path: Path,
+) -> None:
+    letter = body(4_000)
+    one = words_of(spoken(tmp_path / "one", [(1.0, True, letter)]))
+    others = {
+        "differs": [(5.0, True, body(4_000))],
+        "comes back": [(5.0, False, letter)],
+        "twice": [(5.0, True, letter), (6.0, True, letter)],
+    }
+    for name, said in others.items():
+        assert not len(by_body(one, words_of(spoken(tmp_path / name, said)))), name
 
 
 def test_a_content_is_the_longest_turn(tmp_path: Path) -> None:
