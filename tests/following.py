@@ -51,7 +51,7 @@ PAUSE: Final = 0.002
 SHIFTS: Final = 4000
 APART: Final = 1.0
 """Seconds: a smaller shift leaves messages where they were, in part."""
-ERRORS: Final = 6.0
+ERRORS: Final = 5.0
 LUCK: Final = 2.0
 """So many standard errors and messages above chance come by chance less than once in 10,000
 times, whatever the number of messages and their chance are."""

@@ -46,7 +46,7 @@ from tests.following import (
 from tests.remailers import AddressBlocks
 
 PLACES: Final = ("alpha", "bravo", "charlie", "sink")
-PLAN: Final = Plan(rate=64.0, load=0.15, octets=(2_000, 30_000), seconds=10.0)
+PLAN: Final = Plan(rate=64.0, load=0.2, octets=(2_000, 30_000), seconds=10.0)
 """Light, so that messages seldom lie one upon the other: with cover, nothing else helps."""
 WIRES: Final = tuple(map(Wire, PLACES, PLACES[1:]))
 WAYS: Final = {
