@@ -40,12 +40,8 @@ WORD: Final = 32
 """Octets: two that were drawn by chance are never alike; less than half a line."""
 PICK: Final = 32
 """Of all strings one in so many is looked at, by its first octets: the same on each wire."""
-WITHIN: Final = 4.0
-"""Seconds after which a message has gone on, on a busy host, too."""
 UNSURE: Final = 0.3
 """Seconds by which a place takes longer or shorter: they make a name e times as unlikely."""
-STEEP: Final = 2.0
-"""So many times does one octet on port 25, or one cell of a link, that is more or less."""
 PAUSE: Final = 0.002
 """Seconds between two cells that were not sent at once."""
 SHIFTS: Final = 4000
@@ -203,15 +199,31 @@ class Writes(NamedTuple):
     at: Floats
     end: Floats
     octets: Floats
+    sizes: "Sizes"
+
+
+class Sizes(NamedTuple):
+    """How well a write's octets are a message's."""
+
     unit: int
-    """Of octets: by which sizes are compared."""
+    """Octets: by which they are compared."""
+    steep: float
+    """One unit more or less makes a name e times as unlikely, so many times over."""
+    within: float
+    """Seconds after which he looks no further: a busy host holds a message up."""
+
+
+PORT_25: Final = Sizes(1, 100.0, 20.0)
+"""Octet for octet: time only says which of two, of one size, it is."""
+LINK: Final = Sizes(CELL_LEN, 2.0, 4.0)
+"""In cells, and other cells may be among them."""
 
 
 def contents(path: Path) -> Writes:
     """On port 25: the longest turn of each who dialled."""
     found = [_turn(one) for one in read(path)]
     at, end, octets = np.array(sorted(found), float).reshape(-1, 3).T
-    return Writes(at, end, octets, 1)
+    return Writes(at, end, octets, PORT_25)
 
 
 def _turn(one: Connection) -> tuple[float, float, float]:
@@ -232,9 +244,7 @@ def runs(trace: Trace) -> Writes:
     begins = np.flatnonzero(np.diff(at, prepend=-np.inf) > PAUSE)
     ends = np.append(begins[1:], len(at))
     cells = ends - begins
-    return Writes(
-        at[begins], at[ends - 1], (cells * CELL_LEN).astype(np.float64), CELL_LEN
-    )
+    return Writes(at[begins], at[ends - 1], (cells * CELL_LEN).astype(np.float64), LINK)
 
 
 def by_size_and_time(
@@ -244,18 +254,19 @@ def by_size_and_time(
 
     Of two as like the one of the size that is seldom.
     """
+    unit, steep, within = second.sizes
     low = np.searchsorted(second.at, first.end, "right")
-    high = np.searchsorted(second.at, first.end + WITHIN, "right")
+    high = np.searchsorted(second.at, first.end + within, "right")
     one = np.repeat(np.arange(len(low)), high - low)
     two = np.arange(len(one)) + np.repeat(high - np.cumsum(high - low), high - low)
     less = first.octets[one] - shrinks - second.octets[two]
-    unlike = np.abs(np.round(less / second.unit))
+    unlike = np.abs(np.round(less / unit))
     takes = _takes(first, second, truth)
     away = np.abs(second.at[two] - first.end[one] - takes) / UNSURE
     seldom = np.minimum(_seldom(first)[one], _seldom(second)[two])
     named: list[tuple[float, float]] = []
     taken: tuple[set[int], set[int]] = (set(), set())
-    for pair in np.argsort(STEEP * unlike + away - seldom):
+    for pair in np.argsort(steep * unlike + away - seldom):
         i, j = int(one[pair]), int(two[pair])
         if i not in taken[0] and j not in taken[1] and len(named) < len(truth):
             taken[0].add(i)

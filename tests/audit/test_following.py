@@ -14,6 +14,8 @@ from mesh.audit.trace import Event, Floats
 from mesh.core.cell import CELL_LEN
 from mesh.core.clock import Clock
 from tests.following import (
+    LINK,
+    PORT_25,
     Writes,
     by_body,
     by_size_and_time,
@@ -75,8 +77,8 @@ def test_one_instant_of_two_is_no_name(rng: np.random.Generator) -> None:
 def test_size_and_time_follow_writes_that_shrink(rng: np.random.Generator) -> None:
     truth = on_their_way(rng)
     octets = np.exp(rng.uniform(np.log(2_000), np.log(30_000), len(truth))).round()
-    first = Writes(truth[:, 0] + 0.01, truth[:, 1] - 0.01, octets, 1)
-    second = Writes(truth[:, 2] + 0.01, truth[:, 3] - 0.01, octets - 108, 1)
+    first = Writes(truth[:, 0] + 0.01, truth[:, 1] - 0.01, octets, PORT_25)
+    second = Writes(truth[:, 2] + 0.01, truth[:, 3] - 0.01, octets - 108, PORT_25)
     found = judged(by_size_and_time(first, second, truth, 108), truth, 0.0, SECONDS)
     assert found.found == len(truth)
     # He needs what is taken off.
@@ -89,7 +91,7 @@ def test_a_write_is_named_once() -> None:
     begun, gone = np.array([1.0, 1.1, 9.0]), np.array([1.5, 2.5, 9.5])
     octets = np.full(3, 5_000.0)
     truth = np.column_stack([begun, begun, gone, gone])
-    writes = [Writes(at, at, octets, 1) for at in (begun, gone)]
+    writes = [Writes(at, at, octets, PORT_25) for at in (begun, gone)]
     named = by_size_and_time(writes[0], writes[1], truth, 0)
     assert sorted(named.tolist()) == truth[:, [0, 2]].tolist()
 
@@ -97,10 +99,24 @@ def test_a_write_is_named_once() -> None:
 def test_of_two_as_like_the_size_that_is_seldom_is_named() -> None:
     begun = np.arange(1.0, 50.0)
     octets = np.where(begun == 30.0, 9.0, 1.0) * CELL_LEN
-    writes = [Writes(at, at, octets, CELL_LEN) for at in (begun, begun + 0.25)]
+    writes = [Writes(at, at, octets, LINK) for at in (begun, begun + 0.25)]
     truth = np.array([[30.0, 30.0, 30.25, 30.25]])
     named = by_size_and_time(writes[0], writes[1], truth, 108)
     assert named.tolist() == [[30.0, 30.25]]
+
+
+def test_on_port_25_who_is_held_up_is_followed_too(rng: np.random.Generator) -> None:
+    """A host that stands still for ten seconds lets go of all that came, at once."""
+    truth = on_their_way(rng)
+    octets = np.exp(rng.uniform(np.log(2_000), np.log(30_000), len(truth))).round()
+    held = (truth[:, 2] > 30) & (truth[:, 2] < 40)
+    truth[held, 2:] = 40 + np.arange(held.sum())[:, None] * 0.01 + [0, 0.005]
+    truth = truth[np.argsort(truth[:, 2], kind="stable")]
+    first = Writes(truth[:, 0], truth[:, 1], octets, PORT_25)
+    second = Writes(truth[:, 2], truth[:, 3], octets - 108, PORT_25)
+    found = judged(by_size_and_time(first, second, truth, 108), truth, 0.0, SECONDS)
+    assert held.sum() > 5
+    assert found.found == len(truth)
 
 
 @pytest.mark.parametrize("clock", [Clock.RENEWAL, Clock.CONSTANT])
