@@ -13,6 +13,9 @@ Over the mesh the last wire is port 25, in clear: a pool mixes what leaves there
 is the pool's promise, not a link's.  So by size and time they follow from covered link to
 covered link, through bravo; by body everywhere.
 
+All machines of a lab share one host.  Where it stands still, messages are long on their way
+just where cells crowd, so a host with other work gives a few more than chance.
+
 The run ends with 0 when at least ENOUGH are followed by bare SMTP, each way, and over
 the mesh no more than chance explains.
 """
