@@ -25,7 +25,15 @@ from mesh.audit.cells import Block, bursts, labelled, rows_of
 from mesh.audit.counts import Counted
 from mesh.audit.nodes import make_nodes, running
 from mesh.audit.post import SMTP_PORT, Letters, PlainLetters, Post
-from mesh.audit.spaces import Space, Wire, check, listening, spaces, started
+from mesh.audit.spaces import (
+    SNAP_OCTETS,
+    Space,
+    Wire,
+    check,
+    listening,
+    spaces,
+    started,
+)
 from mesh.audit.trace import (
     Event,
     Trace,
@@ -122,10 +130,12 @@ def capture(
     rng: np.random.Generator | None = None,
     tick: Tick = lambda: None,
     keep: Path | None = None,
+    snap: int = SNAP_OCTETS,
 ) -> Captured:
     """Run a lab, a block for each coin; `tick` is called after each.
 
-    `keep`: a folder in which the capture files stay, WIRE.pcap.  NotPermittedError,
+    `keep`: a folder in which the capture files stay, WIRE.pcap, with `snap` octets of
+    each packet, 0: all.  NotPermittedError,
     UnavailableError: no lab here; IoError: it broke off.
     """
     plan.check()
@@ -141,7 +151,7 @@ def capture(
             post = Post(made, doors, letters or PlainLetters())
             stack.enter_context(post)
             for wire, file in files.items():
-                stack.enter_context(listening(made[wire.first], wire, file))
+                stack.enter_context(listening(made[wire.first], wire, file, snap))
             pids = stack.enter_context(running(homes, made))
             counted = Counted(pids.get("alpha"), plan.rate)
             blocks = mail_in_blocks(plan, coins, post, rng, tick, counted)

@@ -3,7 +3,7 @@
 
     each namespace   one address, on lo; a route to each neighbour, by the wire to it
     each wire        MTU 1500; TSO, GSO and GRO off: a packet is what a wire would carry
-    snooper          tcpdump at the wire's first end: nanoseconds, headers only
+    snooper          tcpdump at the wire's first end: nanoseconds, headers (or all)
 
 Needs root, ip (iproute2), ethtool and tcpdump.  Everything is gone at the end; what a
 lab that was killed has left is removed by the next one.
@@ -35,7 +35,7 @@ NAMESPACES: Final = Path("/run/netns")
 PREFIX: Final = "mesh-audit"
 """A namespace is called PREFIX-the lab's process-its name."""
 SNAP_OCTETS: Final = 120
-"""Of a packet: Ethernet, IPv6 and TCP's longest head; nobody looks at the rest."""
+"""Of a packet: Ethernet, IPv6 and TCP's longest head; no figure needs the rest."""
 BUFFER_KIB: Final = 16_384
 """For packets that tcpdump has not read yet: seconds of the fastest link."""
 SETTLE_SECONDS: Final = 30.0
@@ -219,14 +219,16 @@ def _remove(name: str) -> None:
 
 
 @contextmanager
-def listening(space: Space, wire: Wire, file: Path) -> Iterator[None]:
-    """Have tcpdump on a wire, into a file.
+def listening(
+    space: Space, wire: Wire, file: Path, snap: int = SNAP_OCTETS
+) -> Iterator[None]:
+    """Have tcpdump on a wire, into a file; of a packet so many octets, 0: all.
 
     IoError: it does not start, or has missed packets, so that nothing can be said.
     """
     words = space.words(
         "tcpdump", "-i", f"to-{wire.second}", "-w", str(file), "-Z", "root",
-        "-s", str(SNAP_OCTETS), "-B", str(BUFFER_KIB),
+        "-s", str(snap), "-B", str(BUFFER_KIB),
         "--time-stamp-precision=nano", "tcp",
     )  # fmt: skip
     with subprocess.Popen(  # noqa: S603  # our own words
