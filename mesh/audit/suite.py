@@ -128,7 +128,7 @@ def _read(capture: Path) -> Trace:
         return replace(seen, clock=clock_in(seen))
     try:
         return trace.load(capture)
-    except FileNotFoundError as error:
+    except OSError as error:
         raise NoInputError(f"{capture}: {error.strerror}") from error
     except ValueError as error:
         raise MessageError(f"{capture}: {error}") from error
@@ -137,7 +137,7 @@ def _read(capture: Path) -> Trace:
 def _events(path: Path) -> list[Event]:
     try:
         return load_events(path)
-    except FileNotFoundError as error:
+    except OSError as error:
         raise NoInputError(f"{path}: {error.strerror}") from error
     except ValueError as error:
         raise MessageError(

@@ -133,12 +133,12 @@ class _Growing:
             )
         )
 
-    def done(self) -> Connection:
+    def done(self, name: str) -> Connection:
         try:
             packets = np.array(self.rows, PACKET)
         except OverflowError as error:
             raise CaptureError(
-                "a packet's time is no clock's: capture it anew"
+                f"{name}: a packet's time is no clock's: capture it anew"
             ) from error
         if len(self.scales) == 2 and min(self.scales.values()) >= 0:
             for side, scale in self.scales.items():
@@ -178,7 +178,7 @@ def connections(file: IO[bytes], name: str) -> list[Connection]:
             known = growing[pair] = _Growing(pair)
             done.append(known)
         known.add(at, one)
-    return [each.done() for each in done]
+    return [each.done(name) for each in done]
 
 
 # the file
@@ -202,8 +202,8 @@ def _packets(file: IO[bytes], name: str) -> Iterator[tuple[int, memoryview]]:
     while True:
         try:
             when, frame = next(frames)
-        except (StopIteration, dpkt.Error, struct.error):
-            return
+        except (StopIteration, dpkt.Error, struct.error, ValueError, OverflowError):
+            return  # cut off here, or damaged: dpkt says it in each of these ways
         packet = payload(memoryview(frame))
         if packet is not None:
             # A float (all but pcap with nanoseconds) is right to 0.25 us.

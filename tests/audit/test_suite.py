@@ -296,21 +296,21 @@ def test_what_a_capture_is_too_short_for_is_said_and_how_long_it_takes(
 def test_a_long_capture_has_long_windows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Forty of them, in blocks that are as long; of a coin's, and of busy minutes."""
+    """Forty of them, in blocks that are longer; of a coin's, and of busy seconds."""
     cheaply(monkeypatch)
-    monkeypatch.setattr(schedule, "LENGTHS", (3_600,))
+    monkeypatch.setattr(schedule, "LENGTHS", (1_024,))
     rng = np.random.default_rng(5)
-    one = simulated(Clock.RENEWAL, 1024.0, 60 * 3_900, rng)
+    one = simulated(Clock.RENEWAL, 1024.0, 60 * 1_152, rng)
     one.save(tmp_path / "long.npz")
     assert suite.of_capture(tmp_path / "long.npz", None).figures
     events = [
-        Event(at + 10 * later, 9, str(at), what, "alpha")  # 20 seconds each
-        for at in np.arange(0.0, 220.0, 40.0).tolist()
+        Event(at + 4 * later, 9, str(at), what, "alpha")  # eight seconds each
+        for at in np.arange(0.0, 66.0, 16.0).tolist()
         for what, later in WAYS
     ]
     save_events(events, tmp_path / "events")
     report = suite.of_capture(tmp_path / "long.npz", tmp_path / "events")
-    assert "3,600 cells" in report.figures[0].name
+    assert "1,024 cells" in report.figures[0].name
 
 
 def test_files_that_are_not_there_or_are_something_else(tmp_path: Path, seen: Path) -> None:  # fmt: skip
@@ -318,6 +318,11 @@ def test_files_that_are_not_there_or_are_something_else(tmp_path: Path, seen: Pa
         suite.of_capture(tmp_path / "none.npz", None)
     with pytest.raises(NoInputError, match="none"):
         suite.of_capture(seen, tmp_path / "none")
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(NoInputError, match=r"folder\.npz"):
+        suite.of_capture(tmp_path / "folder.npz", None)
+    with pytest.raises(NoInputError, match="folder"):
+        suite.of_capture(seen, tmp_path / "folder.npz")
     (tmp_path / "bad.npz").write_bytes(b"no trace")
     with pytest.raises(MessageError, match=r"bad\.npz"):
         suite.of_capture(tmp_path / "bad.npz", None)
