@@ -161,12 +161,13 @@ def test_a_file_that_ends_in_the_middle_ends_there(writer: type, cut: int) -> No
 
 
 @pytest.mark.parametrize("length", [0, 4, 7, 9, (1 << 32) - 1])
-def test_a_block_of_no_length_ends_a_file(length: int) -> None:
+def test_a_block_of_no_length_ends_a_file(tmp_path: Path, length: int) -> None:
     hand = [Hand(n, True, n, 1, 5) for n in range(4)]
     parts = [pcap(hand[:n], writer=dpkt.pcapng.Writer).getvalue() for n in (3, 4)]
     octets = bytearray(parts[1])
     octets[len(parts[0]) + 4 : len(parts[0]) + 8] = struct.pack("=I", length)
-    (one,) = seen(io.BytesIO(octets))
+    (tmp_path / "wire").write_bytes(octets)
+    (one,) = read(tmp_path / "wire")
     assert len(one.packets) == 3
 
 
