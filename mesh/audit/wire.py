@@ -202,7 +202,7 @@ def _packets(file: IO[bytes], name: str) -> Iterator[tuple[int, memoryview]]:
     while True:
         try:
             when, frame = next(frames)
-        except (StopIteration, dpkt.Error, struct.error, ValueError, OverflowError):
+        except (StopIteration, dpkt.Error, struct.error, ValueError):
             return  # cut off here, or damaged: dpkt says it in each of these ways
         packet = payload(memoryview(frame))
         if packet is not None:
