@@ -29,6 +29,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Final, Literal, TypeAlias
 from zipfile import BadZipFile
 
@@ -105,8 +106,20 @@ class Trace:
             )
 
 
-_NO_ARCHIVE: Final = (EOFError, BadZipFile, zlib.error, TypeError, AttributeError)
-"""What numpy says of a file that is cut off, or that holds one array."""
+RATES: Final = (2.0**-10, 2.0**20)
+"""Of a trace that is read, cells a second: beyond any class of a link (core/clock.py)."""
+_NO_ARCHIVE: Final = (
+    EOFError,
+    BadZipFile,
+    zlib.error,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    TokenError,
+)
+"""What numpy and zipfile say of a file that is cut off, that holds one array, or whose
+head says what cannot be."""
 
 
 def load(path: Path) -> Trace:
@@ -121,10 +134,14 @@ def load(path: Path) -> Trace:
         raise ValueError(
             "no trace: not what was once written, or not all of it"
         ) from error
-    if rows.dtype != ROW:
+    if rows.dtype != ROW or rows.ndim != 1:
         raise ValueError("no trace: its rows have other fields")
-    if not (math.isfinite(rate) and rate > 0 and np.isfinite(rows["at"]).all()):
+    if not (RATES[0] <= rate <= RATES[1] and np.isfinite(rows["at"]).all()):
         raise ValueError("no trace: its rate or its times are no numbers")
+    if np.isinf([rows["gap"], rows["ack_delay"]]).any():
+        raise ValueError("no trace: its gaps or its delays are no numbers")
+    if (rows["side"] > SIDES[-1]).any() or (np.diff(rows["at"]) < 0).any():
+        raise ValueError("no trace: its rows are of other sides, or not in order")
     return Trace(rows, rate, clock, source)
 
 

@@ -110,7 +110,7 @@ def test_an_array_by_itself_is_no_trace(tmp_path: Path) -> None:
         load(file)
 
 
-@pytest.mark.parametrize("rate", [0.0, np.nan, np.inf])
+@pytest.mark.parametrize("rate", [0.0, -1.0, 1e-9, 1e9, np.nan, np.inf])
 def test_a_trace_has_a_rate_and_times(
     trace: Trace, tmp_path: Path, rate: float
 ) -> None:
@@ -122,6 +122,41 @@ def test_a_trace_has_a_rate_and_times(
     rows["at"][0] = np.nan
     trace.with_rows(rows).save(file)
     with pytest.raises(ValueError, match="no numbers"):
+        load(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("side", 2, "sides"), ("at", 1e9, "order"), ("at", np.inf, "times"),
+        ("gap", np.inf, "gaps"), ("ack_delay", -np.inf, "delays"),
+    ],
+)  # fmt: skip
+def test_rows_that_no_link_has(
+    trace: Trace, tmp_path: Path, name: str, value: float, said: str
+) -> None:
+    file = tmp_path / "some.npz"
+    rows = trace.rows.copy()
+    rows[name][0] = value
+    trace.with_rows(rows).save(file)
+    with pytest.raises(ValueError, match=f"no trace: .*{said}"):
+        load(file)
+
+
+def test_rows_of_another_shape_and_a_head_that_lies(
+    trace: Trace, tmp_path: Path
+) -> None:
+    file = tmp_path / "some.npz"
+    for rows in (trace.rows.reshape(1, -1), trace.rows[0:1].reshape(())):
+        trace.with_rows(rows).save(file)
+        with pytest.raises(ValueError, match="other fields"):
+            load(file)
+    trace.save(file)
+    octets = bytearray(file.read_bytes())
+    octets[6] |= 1  # encrypted, says the first file's head,
+    octets[octets.index(b"PK\x01\x02") + 8] |= 1  # and the directory
+    file.write_bytes(octets)
+    with pytest.raises(ValueError, match="no trace"):
         load(file)
 
 
