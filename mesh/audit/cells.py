@@ -26,6 +26,7 @@ segments for each 1 / rate seconds.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -95,18 +96,24 @@ def trace_of(
 ) -> Trace:
     """Read a capture's link; a rate of 0 is estimated.
 
+    Where it is one of several, its source says which.
     CaptureError: no capture, or no link in it; NoInputError: no such file.
     """
-    rows = rows_of(read(path), str(path))
+    rows, which = _link_of(read(path), str(path))
     if not _takes_time(rows):
         raise CaptureError(
             f"{path}: all its cells are of one moment: capture more of it"
         )
-    return Trace(rows, rate or rate_in(rows), clock, source or str(path))
+    return Trace(rows, rate or rate_in(rows), clock, source or f"{path}{which}")
 
 
 def rows_of(connections: Iterable[Connection], name: str = "the capture") -> Rows:
     """Give the rows of the link in them, unlabelled; CaptureError: there is none."""
+    return _link_of(connections, name)[0]
+
+
+def _link_of(connections: Iterable[Connection], name: str) -> tuple[Rows, str]:
+    """Its rows; and, where there are several, which it is."""
     links: dict[tuple[bytes, bytes], list[Rows]] = defaultdict(list)
     for one in connections:
         rows = _cells(one)
@@ -117,7 +124,10 @@ def rows_of(connections: Iterable[Connection], name: str = "the capture") -> Row
             f"{name}: no link in it: no connection carries cells of {CELL_LEN} octets "
             "both ways"
         )
-    return _in_turn(max(links.values(), key=lambda some: sum(map(len, some))))
+    hosts = max(links, key=lambda some: sum(map(len, links[some])))
+    ours, theirs = map(ip_address, hosts)
+    which = f": of {len(links)} links, that of {ours} and {theirs}"
+    return _in_turn(links[hosts]), which if len(links) > 1 else ""
 
 
 def _takes_time(rows: Rows) -> bool:
@@ -173,10 +183,9 @@ def _cells(one: Connection) -> Rows:
         sent = _sent(one, side)
         if sent is None or not sent.is_phased:
             return np.empty(0, ROW)
-        first = -(-int(sent.begin[0]) // CELL_LEN)
+        begins = _begun(sent)
         if one.opener is not None:
-            first = max(first, HANDSHAKE_CELLS[one.opener == side])
-        begins = np.arange(first, int(sent.end[-1]) // CELL_LEN) * CELL_LEN
+            begins = begins[begins >= HANDSHAKE_CELLS[one.opener == side] * CELL_LEN]
         if len(begins) < CELLS_MIN:
             return np.empty(0, ROW)
         found.append(_rows(sent, side, begins, begins + CELL_LEN))
@@ -231,6 +240,20 @@ def _unwrapped(numbers: Ints, base: int) -> Ints:
     return np.cumsum((steps + (1 << 31)) % (1 << 32) - (1 << 31))
 
 
+def _begun(sent: _Sent) -> Ints:
+    """Where the cells begin whose first octet was seen.
+
+    As many as there are octets for: whoever can send a packet can write a number into it
+    that lies 2^31 octets on.
+    """
+    low, high = -(-sent.begin // CELL_LEN), -(-(sent.begin + sent.length) // CELL_LEN)
+    counts = np.maximum(high - low, 0)
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    begins = np.unique(np.repeat(low, counts) + within) * CELL_LEN
+    seen: Ints = begins[begins + CELL_LEN <= sent.end[-1]]
+    return seen
+
+
 def _writes(sent: _Sent) -> tuple[Ints, Ints]:
     """Where the stream's bursts begin and end."""
     answered = np.searchsorted(sent.words, sent.at)
@@ -241,7 +264,7 @@ def _writes(sent: _Sent) -> tuple[Ints, Ints]:
 
 
 def _rows(sent: _Sent, side: int, begins: Ints, ends: Ints) -> Rows:
-    """A row for each stretch of a stream that was seen whole; they follow each other."""
+    """A row for each stretch of a stream that was seen whole; they are in its order."""
     last_of_all = len(sent.begin) - 1
     head = np.searchsorted(sent.end, begins, "right").clip(0, last_of_all)
     tail = (np.searchsorted(sent.begin, ends, "left") - 1).clip(0, last_of_all)
@@ -263,7 +286,8 @@ def _rows(sent: _Sent, side: int, begins: Ints, ends: Ints) -> Rows:
     rows["window"] = sent.window[head]
     whole = _whole(sent, begins, ends)
     rows["gap"] = np.nan
-    rows["gap"][1:] = np.where(whole[:-1], np.diff(at) / NANO, np.nan)
+    follows = whole[:-1] & (begins[1:] == ends[:-1])
+    rows["gap"][1:] = np.where(follows, np.diff(at) / NANO, np.nan)
     return rows[whole]
 
 
@@ -274,10 +298,11 @@ def _small(numbers: Ints) -> Ints:
 
 def _whole(sent: _Sent, begins: Ints, ends: Ints) -> Bools:
     """Say of each stretch whether all its octets were seen."""
-    whole = np.ones(len(begins), np.bool_)
     holes = np.flatnonzero(sent.begin[1:] > sent.end[:-1])
-    for low, high in zip(sent.end[holes], sent.begin[holes + 1], strict=True):
-        whole[(begins < high) & (ends > low)] = False
+    end = np.iinfo(np.int64).max
+    low, high = np.append(sent.end[holes], end), np.append(sent.begin[holes + 1], end)
+    next_one = np.searchsorted(high, begins, "right").clip(0, len(holes))
+    whole: Bools = low[next_one] >= ends
     return whole
 
 

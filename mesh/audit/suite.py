@@ -77,7 +77,10 @@ def of_capture(capture: Path, events: Path | None) -> Report:
     seen = _read(capture)
     if not len(seen.rows):
         raise MessageError(f"{capture}: no cells in it: capture more of it")
-    notes = [f"gaps vary as those of {seen.clock or 'no clock'}; {seen.rate:g} cells/s"]
+    notes = [seen.source] * seen.source.startswith(f"{capture}: ")
+    notes += [
+        f"gaps vary as those of {seen.clock or 'no clock'}; {seen.rate:g} cells/s"
+    ]
     title = f"{capture.name}, {seen.rate:g} cells/s"
     at = seen.rows["at"]
     told: list[Event] = []
@@ -87,6 +90,8 @@ def of_capture(capture: Path, events: Path | None) -> Report:
         told = _events(events)
         if not any(at[0] <= event.at <= at[-1] for event in told):
             raise MessageError(f"{events}: no event is within {capture}: name its own")
+        if latency(told) is None:
+            raise MessageError(f"{events}: no ident is both in and out: name both")
     found: list[Figure] = []
     for cells in schedule.LENGTHS:
         rng = np.random.default_rng(SEED)
@@ -96,9 +101,8 @@ def of_capture(capture: Path, events: Path | None) -> Report:
             parted = labelled(seen, told, cells)
         if few := judge.too_few(parted, cells):
             enough = 2 * judge.WINDOWS_MIN * room_for(cells) / seen.rate
-            notes.append(
-                f"too few windows of {few}: it takes {_span(enough)}, half busy"
-            )
+            least = math.ceil(room_for(cells) / seen.rate)
+            notes.append(f"too few windows of {few}: it takes {_span(enough)}, half busy, in stretches of {least} s or more")  # fmt: skip
             continue
         for figure in judge.pair(parted, cells, None, np.random.default_rng(SEED)):
             bound = None if events is None else figure.bound
@@ -141,7 +145,7 @@ def _events(path: Path) -> list[Event]:
         raise NoInputError(f"{path}: {error.strerror}") from error
     except ValueError as error:
         raise MessageError(
-            f"{path}: no events: one JSON object a line, see `mesh help audit`"
+            f"{path}, {error}: no event; one JSON object a line, see `mesh help audit`"
         ) from error
 
 

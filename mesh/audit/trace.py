@@ -191,15 +191,24 @@ def save_events(events: Iterable[Event], path: Path) -> None:
 
 
 def load_events(path: Path) -> list[Event]:
-    """Read back what `save_events` wrote; ValueError: it is something else."""
-    return [_event_untrusted(line) for line in path.read_text().splitlines()]
+    """Read back what `save_events` wrote.
+
+    ValueError: it is something else, and in which line.
+    """
+    events = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            events.append(_event_untrusted(line))
+        except ValueError as error:
+            raise ValueError(f"line {number}") from error
+    return events
 
 
-def _event_untrusted(line: str) -> Event:
-    """One line of JSON; ValueError: no event is written so."""
+def _event_untrusted(line: bytes) -> Event:
+    """One line of JSON, UTF-8; ValueError: no event is written so."""
     try:
-        event = Event(**json.loads(line))
-        known = math.isfinite(event.at) and math.isfinite(event.size)
+        event = Event(**json.loads(line.decode()))
+        known = math.isfinite(event.at) and 0 <= event.size < math.inf
     except (TypeError, OverflowError, RecursionError) as error:
         raise ValueError("no event") from error
     words = (event.ident, event.what, event.place)

@@ -43,6 +43,8 @@ PACKET: Final = np.dtype(
         ("flags", "u1"),
     ]
 )
+_PACKET: Final = struct.Struct("=qBIIIIB")
+"""The same octets, one packet's: a capture of hours has tens of millions."""
 Packets: TypeAlias = NDArray[Any]
 """An array of PACKET."""
 
@@ -110,36 +112,24 @@ class _Growing:
     """A connection while the file is read."""
 
     ends: tuple[End, End]
-    rows: list[tuple[int, int, int, int, int, int, int]] = field(default_factory=list)
+    rows: bytearray = field(default_factory=bytearray)
     scales: dict[int, int] = field(default_factory=dict)
     began: int | None = None
     """The number of the SYN."""
 
     def add(self, at: int, one: _Segment) -> None:
+        """Append it; struct.error: `at` is past all clocks."""
         side = int(one.source != self.ends[0])
         if one.flags & SYN:
             self.scales[side] = -1 if one.scale is None else one.scale
             if not one.flags & ACK:
                 self.began = one.sequence
-        self.rows.append(
-            (
-                at,
-                side,
-                one.sequence,
-                one.acknowledged,
-                one.length,
-                one.window,
-                one.flags,
-            )
+        self.rows += _PACKET.pack(
+            at, side, one.sequence, one.acknowledged, one.length, one.window, one.flags
         )
 
-    def done(self, name: str) -> Connection:
-        try:
-            packets = np.array(self.rows, PACKET)
-        except OverflowError as error:
-            raise CaptureError(
-                f"{name}: a packet's time is no clock's: capture it anew"
-            ) from error
+    def done(self) -> Connection:
+        packets = np.frombuffer(self.rows, PACKET)
         if len(self.scales) == 2 and min(self.scales.values()) >= 0:
             for side, scale in self.scales.items():
                 # A SYN's own window is never scaled: RFC 7323, 2.2.
@@ -177,8 +167,13 @@ def connections(file: IO[bytes], name: str) -> list[Connection]:
         if known is None or is_new:
             known = growing[pair] = _Growing(pair)
             done.append(known)
-        known.add(at, one)
-    return [each.done(name) for each in done]
+        try:
+            known.add(at, one)
+        except struct.error as error:
+            raise CaptureError(
+                f"{name}: a packet's time is no clock's: capture it anew"
+            ) from error
+    return [each.done() for each in done]
 
 
 # the file

@@ -9,6 +9,7 @@
       0    each figure with a bound holds
       1    one was missed, or not shown
      69    the extra `audit`, or a program that --live needs, is not there
+     73    no folder for --json or --html
      77    --live without root
 
 The table goes to standard output, how far it is to standard error.
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from mesh.cli.plain import plain
-from mesh.errors import UnavailableError, UsageError
+from mesh.errors import CannotCreateError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from mesh.audit.report import Report
@@ -75,6 +76,9 @@ def command(
         raise UsageError("--minutes: no number of minutes: give one")
     if not live and (minutes is not None or resume):
         raise UsageError("--minutes and --resume belong to --live: leave them out")
+    for file in (as_json, as_html):
+        if file and not file.parent.is_dir():  # hours later is no time to say so
+            raise CannotCreateError(f"{file.parent}: no such folder: make it")
     suite = _suite()
     if capture is not None:
         report = suite.of_capture(capture, events)

@@ -2,6 +2,8 @@
 """From packets to rows: cells wherever they lie, and wires that have none."""
 
 import io
+import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +159,44 @@ def test_cells_of_one_moment_have_no_rate(tmp_path: Path) -> None:
         trace_of(file)
 
 
+def test_a_number_that_leaps_costs_no_memory() -> None:
+    """Whoever can send the port a packet can write any number into it."""
+    leap = (1 << 31) - 1
+    forged = [Hand(30 + n, True, leap * n % (1 << 32), 0, 7) for n in range(1, 11)]
+    octets = pcap(stream(20) + forged)
+    tracemalloc.start()
+    try:
+        rows = rows_of(connections(octets, "it"))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert len(rows) == 40
+    assert (rows["gap"][2:] == 1.0).all()
+
+
+@given(st.sets(st.integers(0, 119)))
+def test_a_cell_with_an_octet_unseen_has_no_row(unseen: set[int]) -> None:
+    """Packets are left out: each cell of three segments, and an answer without octets."""
+    every = stream(20)
+    data = [number for number, one in enumerate(every) if one.length]
+    assert len(data) == 120
+    left = {data[number] for number in unseen}
+    kept = [one for number, one in enumerate(every) if number not in left]
+    lost = {number // 3 for number in unseen}  # its turn, and of which side
+    for side in (0, 1):
+        # A stream begins where it is first seen to, and ends where it is last.
+        cells = [n // 2 for n in range(40) if n % 2 == side and n not in lost]
+        if len(cells) < 12:
+            return
+    rows = rows_in(kept)
+    for side in (0, 1):
+        cells = [n // 2 for n in range(40) if n % 2 == side and n not in lost]
+        mine = rows[rows["side"] == side]
+        assert mine["at"].tolist() == [n + side / 2 for n in cells]
+        follows = [here - before == 1 for before, here in pairwise(cells)]
+        assert np.isfinite(mine["gap"][1:]).tolist() == follows
+
+
 def test_of_several_links_that_of_most_cells_and_its_rate(tmp_path: Path) -> None:
     others = (("10.0.0.1", 7000), ("10.0.0.7", 5))
     small = pcap(stream(9), lambda one: ethernet(ipv4(one, others))).getvalue()[24:]
@@ -165,7 +205,10 @@ def test_of_several_links_that_of_most_cells_and_its_rate(tmp_path: Path) -> Non
     file.write_bytes(both)
     trace = trace_of(file)
     assert (len(trace.rows), trace.rate, trace.clock) == (80, 1.0, "")
-    assert trace.source == str(file)
+    assert trace.source == f"{file}: of 2 links, that of 10.0.0.1 and 10.0.0.2"
+    file.write_bytes(pcap(stream(40)).getvalue())
+    assert trace_of(file).source == str(file)
+    file.write_bytes(both)
     named = trace_of(file, rate=8.0, clock="renewal", source="a lab")
     assert (named.rate, named.clock, named.source) == (8.0, "renewal", "a lab")
     assert len(rows_of(connections(io.BytesIO(both), "it"))) == 80

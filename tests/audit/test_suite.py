@@ -284,13 +284,18 @@ def test_what_a_capture_is_too_short_for_is_said_and_how_long_it_takes(
     assert {figure.name for figure in report.figures if "32 cells" in figure.name}
     (note,) = [one for one in report.notes if "too few" in one]
     assert note.startswith("too few windows of 3,600 cells (")
-    assert note.endswith(": it takes 10 minutes, half busy")  # 40 of them, at 256/s
+    # Forty of them, at 256 a second.
+    assert note.endswith(
+        ": it takes 10 minutes, half busy, in stretches of 15 s or more"
+    )
     slow = replace(link(3), rate=1.0)
     slow.save(tmp_path / "slow.npz")
     monkeypatch.setattr(schedule, "LENGTHS", (3_600,))
     report = suite.of_capture(tmp_path / "slow.npz", None)
     (note,) = [one for one in report.notes if "too few" in one]
-    assert note.endswith(": it takes 43 hours, half busy")
+    assert note.endswith(
+        ": it takes 43 hours, half busy, in stretches of 3840 s or more"
+    )
 
 
 def test_a_long_capture_has_long_windows(
@@ -328,7 +333,7 @@ def test_files_that_are_not_there_or_are_something_else(tmp_path: Path, seen: Pa
         suite.of_capture(tmp_path / "bad.npz", None)
     for bad in ("{", "3\n", json.dumps({"at": 1})):
         (tmp_path / "events").write_text(bad)
-        with pytest.raises(MessageError, match="no events"):
+        with pytest.raises(MessageError, match="events, line 1: no event"):
             suite.of_capture(seen, tmp_path / "events")
 
 
@@ -339,6 +344,15 @@ def test_events_of_another_day_are_not_a_capture_s(tmp_path: Path) -> None:
         save_events(some, events)
         with pytest.raises(MessageError, match="no event is within"):
             suite.of_capture(file, events)
+
+
+def test_events_that_say_of_no_message_that_it_came_through(tmp_path: Path) -> None:
+    file, events = tmp_path / "wire.npz", tmp_path / "events.jsonl"
+    link(1).save(file)
+    some = [Event(1.0, 9, "a", "in", "alpha"), Event(2.0, 9, "b", "out", "bravo")]
+    save_events(some, events)
+    with pytest.raises(MessageError, match="no ident is both in and out"):
+        suite.of_capture(file, events)
 
 
 def test_a_trace_without_cells_is_said_to_be(tmp_path: Path) -> None:

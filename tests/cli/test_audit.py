@@ -108,3 +108,14 @@ def test_the_exit_code_and_the_files(
     assert read(told.read_text()) == report
     assert json.loads(told.read_text())["summary"] == report.summary
     assert report.summary in page.read_text()
+
+
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_a_folder_that_is_not_there_is_said_before_hours_of_work(
+    option: str, tmp_path: Path, capsys: Capture
+) -> None:
+    argv = ["audit", str(tmp_path / "x.pcap"), option, str(tmp_path / "no" / "x")]
+    assert main(argv) == 73
+    assert (
+        capsys.readouterr().err == f"mesh: {tmp_path / 'no'}: no such folder: make it\n"
+    )
