@@ -6,11 +6,15 @@ of a given length with a guard between them.  The coin knows nothing of the mail
 that tells the classes apart is what is then planted in the first node's cells of the
 windows that it calls busy:
 
-    late      each cell leaves later by an exponential of a mean; a cell never before the
-              one in front of it
+    late      each cell leaves later by an exponential of a mean; those that a pacer sent
+              in one go, TOGETHER apart at most, by the same
     stalls    some cells leave 20 ms late, and those behind them as soon as they are gone
     missing   some cells never leave
     acks      each acknowledgement comes later by a fixed time
+
+No cell leaves before the one in front of it, and one that is caught up with leaves as soon
+after it as cells of this trace do that leave in one go: no host sends two at one instant,
+and an attacker who finds such a pair has found how the leak was planted.
 
 At a load below 1 only so many of those cells have mail, a message's run of them at a
 time: what is planted is in these, for a real leak would be.
@@ -30,13 +34,18 @@ from mesh.audit.attackers import Attacker
 from mesh.audit.features import cut
 from mesh.audit.figures import Curve
 from mesh.audit.statistics import Measured, measured, roc
-from mesh.audit.trace import NO_BLOCK, SIDES, Bools, Floats, Trace, by_time
+from mesh.audit.trace import NO_BLOCK, SIDES, Bools, Floats, Ints, Trace, by_time
 
 GUARD_CELLS: Final = 4
 """Between windows; and what a window may lose without being lost itself."""
 STALL_SECONDS: Final = 20e-3
 RUN_CELLS: Final = 4
 """Of one message: 17 kB on average (worlds.py)."""
+
+TOGETHER: Final = 200e-6
+"""Seconds: what was due when the pacer woke, it sends without a pause."""
+NOTHING: Final = 1e-9
+"""Seconds: what sums of times are wrong by."""
 
 Plant: TypeAlias = Callable[[Trace, np.random.Generator], Trace]
 
@@ -103,13 +112,19 @@ def marked(trace: Trace) -> Bools:
 def late(mean: float, trace: Trace, rng: np.random.Generator) -> Trace:
     """Each marked cell leaves later by an exponential of this mean, seconds."""
     shift = rng.exponential(mean, len(trace.rows))
-    return moved(trace, np.where(marked(trace), shift, 0.0))
+    for side in SIDES:
+        mine = np.flatnonzero(trace.rows["side"] == side)
+        first = np.maximum.accumulate(
+            np.where(_is_first(trace, mine), np.arange(len(mine)), 0)
+        )
+        shift[mine] = shift[mine[first]]
+    return moved(trace, np.where(marked(trace), shift, 0.0), rng)
 
 
 def stalls(share: float, trace: Trace, rng: np.random.Generator) -> Trace:
     """So many of the marked cells are late by STALL_SECONDS, and hold up what follows."""
     some = marked(trace) & (rng.random(len(trace.rows)) < share)
-    return moved(trace, np.where(some, STALL_SECONDS, 0.0))
+    return moved(trace, np.where(some, STALL_SECONDS, 0.0), rng)
 
 
 def missing(share: float, trace: Trace, rng: np.random.Generator) -> Trace:
@@ -135,16 +150,39 @@ def late_acks(seconds: float, trace: Trace, rng: np.random.Generator) -> Trace:
     return trace.with_rows(rows)
 
 
-def moved(trace: Trace, shift: Floats) -> Trace:
+def moved(trace: Trace, shift: Floats, rng: np.random.Generator) -> Trace:
     """Each cell leaves later by its shift, and none before the one in front of it."""
     rows = trace.rows.copy()
     for side in SIDES:
-        mine = rows["side"] == side
-        at = rows["at"][mine]
-        later = np.maximum.accumulate(at + shift[mine]) - at
+        mine = np.flatnonzero(rows["side"] == side)
+        if not len(mine):
+            continue
+        due = rows["at"][mine] - rows["at"][mine[0]] - _behind(trace, mine, rng)
+        later = np.maximum.accumulate(due + shift[mine]) - due
+        later[later < NOTHING] = 0.0
         rows["at"][mine] += later
         rows["gap"][mine] += np.diff(later, prepend=0.0)
     return trace.with_rows(by_time(rows))
+
+
+def _is_first(trace: Trace, mine: Ints) -> Bools:
+    """Whether each of a side's cells did not leave in one go with the one before."""
+    apart: Bools = np.diff(trace.rows["at"][mine], prepend=-np.inf) > TOGETHER
+    return apart
+
+
+def _behind(trace: Trace, mine: Ints, rng: np.random.Generator) -> Floats:
+    """How long after the first cell each leaves at least, were all due at once.
+
+    A cell that left in one go with the one before it is as far from it as it was; another
+    as far as some such cell, or, where there are none, by up to TOGETHER.
+    """
+    gaps = np.diff(trace.rows["at"][mine], prepend=trace.rows["at"][mine[:1]])
+    apart = _is_first(trace, mine)
+    near = gaps[~apart] if not apart.all() else rng.random(len(gaps)) * TOGETHER
+    gaps[apart] = np.minimum(gaps[apart], rng.choice(near, int(apart.sum())))
+    behind: Floats = np.cumsum(gaps)
+    return behind
 
 
 def _late(seconds: float) -> Leak:

@@ -35,6 +35,7 @@ import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Final
 
 from mesh.audit.lab import Plan
@@ -197,24 +198,31 @@ class Schedule:
         """So many side by side."""
         return min(self.links, world.beside)
 
-    def jobs(self) -> list[Job]:
-        """All pieces of the lab's worlds, in the order in which they are best taken."""
+    def rounds(self) -> list[list[Job]]:
+        """All pieces of the lab's worlds, in the order in which they are best taken.
+
+        A round is one piece of each link of a world: those are taken side by side.
+        """
         left = [list(self._of(world)) for world in self.worlds]
         found = []
         while any(left):
-            found += [jobs.pop(0) for jobs in left if jobs]
+            found += [rounds.pop(0) for rounds in left if rounds]
         return found
 
-    def _of(self, world: World) -> Iterator[Job]:
+    def jobs(self) -> list[Job]:
+        """The same, one by one."""
+        return list(chain.from_iterable(self.rounds()))
+
+    def _of(self, world: World) -> Iterator[list[Job]]:
         if world.plan is None:
             return
         whole, links = self.seconds_of(world), self.links_of(world)
         seconds, blocks = _cut(whole, links, world)
         plan = replace(world.plan, rate=self.rate, seconds=seconds)
         pieces = math.ceil(blocks * (seconds + BETWEEN_SECONDS) / PIECE_SECONDS)
+        each = math.ceil(blocks / pieces)
         for number in range(pieces):
-            for link in range(links):
-                yield Job(world, plan, link, number + 1, math.ceil(blocks / pieces))
+            yield [Job(world, plan, link, number + 1, each) for link in range(links)]
 
 
 def whole(links: int) -> Schedule:

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 from signal import SIGTERM, signal
@@ -171,11 +170,7 @@ def live(minutes: float, folder: Path | None, tell: Tell, links: int = 1) -> Rep
 
 def _take(plan: Schedule, folder: Path, tell: Tell) -> None:
     """Take what is not there yet, links of one world side by side."""
-    jobs = plan.jobs()
-    rounds = [
-        list(some)
-        for _, some in groupby(jobs, key=lambda job: (job.world.key, job.pieces))
-    ]
+    rounds = plan.rounds()
     whole, done = sum(beside[0].seconds for beside in rounds), 0.0
     for beside in rounds:
         world, seconds = beside[0].world, beside[0].seconds

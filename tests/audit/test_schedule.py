@@ -61,11 +61,28 @@ def test_two_minutes_have_controls_and_messages() -> None:
 
 
 def test_pieces_go_round_the_worlds() -> None:
-    keys = [job.world.key for job in Schedule(600, 2).jobs()]
-    first = keys[: 2 * 7]
-    assert sorted(set(first)) == sorted(w.key for w in WORLDS if w.plan is not None)
+    keys = [beside[0].world.key for beside in Schedule(600, 2).rounds()]
+    assert sorted(keys[:7]) == sorted(w.key for w in WORLDS if w.plan is not None)
     numbers = [job.pieces for job in Schedule(600).jobs() if job.world.key == "quiet"]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+@pytest.mark.parametrize("links", [1, 2, 18])
+def test_links_of_a_world_are_taken_side_by_side(links: int) -> None:
+    """As many as the plan says, each of them once, all with a piece of one number."""
+    plan = schedule.whole(links)
+    seen = []
+    for beside in plan.rounds():
+        (world,) = {job.world for job in beside}
+        (number,) = {job.pieces for job in beside}
+        assert [job.link for job in beside] == list(range(plan.links_of(world)))
+        seen.append((world.key, number))
+    assert len(set(seen)) == len(seen)
+    assert max(map(len, plan.rounds())) == links
+    # Together they are as long as was planned.
+    quiet = [beside for beside in plan.rounds() if beside[0].world.key == "quiet"]
+    hours = sum(beside[0].seconds for beside in quiet) / 3600
+    assert hours == pytest.approx(plan.seconds_of(quiet[0][0].world) / 3600, rel=0.1)
 
 
 def test_hours_have_blocks_for_the_longest_window() -> None:
