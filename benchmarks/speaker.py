@@ -122,12 +122,19 @@ def server(path: Path) -> None:
                 end = key.fileobj
                 if not isinstance(end, socket.socket):
                     raise TypeError
-                data = end.recv(READ_MAX)
-                if data:
-                    end.sendall(key.data.answers(data))
-                else:
+                if not _answered(end, key.data):
                     waiting.unregister(end)
                     end.close()
+
+
+def _answered(end: socket.socket, listener: Listener) -> bool:
+    """Answer what there is to read; no: it has hung up."""
+    try:
+        data = end.recv(READ_MAX)
+        end.sendall(listener.answers(data))
+    except (ConnectionResetError, BrokenPipeError):  # with replies that it did not read
+        return False
+    return bool(data)
 
 
 def main() -> None:

@@ -119,6 +119,8 @@ def title(name: str) -> str:
 
 def reason(error: BaseException) -> str:
     """Say in a line why a part failed, and where."""
+    while isinstance(error, BaseExceptionGroup):  # what began it
+        error = error.exceptions[0]
     places = traceback.extract_tb(error.__traceback__)
     own = [each for each in places if "benchmarks" in each.filename]
     where = f" ({own[-1].filename.rpartition('/')[2]}:{own[-1].lineno})" if own else ""

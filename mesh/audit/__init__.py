@@ -19,7 +19,7 @@
     probes      what a prober says; prober, reader, probing: to whom, and what came of it
     figures     what is said of it, and when it counts as shown; bounds: what is promised
     judge       from what was captured to figures; schedule: which worlds, for how long
-    suite       all of it in order
+    suite       all of it in order; capture: somebody's own capture instead
     report      as a table and as JSON; view, page, drawing, sheet: as a page with pictures
 
 Needs the extra `audit`.  Nothing here runs inside a node, and no node imports it.

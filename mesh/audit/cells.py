@@ -3,9 +3,11 @@
 
 A link's stream is cells and nothing else, once the three messages of its handshake are
 over, which are as long.  So where cells lie in the stream is told by where TCP's
-numbers begin, or, where that was not seen, by the short segments: a cell is sent in one
-write, and its last segment is the short one.  A connection whose writes end elsewhere
-is no link; CaptureError says so where a capture has none.
+numbers begin, or, where that was not seen, by where writes end: a cell is sent in one
+write, and its last segment has PSH.  A stack that sets none tells it by the short segments.
+A connection whose writes end elsewhere is no link; CaptureError says so where a capture
+has none.  A packet whose number is LEAP away from the stream is nobody's: whoever can send
+the port a packet can write any number into it.
 
 Of a row
 - `at` is the first copy of the segment that holds the cell's first octet;
@@ -29,7 +31,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -38,6 +40,7 @@ from mesh.audit.wire import (
     ACK,
     FIN,
     NANO,
+    PSH,
     RST,
     SYN,
     CaptureError,
@@ -54,6 +57,8 @@ CELLS_MIN: Final = 8
 FIT_MIN: Final = 0.5
 """Of the writes, that end where a cell does: nearly all of a link's, one in 4,096 else.
 A host under load may merge or cut some."""
+LEAP: Final = 1 << 30
+"""Octets: TCP's largest window (RFC 7323, 2.3); so much is never on its way at once."""
 GUARD_SECONDS: Final = 0.5
 """At a block's edges, whose cells are left out: mail of the block before may be there."""
 BURST_SECONDS: Final = 0.005
@@ -201,16 +206,20 @@ def _sent(one: Connection, side: int) -> _Sent | None:
         return None
     syns = packets["sequence"][mine & (packets["flags"] & SYN > 0)]
     base = int(syns[0]) + 1 if len(syns) else int(data["sequence"][0])
+    near = _near(data["sequence"], base)
+    data = data[near]
+    if not len(data):
+        return None
     begins = _unwrapped(data["sequence"], base)
     ends = begins + data["length"]
-    short = data["length"] < data["length"].max()
-    places = (ends[short] if short.any() else ends) % CELL_LEN
+    places = ends[_last_of_write(data)] % CELL_LEN
     phase = 0 if len(syns) else int(np.bincount(places).argmax())
     begin, index = np.unique(begins - phase, return_index=True)
     again = np.delete(begins - phase, index)
     first = data[index]
     answers = packets[~mine]
     heard = answers[answers["flags"] & ACK > 0]
+    heard = heard[_near(heard["acknowledged"], base)]
     upto = _unwrapped(heard["acknowledged"], base) - phase
     return _Sent(
         begin,
@@ -226,6 +235,15 @@ def _sent(one: Connection, side: int) -> _Sent | None:
     )
 
 
+def _last_of_write(data: Packets) -> Bools:
+    """Which segments are the last ones of a write."""
+    pushed: Bools = data["flags"] & PSH > 0
+    if pushed.any():
+        return pushed
+    short: Bools = data["length"] < data["length"].max()
+    return short if short.any() else ~short
+
+
 def _bare(answers: Packets) -> Ints:
     flags = answers["flags"]
     is_bare = (answers["length"] == 0) & (flags & (ACK | SYN | FIN | RST) == ACK)
@@ -233,11 +251,33 @@ def _bare(answers: Packets) -> Ints:
     return at
 
 
+def _near(numbers: Ints, base: int) -> Bools:
+    """Say which of TCP's numbers are not LEAP away from the ones before."""
+    near = np.ones(len(numbers), np.bool_)
+    wide = numbers.astype(np.int64)
+    leaps = np.flatnonzero(abs(_step(wide, np.append(base, wide[:-1]))) > LEAP)
+    last = base
+    # Between two leaps all are near each other: in a capture of a link there are none.
+    for begin, end in pairwise([0, *leaps.tolist(), len(wide)]):
+        if begin == end:
+            continue
+        if abs(int(_step(wide[begin], last))) > LEAP:
+            near[begin:end] = False
+        else:
+            last = int(wide[end - 1])
+    return near
+
+
+def _step(there: Any, here: Any) -> Any:
+    """From one of TCP's numbers to another: the short way round."""
+    return (there - here + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
 def _unwrapped(numbers: Ints, base: int) -> Ints:
     """TCP's numbers, of 32 bits, as octets since `base`; each is near the one before."""
     wide = numbers.astype(np.int64)
-    steps = wide - np.concatenate([np.array([base]), wide[:-1]])
-    return np.cumsum((steps + (1 << 31)) % (1 << 32) - (1 << 31))
+    found: Ints = np.cumsum(_step(wide, np.append(base, wide[:-1])))
+    return found
 
 
 def _begun(sent: _Sent) -> Ints:

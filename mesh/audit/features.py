@@ -67,17 +67,17 @@ class Windows:
         busy: Bools = self.trace.rows["busy"][self.index[0, :, 0]]
         return busy
 
-    @property
-    def unit(self) -> Ints:
+    def unit(self, label: Bools) -> Ints:
         """What each window lies in that is learned from as a whole: see attackers.py.
 
         A stretch without a long silence, which is a piece of the lab's (lab.py); a block
-        where these are few.
+        where few of them have windows of either kind.
         """
         at = self.trace.rows["at"]
         stretch: Ints = np.cumsum(np.diff(at, prepend=at[:1]) > STRETCH_SECONDS)
         mine = stretch[self.index[0, :, 0]]
-        return mine if len(np.unique(mine)) >= STRETCHES_MIN else self.block
+        mixed = np.intersect1d(mine[label], mine[~label])
+        return mine if len(mixed) >= STRETCHES_MIN else self.block
 
     def those(self, mask: Bools) -> "Windows":
         """Some of them, one truth a window."""

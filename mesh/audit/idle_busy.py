@@ -37,6 +37,7 @@ from mesh.audit.whitebox import bound
 from mesh.core.clock import Clock
 
 NAME: Final = "idle or busy"
+LOAD_LOW: Final = 0.5
 LONG_CELLS: Final = 1_024
 """From so many cells a window is long."""
 FLOOR_BLOCKS: Final = 12
@@ -79,10 +80,10 @@ def idle_busy(
 def wanted(cells: int, count: int, load: float = 1.0) -> Leak:
     """Which planted lateness has to be found with so many windows of a kind.
 
-    At a load below 1 it is in fewer cells than the promise is for.
+    At LOAD_LOW and below it is in far fewer cells than the promise is for.
     """
     enough, leak = PROMISED[cells >= LONG_CELLS]
-    return leak if count >= enough and load == 1 else LATE[-1]
+    return leak if count >= enough and load > LOAD_LOW else LATE[-1]
 
 
 def _figures(
@@ -94,7 +95,7 @@ def _figures(
 ) -> list[Figure]:
     matrix = attacker.see(windows, rng)
     label, block = windows.label, windows.block
-    score = attacker.tell(matrix, label, windows.unit, rng)
+    score = attacker.tell(matrix, label, windows.unit(label), rng)
     auc = measured(score, label, block, rng)
     told = information(score, label, block, rng)
     mine = [each for each in found if each.attacker is attacker]
@@ -175,7 +176,7 @@ def _null(
     windows: Windows,
     rng: np.random.Generator,
 ) -> Control:
-    score = attacker.tell(matrix, label, windows.unit, rng)
+    score = attacker.tell(matrix, label, windows.unit(label), rng)
     auc = measured(score, label, windows.block, rng)
     return Control(name, auc.signed, "0.5", auc.null, roc(score, label))
 

@@ -59,6 +59,9 @@ TICK_SECONDS: Final = Plan().tick_seconds
 FIRST: Final = "alpha"
 WIRES: Final = ("alpha-bravo", "bravo-charlie")
 """On either side of the place that messages are followed through."""
+MAIL_LEAST: Final = 0.25
+"""Of the planned load, in busy blocks, or of a capture's link: a leak in cells with mail is
+thinned by as much as is missing, and with less than this, idle is compared with idle."""
 BROKEN: Final = 0.9
 """What every attacker reaches at least where there is no cover."""
 
@@ -155,18 +158,25 @@ def _broken(bare: Trace, cells: int, rng: np.random.Generator) -> dict[str, Cont
     if not _enough(windows, BARE_BLOCKS_MIN, BARE_WINDOWS_MIN):
         return {}
     found: dict[str, Control] = {}
+    label = windows.label
     for attacker in ATTACKERS:
         matrix = attacker.see(windows, rng)
-        score = attacker.tell(matrix, windows.label, windows.unit, rng)
-        auc = measured(score, windows.label, windows.block, rng)
+        score = attacker.tell(matrix, label, windows.unit(label), rng)
+        auc = measured(score, label, windows.block, rng)
         found[attacker.name] = Control(
             "without cover",
             auc.value,
             f"> {BROKEN:g}",
             auc.value > BROKEN,
-            roc(score, windows.label),
+            roc(score, label),
         )
     return found
+
+
+def mail_was_there(share: float, of: str) -> Control:
+    """Busy blocks without mail are idle: who finds nothing there has shown nothing."""
+    wanted = f">= {MAIL_LEAST:g} {of}"
+    return Control("mail was there", share, wanted, share >= MAIL_LEAST)
 
 
 def messages(

@@ -219,11 +219,12 @@ def search(
     """Let each attacker look for each leak in windows of so many cells."""
     for leak in leaks:
         windows = cut(planted(leak, thrown(trace, cells, rng), rng, load), cells)
+        label = windows.label
         for attacker in attackers:
             matrix = attacker.see(windows, rng)
-            score = attacker.tell(matrix, windows.label, windows.unit, rng)
-            auc = measured(score, windows.label, windows.block, rng)
-            yield Found(leak, attacker, auc, roc(score, windows.label))
+            score = attacker.tell(matrix, label, windows.unit(label), rng)
+            auc = measured(score, label, windows.block, rng)
+            yield Found(leak, attacker, auc, roc(score, label))
 
 
 def smallest(found: Sequence[Found], attacker: Attacker) -> str:

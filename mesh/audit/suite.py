@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The whole of it: worlds are taken, each is judged, and there is a report.
-
-    of_capture   a capture file of somebody's link, with or without events
-    live         the worlds of a schedule, from our own lab
+"""The whole of it: worlds of our own lab are taken, each is judged, and there is a report.
 
     FOLDER/KEY-LINK/piece-NUMBER/    what was taken (lab.py)
     FOLDER/judged/NAME-DIGEST.json   what was found in so many pieces, as a report (kept.py)
@@ -29,25 +26,16 @@ from typing import Final, TypeAlias
 import numpy as np
 
 import mesh
-from mesh.audit import judge, lab, pieces, probing, schedule, spaces, trace
+from mesh.audit import judge, lab, pieces, probing, schedule, spaces
 from mesh.audit.bounds import PROBES, bound_of
-from mesh.audit.cells import GUARD_SECONDS, trace_of
-from mesh.audit.figures import Control, Figure
+from mesh.audit.cells import GUARD_SECONDS
+from mesh.audit.figures import Figure
 from mesh.audit.kept import kept
 from mesh.audit.lab import Captured, capture_pieces
 from mesh.audit.report import Cost, Report, Wire
 from mesh.audit.schedule import Job, Schedule, World
-from mesh.audit.trace import Event, Trace, load_events
-from mesh.audit.view import (
-    carried,
-    clock_in,
-    in_halves,
-    labelled,
-    latency,
-    room_for,
-    wire_of,
-)
-from mesh.errors import IoError, MessageError, NoInputError
+from mesh.audit.view import carried, latency, wire_of
+from mesh.errors import IoError
 
 Tell: TypeAlias = Callable[[str, float], None]
 
@@ -66,89 +54,6 @@ PROBES_WHOLE: Final = 2 * PROBES.enough
 since who is judged by one fold only has few."""
 BARE_SECONDS: Final = 2.0
 """Drawn of a wire without a clock: long enough to see mail come."""
-MAIL_LEAST: Final = 0.25
-"""Of the planned load, in busy blocks: a leak in cells with mail is thinned by as much as is
-missing, and with less than this, idle is compared with idle."""
-
-
-def of_capture(capture: Path, events: Path | None) -> Report:
-    """Look at a capture of a link; NoInputError, MessageError: it cannot be."""
-    seen = _read(capture)
-    if not len(seen.rows):
-        raise MessageError(f"{capture}: no cells in it: capture more of it")
-    notes = [seen.source] * seen.source.startswith(f"{capture}: ")
-    notes += [
-        f"gaps vary as those of {seen.clock or 'no clock'}; {seen.rate:g} cells/s"
-    ]
-    title = f"{capture.name}, {seen.rate:g} cells/s"
-    at = seen.rows["at"]
-    told: list[Event] = []
-    if events is None:
-        notes.append("no events: idle and busy were drawn by a coin, so each value is a guess's, and what is found are planted leaks")  # fmt: skip
-    else:
-        told = _events(events)
-        if not any(at[0] <= event.at <= at[-1] for event in told):
-            raise MessageError(f"{events}: no event is within {capture}: name its own")
-        if latency(told) is None:
-            raise MessageError(f"{events}: no ident is both in and out: name both")
-    found: list[Figure] = []
-    for cells in schedule.LENGTHS:
-        rng = np.random.default_rng(SEED)
-        if events is None:
-            parted = in_halves(seen, rng, cells)
-        else:
-            parted = labelled(seen, told, cells)
-        if few := judge.too_few(parted, cells):
-            enough = 2 * judge.WINDOWS_MIN * room_for(cells) / seen.rate
-            least = math.ceil(room_for(cells) / seen.rate)
-            notes.append(f"too few windows of {few}: it takes {_span(enough)}, half busy, in stretches of {least} s or more")  # fmt: skip
-            continue
-        for figure in judge.pair(parted, cells, None, np.random.default_rng(SEED)):
-            bound = None if events is None else figure.bound
-            found.append(replace(figure, bound=bound, world=title, rate=seen.rate))
-    wire = wire_of(labelled(seen, told), title)
-    return Report(
-        mesh.__version__,
-        f"capture {capture.name}",
-        float(at[-1] - at[0]),
-        len(at),
-        tuple(found),
-        (Cost(title, seen.clock, seen.rate),),
-        (wire,) if wire else (),
-        tuple(notes),
-    )
-
-
-def _span(seconds: float) -> str:
-    """Say how long a capture is, rounded up."""
-    unit, name = (3600, "hours") if seconds > 2 * 3600 else (60, "minutes")
-    return f"{math.ceil(seconds / unit)} {name}"
-
-
-def _read(capture: Path) -> Trace:
-    if capture.suffix != ".npz":
-        seen = trace_of(capture)
-        return replace(seen, clock=clock_in(seen))
-    try:
-        return trace.load(capture)
-    except OSError as error:
-        raise NoInputError(f"{capture}: {error.strerror}") from error
-    except ValueError as error:
-        raise MessageError(f"{capture}: {error}") from error
-
-
-def _events(path: Path) -> list[Event]:
-    try:
-        return load_events(path)
-    except OSError as error:
-        raise NoInputError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise MessageError(
-            f"{path}, {error}: no event; one JSON object a line, see `mesh help audit`"
-        ) from error
-
-
-# live
 
 
 def live(minutes: float, folder: Path | None, tell: Tell, links: int = 1) -> Report:
@@ -282,7 +187,9 @@ class _Judge:
         share = self._carried(world)
         if share is not None and world.plan is not None:
             notes.append(f"busy, it carried {share:.0%} of all it can")
-            mail = (_mail(share / world.plan.load),)
+            mail = (
+                judge.mail_was_there(share / world.plan.load, "of what was planned"),
+            )
             figures = [replace(one, controls=one.controls + mail) for one in figures]
         told, lost = (
             tuple(f"{self.plan.title(world)}: {each}" for each in some)
@@ -328,7 +235,8 @@ class _Judge:
         bare = self.made.get(schedule.GREEDY.key)
         rng = np.random.default_rng(SEED)
         wire = bare.traces[FIRST_WIRE] if bare else None
-        load = world.plan.load if world.plan else 1.0
+        # Leaks are planted in as many cells as mail was in, whatever was planned.
+        load = min(1.0, self._carried(world) or 0.0)
         return self._of(world, judge.pair(mine, cells, wire, rng, load))
 
     def _white_box(self, world: World) -> Report:
@@ -349,12 +257,6 @@ class _Judge:
             [replace(one, world=title, rate=rate) for one in figures],
             [one for one in told if isinstance(one, str)],
         )
-
-
-def _mail(share: float) -> Control:
-    """Busy blocks without mail are idle: who finds nothing there has shown nothing."""
-    wanted = f">= {MAIL_LEAST:g} of what was planned"
-    return Control("mail was there", share, wanted, share >= MAIL_LEAST)
 
 
 def _probed(plan: Schedule) -> Report:

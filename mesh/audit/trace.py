@@ -24,6 +24,7 @@ node (what "in") or left it ("out").  Events are kept as JSON lines.
 """
 
 import json
+import lzma
 import math
 import zlib
 from collections.abc import Iterable
@@ -35,6 +36,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mesh.core.clock import Clock
 
 ROW: Final = np.dtype(
     [
@@ -106,11 +109,13 @@ class Trace:
             )
 
 
+CLOCKS: Final = frozenset({"", *(clock.name.lower() for clock in Clock)})
 RATES: Final = (2.0**-10, 2.0**20)
 """Of a trace that is read, cells a second: beyond any class of a link (core/clock.py)."""
 _NO_ARCHIVE: Final = (
     EOFError,
     BadZipFile,
+    lzma.LZMAError,
     zlib.error,
     TypeError,
     AttributeError,
@@ -134,6 +139,8 @@ def load(path: Path) -> Trace:
         raise ValueError(
             "no trace: not what was once written, or not all of it"
         ) from error
+    if clock not in CLOCKS:
+        raise ValueError("no trace: its clock has a name that no clock has")
     if rows.dtype != ROW or rows.ndim != 1:
         raise ValueError("no trace: its rows have other fields")
     if not (RATES[0] <= rate <= RATES[1] and np.isfinite(rows["at"]).all()):

@@ -4,12 +4,16 @@
     wire_of      an idle and a busy stretch, to be drawn
     latency      what a message took from where it went in to where it came out
     labelled     rows busy or idle by when messages were on their way; in blocks
+    filled       how much of what busy stretches could have carried their messages were
+    unpaired     how many messages were seen on one side only
     in_halves    rows busy or idle by a coin for each block, where nobody knows better
     clock_in     which law of the clocks the gaps are nearest to
 
 A block of `labelled` is a stretch of at most BLOCK_CELLS of the first side's cells, or
 `room_for` a window, that is busy, or idle, all through; a guard of GUARD_SECONDS about
-each change belongs to none, since a message's own times are not those of its cells.  Both
+each change belongs to none, since a message's own times are not those of its cells.  Nor
+do cells when a message that was seen only to come in, or only to go out, may have been on
+its way: as long as any other was.  Both
 label for windows of one length: a block has room for one, and short windows have short
 blocks, since those of one block are alike in more than their label.
 """
@@ -23,6 +27,7 @@ import numpy as np
 from mesh.audit.cells import Block
 from mesh.audit.report import Wire
 from mesh.audit.trace import NO_BLOCK, Bools, Event, Floats, Rows, Trace
+from mesh.core.cell import BODY_LEN
 from mesh.core.clock import Clock
 
 STRETCH_CELLS: Final = 48
@@ -108,6 +113,7 @@ def labelled(trace: Trace, events: Sequence[Event], cells: int = 0) -> Trace:
     begins, ends = _on_their_way(events)
     inside = _within(at, begins, ends)
     surely = _within(at, begins - GUARD_SECONDS, ends + GUARD_SECONDS)
+    surely |= _within(at, *_perhaps(events))
     within = _within(at, begins + GUARD_SECONDS, ends - GUARD_SECONDS)
     counts = np.where(trace.rows["side"] == 0, 1, 0).cumsum()
     most = max(BLOCK_CELLS, room_for(cells))
@@ -138,19 +144,61 @@ def in_halves(trace: Trace, rng: np.random.Generator, cells: int = 0) -> Trace:
     return trace.with_labels(block, coins[block])
 
 
+def filled(trace: Trace, events: Sequence[Event]) -> float:
+    """Share of what one side could have sent while messages were on their way; at most 1.
+
+    With little, idle is compared with idle.
+    """
+    begins, ends = _on_their_way(events)
+    room = float((ends - begins).sum()) * trace.rate * BODY_LEN
+    octets = sum(max(each.size for each in seen) for seen in _paired(events))
+    return min(1.0, octets / room) if room else 0.0
+
+
+def unpaired(events: Sequence[Event]) -> int:
+    """Count the messages that were seen only to come in, or only to go out."""
+    return len({one.ident for one in events}) - len(_paired(events))
+
+
+def _paired(events: Sequence[Event]) -> list[list[Event]]:
+    """The events of each message that came in and went out."""
+    seen: dict[str, list[Event]] = {}
+    for event in events:
+        seen.setdefault(event.ident, []).append(event)
+    return [each for each in seen.values() if len({one.what for one in each}) == 2]
+
+
 def _on_their_way(events: Sequence[Event]) -> tuple[Floats, Floats]:
     """Stretches in which a message was inside, joined where they overlap."""
-    first: dict[str, list[float]] = {}
-    for event in events:
-        first.setdefault(event.ident, []).append(event.at)
-    spans = sorted((min(each), max(each)) for each in first.values() if len(each) > 1)
+    times = [[one.at for one in each] for each in _paired(events)]
     joined: list[list[float]] = []
-    for begin, end in spans:
+    for begin, end in sorted((min(each), max(each)) for each in times):
         if joined and begin <= joined[-1][1]:
             joined[-1][1] = max(joined[-1][1], end)
         else:
             joined.append([begin, end])
-    pairs = np.array(joined, np.float64).reshape(-1, 2)
+    return _edges(joined)
+
+
+def _perhaps(events: Sequence[Event]) -> tuple[Floats, Floats]:
+    """Stretches in which one may have been inside: it went out unseen, or came in so."""
+    paired = _paired(events)
+    known = {each[0].ident for each in paired}
+    times = [[one.at for one in each] for each in paired]
+    longest = GUARD_SECONDS + max((max(each) - min(each) for each in times), default=0)
+    return _edges(
+        [
+            [one.at - longest, one.at + GUARD_SECONDS]
+            if one.what == "out"
+            else [one.at - GUARD_SECONDS, one.at + longest]
+            for one in events
+            if one.ident not in known
+        ]
+    )
+
+
+def _edges(stretches: Sequence[Sequence[float]]) -> tuple[Floats, Floats]:
+    pairs = np.array(stretches, np.float64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
 
 

@@ -51,6 +51,7 @@ Packets: TypeAlias = NDArray[Any]
 FIN: Final = 1
 SYN: Final = 2
 RST: Final = 4
+PSH: Final = 8
 ACK: Final = 16
 TCP: Final = 6
 """IP's number for it."""
@@ -183,7 +184,7 @@ def _packets(file: IO[bytes], name: str) -> Iterator[tuple[int, memoryview]]:
     """Each IP packet and when it was seen, in nanoseconds."""
     try:
         reader = dpkt.pcap.UniversalReader(file)
-    except (ValueError, dpkt.Error) as error:
+    except (ValueError, struct.error, MemoryError, dpkt.Error) as error:
         raise CaptureError(
             f"{name}: no capture: make one with `tcpdump -w FILE`"
         ) from error
@@ -197,7 +198,7 @@ def _packets(file: IO[bytes], name: str) -> Iterator[tuple[int, memoryview]]:
     while True:
         try:
             when, frame = next(frames)
-        except (StopIteration, dpkt.Error, struct.error, ValueError):
+        except (StopIteration, dpkt.Error, struct.error, ValueError, MemoryError):
             return  # cut off here, or damaged: dpkt says it in each of these ways
         packet = payload(memoryview(frame))
         if packet is not None:

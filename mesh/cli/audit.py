@@ -18,7 +18,7 @@ The table goes to standard output, how far it is to standard error.
 import math
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -79,23 +79,24 @@ def command(
     for file in (as_json, as_html):
         if file and not file.parent.is_dir():  # hours later is no time to say so
             raise CannotCreateError(f"{file.parent}: no such folder: make it")
-    suite = _suite()
+    _check_extra()
     if capture is not None:
-        report = suite.of_capture(capture, events)
+        from mesh.audit.capture import of_capture
+
+        report = of_capture(capture, events)
     else:
-        report = suite.live(MINUTES if minutes is None else minutes, resume, _tell)
+        from mesh.audit.suite import live as run
+
+        report = run(MINUTES if minutes is None else minutes, resume, _tell)
     # Without events there is no bound on purpose: then the table is all that is wanted.
     return _give(report, as_json, as_html, is_held=live or events is not None)
 
 
-def _suite() -> Any:
-    """Import what needs the extra; UnavailableError: it is not there."""
+def _check_extra() -> None:
+    """UnavailableError: what needs the extra cannot be imported."""
     for name in NEEDS:
         if find_spec(name) is None:
             raise UnavailableError(f"no Python package {name}: {EXTRA}")
-    from mesh.audit import suite
-
-    return suite
 
 
 def _tell(line: str, share: float) -> None:

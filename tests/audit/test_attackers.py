@@ -205,14 +205,25 @@ def test_a_unit_is_a_link_where_there_are_many_else_a_block() -> None:
     many, few = (
         cut(links(count, 4), 8) for count in (STRETCHES_MIN, STRETCHES_MIN - 1)
     )
-    assert len(set(many.unit)) == STRETCHES_MIN
+    unit = many.unit(many.label)
+    assert len(set(unit)) == STRETCHES_MIN
     assert len(set(many.block)) == 4 * STRETCHES_MIN
-    for link in set(many.unit):
-        assert len(set(many.block[many.unit == link])) == 4
-    assert (few.unit == few.block).all()
+    for link in set(unit):
+        assert len(set(many.block[unit == link])) == 4
+    assert (few.unit(few.label) == few.block).all()
     some = many.those(many.label)
-    assert (some.unit == many.unit[many.label]).all()
+    coin = np.arange(len(some)) % 2 == 0
+    assert (some.unit(coin) == unit[many.label]).all()
     assert some.label.all()
+
+
+def test_a_link_is_no_unit_where_most_have_mail_never_or_always() -> None:
+    """A node that is up on so many nights, and has mail in one: one unit is no fold."""
+    many = cut(links(STRETCHES_MIN + 5, 4), 8)
+    night = many.unit(many.label)
+    mail = (night == night[0]) & many.label
+    assert (many.unit(mail) == many.block).all()
+    assert list(folds(mail, many.unit(mail), rng()))
 
 
 def test_late_cells_reach_what_the_exact_filter_reaches() -> None:

@@ -20,7 +20,7 @@ from mesh.audit.cells import (
     trace_of,
 )
 from mesh.audit.trace import NO_BLOCK, Rows
-from mesh.audit.wire import CaptureError, connections
+from mesh.audit.wire import ACK, PSH, SYN, CaptureError, connections
 from mesh.core.cell import CELL_LEN
 from tests.audit.frames import (
     SEGMENTS,
@@ -159,9 +159,49 @@ def test_cells_of_one_moment_have_no_rate(tmp_path: Path) -> None:
         trace_of(file)
 
 
+def pushed(packets: list[Hand]) -> list[Hand]:
+    """As a stack sends them that sets PSH on the last segment of a write."""
+    return [
+        one._replace(flags=ACK | PSH) if one.length == 1200 else one for one in packets
+    ]
+
+
+def test_of_one_odd_length_a_link_is_a_link_by_where_writes_end() -> None:
+    """Without a SYN, and with a segment that is longer than all others."""
+    packets = [one for one in stream(20) if not one.flags & SYN]
+    longest = Hand(10.2, True, 10 * CELL_LEN + CELL_LEN, 0, 1460)
+    rows = rows_in([*pushed(packets), longest])
+    assert (rows["side"] == 0).sum() == 20
+    # Cells that the host joined, or that were captured before they were cut.
+    joined = [
+        one._replace(sequence=one.sequence - 2 * 1448, length=CELL_LEN)
+        for one in pushed(packets)
+        if one.flags & PSH
+    ]
+    some = [one for one in pushed(packets) if one.at < 10] + [
+        one for one in joined if one.at >= 10
+    ]
+    rows = rows_in(some)
+    assert len(rows) == 40
+    assert set(rows["segments"].tolist()) == {1, 3}
+
+
+def test_a_number_from_far_away_moves_nothing() -> None:
+    """Two of them, half of TCP's numbers each, would move all that follows by a turn."""
+    leap = (1 << 31) - 1
+    plain = stream(20)
+    for forged in (
+        [Hand(10.1 + n / 10, True, leap * n % (1 << 32), 0, 7) for n in (1, 2)],
+        [Hand(10.1, False, 0, leap, 0)],
+    ):
+        rows = rows_in(sorted([*plain, *forged], key=lambda one: one.at))
+        assert len(rows) == 40
+        assert np.allclose(rows["ack_delay"], 0.02)
+
+
 def test_a_number_that_leaps_costs_no_memory() -> None:
     """Whoever can send the port a packet can write any number into it."""
-    leap = (1 << 31) - 1
+    leap = (1 << 30) - 1  # as far as is believed
     forged = [Hand(30 + n, True, leap * n % (1 << 32), 0, 7) for n in range(1, 11)]
     octets = pcap(stream(20) + forged)
     tracemalloc.start()

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mesh.audit import judge, schedule, suite
+from mesh.audit import judge, schedule
 from mesh.audit.attackers import LikelihoodRatio
+from mesh.audit.capture import of_capture
 from mesh.audit.planting import LATE
 from mesh.audit.report import Report
 from mesh.audit.view import COIN_CELLS_MIN
@@ -70,7 +71,7 @@ def test_it_is_read_or_refused(
     file.write_bytes(octets.getvalue()[: int(end * len(FILES[kind]))])
     said = ""
     try:
-        report = suite.of_capture(file, None)
+        report = of_capture(file, None)
     except MessageError as error:
         said = str(error)
     else:
@@ -88,4 +89,4 @@ def test_the_whole_capture_is_judged(
     monkeypatch.setattr(judge, "LEAKS", LATE[-1:])
     for kind, octets in FILES.items():
         (tmp_path / kind).write_bytes(octets)
-        assert suite.of_capture(tmp_path / kind, None).figures
+        assert of_capture(tmp_path / kind, None).figures

@@ -75,7 +75,7 @@ def test_the_grid_is_found_and_a_late_window_shows(faster: float) -> None:
     rows["at"] = 1.7e9 + rows["at"] * (1 + faster)
     trace = thrown(Trace(rows, 64.0, "constant", ""), 50, draws)
     mine = trace.rows["busy"] & (trace.rows["side"] == 0)
-    windows = cut(moved(trace, np.where(mine, 1e-3, 0.0)), 50)
+    windows = cut(moved(trace, np.where(mine, 1e-3, 0.0), draws), 50)
     away = phases(windows, 0).mean(axis=1) / 64
     apart = away[windows.label].mean() - away[~windows.label].mean()
     assert apart == pytest.approx(1e-3, rel=0.05)

@@ -72,6 +72,7 @@ def test_what_has_to_be_found() -> None:
     assert wanted(1_024, 1_000).name == "0.2 ms late"
     assert wanted(3_600, 999).name == "5 ms late"
     assert wanted(128, 6_200, 0.5).name == "5 ms late"
+    assert wanted(128, 6_200, 0.6).name == "1 ms late"  # a host that was busy
 
 
 class Knowing:

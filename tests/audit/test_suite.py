@@ -1,46 +1,29 @@
 # SPDX-License-Identifier: MIT
-"""From pieces in a folder, and from a capture, to a report; without a lab."""
+"""From pieces in a folder to a report; without a lab."""
 
-import json
 import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mesh.audit import judge, pieces, probing, schedule, suite
-from mesh.audit.attackers import LikelihoodRatio
 from mesh.audit.bounds import PROBES
 from mesh.audit.cells import Block
 from mesh.audit.figures import Figure
 from mesh.audit.lab import Captured
-from mesh.audit.planting import LATE, late
 from mesh.audit.report import read, written
 from mesh.audit.schedule import HOURS_FROM, Schedule
-from mesh.audit.simulated import burst, noisy, simulated
-from mesh.audit.trace import Event, Trace, save_events
-from mesh.audit.view import in_halves
+from mesh.audit.simulated import burst
+from mesh.audit.trace import Event, Trace
 from mesh.audit.worlds import Plan
-from mesh.core.clock import Clock
-from mesh.errors import MessageError, NoInputError
+from tests.audit.links import RATE, cheaply, link
 
-RATE = 256.0
-CELLS = 6_000
 FULL = Plan(rate=RATE).octets_a_second
 WIRE = "alpha-bravo"
-WAYS: Final[tuple[tuple[Literal["in", "out"], float], ...]] = (
-    ("in", 0.0),
-    ("out", 2.0),
-)
-
-
-def link(seed: int) -> Trace:
-    """A link whose busy blocks are like its idle ones."""
-    rng = np.random.default_rng(seed)
-    return in_halves(simulated(Clock.RENEWAL, RATE, CELLS, rng, noisy(rng)), rng)
 
 
 def bare(seed: int) -> Trace:
@@ -66,12 +49,6 @@ def captured(one: Trace, begin: float = 1e6, full: float = 0.0) -> Captured:
         events.append(Event(middle, size, ident, "in", "alpha"))
         events.append(Event(middle + 1e-3, size, ident, "out", "bravo"))
     return Captured({WIRE: one.with_rows(rows)}, events, blocks)
-
-
-def cheaply(patch: pytest.MonkeyPatch) -> None:
-    """Who learns, and many leaks, are test_planting's; here one of either is enough."""
-    patch.setattr(judge, "ATTACKERS", (LikelihoodRatio(),))
-    patch.setattr(judge, "LEAKS", LATE[-1:])
 
 
 @pytest.fixture
@@ -130,11 +107,14 @@ def test_busy_blocks_without_mail_show_nothing(
             "likelihood ratio",
             "white box",
         }
-        assert any("planted in 50% of the cells" in figure.note for figure in figures)
+        assert any(
+            f"planted in {share / 2:.0%} of the cells" in figure.note
+            for figure in figures
+        )
         for figure in figures:
             (mail,) = (c for c in figure.controls if c.name == "mail was there")
             assert mail.value == pytest.approx(share, rel=0.1)
-            assert mail.found == (share > suite.MAIL_LEAST)
+            assert mail.found == (share > judge.MAIL_LEAST)
             assert mail.found or figure.verdict == "not shown"
 
 
@@ -233,131 +213,3 @@ def test_pieces_never_meet(blocks: int | None) -> None:
 
 
 # a capture of somebody's link
-
-
-@pytest.fixture
-def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(schedule, "LENGTHS", (32,))
-    cheaply(monkeypatch)
-    link(3).save(tmp_path / "link.npz")
-    return tmp_path / "link.npz"
-
-
-def test_without_events_only_what_would_be_found_is_told(seen: Path) -> None:
-    report = suite.of_capture(seen, None)
-    assert {figure.bound for figure in report.figures} == {None}
-    assert {figure.verdict for figure in report.figures} <= {"open", "not shown"}
-    assert any("coin" in note for note in report.notes)
-    assert not report.wires
-
-
-def test_events_say_when_mail_was_there_and_a_leak_is_found(tmp_path: Path, seen: Path) -> None:  # fmt: skip
-    """Six messages of two seconds each; in one capture their cells are 2 ms late."""
-    events = [
-        Event(at + later, 9, str(at), what, "alpha")
-        for at in np.arange(1.0, 22.0, 4.0).tolist()
-        for what, later in WAYS
-    ]
-    file = tmp_path / "events"
-    save_events(events, file)
-    clean = suite.of_capture(seen, file)
-    assert clean.wires
-    trace = link(3)
-    at = trace.rows["at"]
-    inside = np.zeros(len(at), bool)
-    for event in events[::2]:
-        inside |= (at >= event.at) & (at < event.at + 2.0)
-    busy = trace.with_labels(trace.rows["block"].astype(np.int64), inside)
-    late(2e-3, busy, np.random.default_rng(4)).save(tmp_path / "leaky.npz")
-    leaky = suite.of_capture(tmp_path / "leaky.npz", file)
-    for before, after in zip(clean.figures, leaky.figures, strict=True):
-        if before.unit == "AUC":
-            assert after.value > before.value + 0.2
-            assert after.upper > (after.bound or 1)
-
-
-def test_what_a_capture_is_too_short_for_is_said_and_how_long_it_takes(
-    tmp_path: Path, seen: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(schedule, "LENGTHS", (32, 3_600))
-    report = suite.of_capture(seen, None)
-    assert {figure.name for figure in report.figures if "32 cells" in figure.name}
-    (note,) = [one for one in report.notes if "too few" in one]
-    assert note.startswith("too few windows of 3,600 cells (")
-    # Forty of them, at 256 a second.
-    assert note.endswith(
-        ": it takes 10 minutes, half busy, in stretches of 15 s or more"
-    )
-    slow = replace(link(3), rate=1.0)
-    slow.save(tmp_path / "slow.npz")
-    monkeypatch.setattr(schedule, "LENGTHS", (3_600,))
-    report = suite.of_capture(tmp_path / "slow.npz", None)
-    (note,) = [one for one in report.notes if "too few" in one]
-    assert note.endswith(
-        ": it takes 43 hours, half busy, in stretches of 3840 s or more"
-    )
-
-
-def test_a_long_capture_has_long_windows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Forty of them, in blocks that are longer; of a coin's, and of busy seconds."""
-    cheaply(monkeypatch)
-    monkeypatch.setattr(schedule, "LENGTHS", (1_024,))
-    rng = np.random.default_rng(5)
-    one = simulated(Clock.RENEWAL, 1024.0, 60 * 1_152, rng)
-    one.save(tmp_path / "long.npz")
-    assert suite.of_capture(tmp_path / "long.npz", None).figures
-    events = [
-        Event(at + 4 * later, 9, str(at), what, "alpha")  # eight seconds each
-        for at in np.arange(0.0, 66.0, 16.0).tolist()
-        for what, later in WAYS
-    ]
-    save_events(events, tmp_path / "events")
-    report = suite.of_capture(tmp_path / "long.npz", tmp_path / "events")
-    assert "1,024 cells" in report.figures[0].name
-
-
-def test_files_that_are_not_there_or_are_something_else(tmp_path: Path, seen: Path) -> None:  # fmt: skip
-    with pytest.raises(NoInputError, match=r"none\.npz"):
-        suite.of_capture(tmp_path / "none.npz", None)
-    with pytest.raises(NoInputError, match="none"):
-        suite.of_capture(seen, tmp_path / "none")
-    (tmp_path / "folder.npz").mkdir()
-    with pytest.raises(NoInputError, match=r"folder\.npz"):
-        suite.of_capture(tmp_path / "folder.npz", None)
-    with pytest.raises(NoInputError, match="folder"):
-        suite.of_capture(seen, tmp_path / "folder.npz")
-    (tmp_path / "bad.npz").write_bytes(b"no trace")
-    with pytest.raises(MessageError, match=r"bad\.npz"):
-        suite.of_capture(tmp_path / "bad.npz", None)
-    for bad in ("{", "3\n", json.dumps({"at": 1})):
-        (tmp_path / "events").write_text(bad)
-        with pytest.raises(MessageError, match="events, line 1: no event"):
-            suite.of_capture(seen, tmp_path / "events")
-
-
-def test_events_of_another_day_are_not_a_capture_s(tmp_path: Path) -> None:
-    file, events = tmp_path / "wire.npz", tmp_path / "events.jsonl"
-    link(1).save(file)
-    for some in ([], [Event(-9e9, 9, "a", "in", "alpha")]):
-        save_events(some, events)
-        with pytest.raises(MessageError, match="no event is within"):
-            suite.of_capture(file, events)
-
-
-def test_events_that_say_of_no_message_that_it_came_through(tmp_path: Path) -> None:
-    file, events = tmp_path / "wire.npz", tmp_path / "events.jsonl"
-    link(1).save(file)
-    some = [Event(1.0, 9, "a", "in", "alpha"), Event(2.0, 9, "b", "out", "bravo")]
-    save_events(some, events)
-    with pytest.raises(MessageError, match="no ident is both in and out"):
-        suite.of_capture(file, events)
-
-
-def test_a_trace_without_cells_is_said_to_be(tmp_path: Path) -> None:
-    file = tmp_path / "wire.npz"
-    one = link(1)
-    one.only(one.rows["at"] < -1e18).save(file)
-    with pytest.raises(MessageError, match="no cells"):
-        suite.of_capture(file, None)

@@ -2,6 +2,7 @@
 """What is saved comes back; labels and pieces."""
 
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,6 +142,29 @@ def test_rows_that_no_link_has(
     trace.with_rows(rows).save(file)
     with pytest.raises(ValueError, match=f"no trace: .*{said}"):
         load(file)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_what_another_packer_made_and_somebody_damaged(
+    trace: Trace, tmp_path: Path, method: int
+) -> None:
+    file, other = tmp_path / "some.npz", tmp_path / "other.npz"
+    trace.save(file)
+    with zipfile.ZipFile(file) as old, zipfile.ZipFile(other, "w", method) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    assert len(load(other).rows) == len(trace.rows)
+    octets = bytearray(other.read_bytes())
+    octets[60:90] = bytes(30)
+    other.write_bytes(octets)
+    with pytest.raises((ValueError, OSError)):
+        load(other)
+
+
+def test_a_clock_that_there_is_not(trace: Trace, tmp_path: Path) -> None:
+    replace(trace, clock="sundial").save(tmp_path / "some.npz")
+    with pytest.raises(ValueError, match="no trace: its clock"):
+        load(tmp_path / "some.npz")
 
 
 def test_rows_of_another_shape_and_a_head_that_lies(

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: MIT
 """The stages of a message: that each is there, and what is added up."""
 
+import socket
+from pathlib import Path
+
 import pytest
 
 from benchmarks.cost import Cost, Load
+from benchmarks.speaker import GREETING
 from benchmarks.stages import STAGES, Floor, Round, figures, floors_of, table
-from benchmarks.steps import measured
+from benchmarks.steps import measured, speaker
 from mesh.cli.help import PAGES
 
 LOAD = Load(4, 10_000, 2, quiet=0.0)
@@ -61,3 +65,22 @@ def test_the_handbook_names_every_stage() -> None:
     for stages in STAGES.values():
         for each in stages:
             assert each.name in page
+
+
+def test_the_server_stays_when_a_session_ends_with_replies_unread(
+    tmp_path: Path,
+) -> None:
+    """As a node's do that is ended: those of another go on, and the end is a good one."""
+    path = tmp_path / "sock"
+    with speaker("server", path) as process:
+        process.stdout.readline()
+        for said in (b"", b"LHLO a\r\n", b"LHLO a\r\nQUIT\r\n" * 100):
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(str(path))
+                sock.recv(1)  # the rest of the greeting is left
+                sock.sendall(said)
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(path))
+            assert sock.recv(100) == GREETING
+            sock.sendall(b"NOOP\r\n")
+            assert sock.recv(100) == b"250 ok\r\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.audit import suite
+from mesh.audit import capture
 from mesh.audit.figures import Control, Figure
 from mesh.audit.report import Report, read
 from mesh.cli.main import main
@@ -94,7 +94,7 @@ def test_the_exit_code_and_the_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     report = Report("0", "\x1b[31ma file", 1.0, 10, figures)
-    monkeypatch.setattr(suite, "of_capture", lambda *_: report)
+    monkeypatch.setattr(capture, "of_capture", lambda *_: report)
     page, told = tmp_path / "page.html", tmp_path / "told.json"
     argv = ["audit", "x.pcap", "--json", str(told), "--html", str(page)]
     if has_events:
