@@ -5,15 +5,18 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
+from zipfile import ZIP_BZIP2, ZipFile
 
 import numpy as np
 import pytest
 
 from mesh.audit import schedule
 from mesh.audit.capture import of_capture
+from mesh.audit.judge import MAIL_LEAST
 from mesh.audit.planting import late
 from mesh.audit.simulated import simulated
 from mesh.audit.trace import Event, save_events
+from mesh.core.cell import BODY_LEN
 from mesh.core.clock import Clock
 from mesh.errors import MessageError, NoInputError
 from tests.audit.links import RATE, cheaply, link
@@ -152,3 +155,42 @@ def test_a_trace_without_cells_is_said_to_be(tmp_path: Path) -> None:
     one.only(one.rows["at"] < -1e18).save(file)
     with pytest.raises(MessageError, match="no cells"):
         of_capture(file, None)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.9])
+def test_busy_time_without_mail_shows_nothing(
+    tmp_path: Path, seen: Path, share: float
+) -> None:
+    """Ten minutes in a pool are no busy link."""
+    events = [
+        Event(at + later, round(share * 2 * RATE * BODY_LEN), str(at), what, "alpha")
+        for at in np.arange(1.0, 22.0, 4.0).tolist()
+        for what, later in WAYS
+    ]
+    save_events([*events, Event(0.5, 1, "lost", "in", "alpha")], tmp_path / "events")
+    report = of_capture(seen, tmp_path / "events")
+    assert f"busy, it carried {share:.0%} of all it can" in report.notes
+    assert any(note.startswith("1 idents are only in") for note in report.notes)
+    assert report.figures
+    for figure in report.figures:
+        (mail,) = (one for one in figure.controls if one.name == "mail was there")
+        assert mail.found == (share > MAIL_LEAST)
+        assert mail.found or figure.verdict == "not shown"
+    notes = [figure.note for figure in report.figures if figure.note]
+    assert all(f"planted in {share:.0%} of the cells" in note for note in notes)
+
+
+def test_what_no_packer_reads_is_said_in_a_line(tmp_path: Path) -> None:
+    file, packed = tmp_path / "link.npz", tmp_path / "packed.npz"
+    link(1).save(file)
+    with ZipFile(file) as old, ZipFile(packed, "w", ZIP_BZIP2) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    octets = bytearray(packed.read_bytes())
+    octets[200:260] = bytes(60)
+    packed.write_bytes(octets)
+    with pytest.raises(
+        (MessageError, NoInputError), match=r"packed\.npz: [a-zA-Z]"
+    ) as said:
+        of_capture(packed, None)
+    assert "None" not in str(said.value)

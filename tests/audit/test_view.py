@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What is read off a trace: stretches, latency, labels from events, the clock."""
 
+from dataclasses import replace
 from typing import Final, Literal
 
 import numpy as np
@@ -16,12 +17,15 @@ from mesh.audit.view import (
     STRETCH_CELLS,
     carried,
     clock_in,
+    filled,
     in_halves,
     labelled,
     latency,
     room_for,
+    unpaired,
     wire_of,
 )
+from mesh.core.cell import BODY_LEN
 from mesh.core.clock import Clock
 
 RATE = 64.0
@@ -146,3 +150,36 @@ def test_blocks_have_room_for_the_windows_that_are_asked_for(
     events = message("a", 0.0, part) + message("b", 2 * part, 3 * part)
     label = cut(labelled(trace, events, cells), cells).label
     assert min(label.sum(), (~label).sum()) >= 2
+
+
+def test_a_message_seen_once_makes_no_cell_idle_or_busy() -> None:
+    """It may have been on its way as long as the longest, five seconds."""
+    known = message("a", 10.0, 15.0)
+    lost = [Event(25.0, 1, "b", "in", "alpha"), Event(45.0, 1, "c", "out", "bravo")]
+    rows = labelled(link(), known + lost).rows
+    at, block = rows["at"], rows["block"]
+    perhaps = ((at > 25.0) & (at < 30.0)) | ((at > 40.0) & (at < 45.0))
+    assert perhaps.sum() > 1_000
+    assert (block[perhaps] == NO_BLOCK).all()
+    rest = (abs(at - 27.5) > 4.0) & (abs(at - 42.5) > 4.0) & (abs(at - 12.5) > 4.0)
+    assert (block[rest] != NO_BLOCK).all()
+    assert unpaired(known + lost) == 2
+    assert unpaired(known) == 0
+    # Twice in is not through.
+    twice = [Event(20.0, 1, "d", "in", "alpha"), Event(24.0, 1, "d", "in", "bravo")]
+    rows = labelled(link(), known + twice).rows
+    assert not rows["busy"][rows["at"] > 16].any()
+    assert (rows["block"][(rows["at"] > 20) & (rows["at"] < 24)] == NO_BLOCK).all()
+
+
+def test_how_much_of_the_busy_time_had_mail_in_it() -> None:
+    trace = link()
+    room = RATE * BODY_LEN
+    one = [replace(each, size=round(room)) for each in message("a", 10.0, 14.0)]
+    assert filled(trace, one) == pytest.approx(0.25)
+    # Two at once are in the same cells; one that was not seen to leave is not counted.
+    other = [replace(each, ident="b") for each in one]
+    assert filled(trace, one + other) == pytest.approx(0.5)
+    assert filled(trace, one + other[:1]) == pytest.approx(0.25)
+    assert filled(trace, [replace(each, size=10**9) for each in one]) == 1.0
+    assert filled(trace, []) == 0.0

@@ -74,6 +74,17 @@ def test_nanoseconds_are_kept_and_nothing_is_rounded() -> None:
     assert one.packets["at"].tolist() == [1_700_000_000 * NANO + 123_456_789]
 
 
+def test_an_option_of_a_wrong_length_is_refused_in_one_sentence() -> None:
+    """The interface's resolution has one octet, as dumpcap writes it; here it has two."""
+    option = struct.pack("<HHBBxxHH", 9, 2, 6, 6, 0, 0)
+    body = struct.pack("<HHI", 1, 0, 0) + option
+    length = 12 + len(body)
+    interface = struct.pack("<II", 1, length) + body + struct.pack("<I", length)
+    file = pcap([], writer=dpkt.pcapng.Writer).getvalue()[:28] + interface
+    with pytest.raises(CaptureError, match=r"^it: no capture"):
+        connections(io.BytesIO(file), "it")
+
+
 def test_a_time_past_all_clocks_is_refused_in_one_sentence() -> None:
     """A pcapng's may be 600,000 years on: its microseconds have 64 bits."""
     file = pcap([Hand(2e10, True, 1, 1, 5)], writer=dpkt.pcapng.Writer)
