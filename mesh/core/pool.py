@@ -145,9 +145,9 @@ class _Members:
         self.places.extend(other.places)
         self.sources.extend(other.sources)
 
-    def take(self, at: int) -> tuple[int, str, bytes]:
+    def take(self, at: int) -> tuple[int, float, str, bytes]:
         """Take one out; the last one gets its place."""
-        found = self.refs[at], self.places[at], self.sources[at]
+        found = self.refs[at], self.since[at], self.places[at], self.sources[at]
         _drop(self.refs, at)
         _drop(self.since, at)
         _drop(self.places, at)
@@ -168,13 +168,16 @@ class Pool:
         self._manner = manner
         self._draws = _Draws(entropy)
         self._members = _Members()
-        self._looked_at = 0
+        self._ticking = _Members()
+        """Who was inside when the tick that is under way began."""
+        self._leaving: list[tuple[int, float, str]] = []
+        """Who leaves on it, and has not been told to the caller yet."""
         self._known: dict[str, str] = {}
         self._ticked = -math.inf
         self.crowd = Crowd()
 
     def __len__(self) -> int:
-        return len(self._members) + self._looked_at
+        return len(self._members) + len(self._ticking)
 
     def notices(self) -> list[str]:
         """Say how well it mixes, while somebody is inside."""
@@ -193,12 +196,21 @@ class Pool:
         self.crowd.came(source)
 
     def take_all(self) -> list[tuple[int, float]]:
-        """Take everybody out, who leaves by this on no tick: (ref, since)."""
+        """Take everybody out, who leaves by this on no tick: (ref, since).
+
+        Also in the middle of a tick: who has not been told to the caller has not left.
+        """
         members, self._members = self._members, _Members()
+        members.extend(self._ticking)
+        self._ticking = _Members()
         for source in members.sources:
             self.crowd.went(source)
         self._known.clear()
-        return list(zip(members.refs, members.since, strict=True))
+        leaving, self._leaving = self._leaving, []
+        return [
+            *zip(members.refs, members.since, strict=True),
+            *((ref, since) for ref, since, _ in leaving),
+        ]
 
     def tick(
         self, now: float, *, hold: bool = False
@@ -211,37 +223,41 @@ class Pool:
         if not hold:
             self.crowd.ticked()
         last, self._ticked = self._ticked, now
-        members, self._members = self._members, _Members()
-        leaving: list[tuple[int, str]] = []
+        self._ticking, self._members = self._members, _Members()
         try:
-            for at in self._chosen(members, now, last, hold=hold):
+            for at in self._chosen(now, last, hold=hold):
                 if at is not None:
-                    ref, place, source = members.take(at)
+                    ref, since, place, source = self._ticking.take(at)
                     self.crowd.went(source)
-                    leaving.append((ref, place))
+                    self._leaving.append((ref, since, place))
                 else:
-                    self._looked_at = len(members)
                     yield []
         finally:
+            members, self._ticking = self._ticking, _Members()
             members.extend(self._members)
             self._members = members
-            self._looked_at = 0
             if len(self._known) > KNOWN_SHARE * len(members) + SLICE:
                 self._known = {place: place for place in members.places}
-        for at in range(len(leaving) - 1, 0, -1):
-            other = self._draws.below(at + 1)
-            leaving[at], leaving[other] = leaving[other], leaving[at]
-        for at in range(0, len(leaving), SLICE):
-            yield leaving[at : at + SLICE]
+        self._shuffle(self._leaving)
+        while self._leaving:
+            some = self._leaving[-SLICE:]
+            del self._leaving[-SLICE:]
+            yield [(ref, place) for ref, _, place in some]
 
-    def _chosen(
-        self, members: _Members, now: float, last: float, *, hold: bool
-    ) -> Iterator[int | None]:
-        """Say who is to be taken out, one at a time; None: a good moment to rest."""
+    def _shuffle(self, some: MutableSequence[_T]) -> None:
+        for at in range(len(some) - 1, 0, -1):
+            other = self._draws.below(at + 1)
+            some[at], some[other] = some[other], some[at]
+
+    def _chosen(self, now: float, last: float, *, hold: bool) -> Iterator[int | None]:
+        """Say who is to be taken out, one at a time; None: a good moment to rest.
+
+        Whoever does something else meanwhile may have taken all out.
+        """
         timed = self._manner.kind == "timed"
         oldest = now - self._manner.max_delay
-        for at in range(len(members) - 1, -1, -1):  # what `take` moves was looked at
-            since = members.since[at]
+        for at in range(len(self._ticking) - 1, -1, -1):  # what `take` moves was seen
+            since = self._ticking.since[at]
             if since <= oldest or not (
                 hold
                 or timed
@@ -250,12 +266,16 @@ class Pool:
                 yield at
             if not at % SLICE:
                 yield None
+                if not len(self._ticking):
+                    return
         if timed and not hold:
-            share = len(members) * self._manner.share
+            share = len(self._ticking) * self._manner.share
             for count in range(math.floor(share + self._draws.fraction())):
-                yield self._draws.below(len(members))
+                yield self._draws.below(len(self._ticking))
                 if not (count + 1) % SLICE:
                     yield None
+                    if not len(self._ticking):
+                        return
 
     def _chance(self, waited: float) -> float:
         if self._manner.kind == "poisson":

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.core.pool import HISTORY, SLICE, Crowd, Manner, Pool, Ticks
@@ -290,6 +290,31 @@ def test_whoever_is_taken_out_has_not_left() -> None:
         pool.add(ref, "out:x", b"a", float(ref))
     assert sorted(pool.take_all()) == [(ref, float(ref)) for ref in range(10)]
     assert (len(pool), pool.take_all(), leave(pool, 20.0)) == (0, [], [])
+    assert pool.crowd.nominal() == 0.0
+
+
+@pytest.mark.parametrize("kind", ["none", *KINDS])
+@pytest.mark.parametrize("share", [0.3, 1.0])
+@settings(max_examples=10)
+@given(inside=st.integers(1, 3 * SLICE), pause=st.integers(0, 8))
+def test_in_the_middle_of_a_tick_all_can_be_taken_out(
+    kind: str, share: float, inside: int, pause: int
+) -> None:
+    """Routes changed: nobody leaves by the old ones who was not told of, none is lost."""
+    pool = pool_of(kind, share=share, delay=10.0)
+    since = {ref: float(ref % 7) for ref in range(inside)}
+    for ref, at in since.items():
+        pool.add(ref, "out:x", b"a", at)
+    tick = pool.tick(10.0)
+    told = itertools.islice(tick, pause + 1)
+    left = {ref for some in told for ref, _ in some}
+    taken = dict(pool.take_all())
+    assert taken == {ref: at for ref, at in since.items() if ref not in left}
+    assert len(pool) == 0
+    # Who comes back at once is on no tick that is at work already.
+    pool.add(inside, "out:y", b"a", 9.0)
+    assert [ref for some in tick for ref, _ in some] == []
+    assert pool.take_all() == [(inside, 9.0)]
     assert pool.crowd.nominal() == 0.0
 
 
