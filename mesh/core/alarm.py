@@ -30,7 +30,10 @@ nobody can tell them from mail: who stops the one stops the other.
 Invariants:
 - Nobody's beat but ours counts, and each counts once.  Whatever has our mac is no mail,
   however old it is.
-- The alarm begins with the first beat that comes back.  It forgets at a restart.
+- The alarm begins with the first beat that comes back.  Who gave one back before a restart
+  counts after it, as one whose link is down does, as if his last one came at the start:
+  no tick goes on until half of them are heard anew, and HOLD_SECONDS begin anew.
+- A peer that no longer counts, counts again with a beat, not with its link.
 
 What it does not do.  Who leaves half of the links alone is not heard, nor is who, as half
 of the peers, gives beats back and keeps mail.  Slow links miss late: with ticks of 10 s and
@@ -109,13 +112,21 @@ class Alarm:
     """One node's.  Time is the caller's, in seconds."""
 
     def __init__(
-        self, key: Key, entropy: Entropy, tick: float, *, release: bool = True
+        self,
+        key: Key,
+        entropy: Entropy,
+        tick: float,
+        *,
+        release: bool = True,
+        before: Collection[str] = (),
     ) -> None:
+        """`before`: what `heard` gave before a restart."""
         self._key = key
         self._entropy = entropy
         self._tick = tick
         self._release = release
         self._sent: dict[bytes, tuple[float, str]] = {}
+        self._before = before
         self._peers: dict[str, _Peer] = {}
         self._up: dict[str, float] = {}
         self._holding_since: float | None = None
@@ -147,8 +158,12 @@ class Alarm:
         `links` has the period of each listed peer's link in seconds, DOWN where none
         is up.
         """
+        self._recall(now)
         self._peers = {name: self._peers.get(name, _Peer()) for name in links}
         self._up = {name: each for name, each in links.items() if each != DOWN}
+        for name, peer in self._peers.items():
+            if name not in self._up and self._is_forgotten(peer, now):
+                peer.heard = -math.inf
         if now >= self._swept + self._tick:
             self._swept = now
             self._sent = {n: sent for n, sent in self._sent.items() if sent[0] >= now}
@@ -197,10 +212,20 @@ class Alarm:
             peer.fresh_until = max(peer.fresh_until, fresh_until)
         return True
 
+    def _recall(self, now: float) -> None:
+        """The first time that anybody asks: let those of before the restart count."""
+        self._peers.update({name: _Peer(heard=now) for name in self._before})
+        self._before = ()
+
+    def heard(self) -> list[str]:
+        """Name the peers that count, to be remembered over a restart."""
+        return sorted(
+            name for name, peer in self._peers.items() if peer.heard > -math.inf
+        )
+
     def _misses(self, now: float) -> bool:
         """Whether fewer than half of those that count have a fresh beat."""
-        if not self.is_armed:
-            return False
+        self._recall(now)
         counts = [
             peer
             for name, peer in self._peers.items()

@@ -36,9 +36,10 @@ RETIRED_MAX: Final = 1_024
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
-def _read(path: Path) -> object:
+def read_statement(path: Path) -> object:
+    """Read a file that `replace_file` wrote; None: there is none; ConfigError."""
     try:
-        octets = read_regular_untrusted(path, FILE_MAX, "file of counters")
+        octets = read_regular_untrusted(path, FILE_MAX, "file of state")
         return decode_untrusted(octets, max_len=FILE_MAX)
     except FileNotFoundError:
         return None
@@ -82,7 +83,7 @@ class OwnCounter:
     """Counters for our message 1: each greater than any before, restarts included."""
 
     def __init__(self, path: Path, unix_ns: int) -> None:
-        last = _read(path)
+        last = read_statement(path)
         self._next = next_counter(last if type(last) is int else 0, unix_ns)
         replace_file(path, encode(self._next + BLOCK))
 
@@ -103,7 +104,7 @@ class PeerCounters:
         self._path = path
         self.last: dict[bytes, int] = {}
         self._durable: dict[bytes, int] = {}
-        rows = _read(path)
+        rows = read_statement(path)
         for row in rows if isinstance(rows, list) else []:
             if isinstance(row, list) and len(row) == 2:
                 key, counter = row

@@ -9,11 +9,14 @@
 
 None is sent, and nothing is held, without port 25 (`[delivery] exit`), without a pool,
 with `[pool] heartbeats = false` (the default), or where no remailer has an address here.
-What comes back is known all the same: it may have waited at a peer.  Heartbeats go by the
+What comes back is known all the same: it may have waited at a peer.  Which peers have
+given one back is kept in `state/heartbeats`, so that a restart in an alarm ends no alarm.  Heartbeats go by the
 links' clocks, as all that is on them: no cell more or less, but where the clock is greedy.
 """
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -22,12 +25,32 @@ from mesh.config import Config
 from mesh.core.alarm import DOWN, Alarm
 from mesh.core.clock import period_of
 from mesh.core.crypto import Entropy, Key, derive_key
+from mesh.core.encoding import encode
+from mesh.node.counters import read_statement, replace_file
 from mesh.node.exchange import Exchange
 
 LOOK_SECONDS: Final = 1.0
 """Between two looks at which links are up."""
 PAUSE_SECONDS: Final = 0.01
 """Between two looks at the least, whatever a tick is."""
+
+
+class Memory:
+    """A small file: the names of peers that have given heartbeats back."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        known = read_statement(path)
+        names = known if isinstance(known, list) else []
+        self.names = [name for name in names if type(name) is str]
+
+    async def keep(self, names: list[str]) -> None:
+        """Write them, if they are others; on a full disk later."""
+        if names == self.names:
+            return
+        with suppress(OSError):
+            await trio.to_thread.run_sync(replace_file, self._path, encode([*names]))
+            self.names = names
 
 
 class Heartbeats:
@@ -39,9 +62,11 @@ class Heartbeats:
         address: str,
         exchange: Exchange,
         listed: Callable[[], Collection[str]],
+        memory: "Memory",
     ) -> None:
         """`listed` names the peers of now; no `address`: no beats."""
         self._alarm = alarm
+        self._memory = memory
         self._address = address
         self._exchange = exchange
         self._listed = listed
@@ -56,7 +81,7 @@ class Heartbeats:
         exchange: Exchange,
         listed: Callable[[], Collection[str]],
     ) -> "Heartbeats":
-        """Make them as node.toml says."""
+        """Make them as node.toml says; ConfigError: state/heartbeats is not ours."""
         address = next(iter(config.own_addresses()), "")
         if address.startswith("@"):  # a whole domain
             address = "heartbeat" + address
@@ -64,8 +89,13 @@ class Heartbeats:
         wanted = config.delivery.exit and pool.heartbeats and pool.kind != "none"
         key = derive_key(spool_key, b"mesh/1 heartbeats")
         release = pool.after_hold == "release"
-        alarm = Alarm(key, entropy, pool.tick_seconds, release=release)
-        return cls(alarm, address if wanted else "", exchange, listed)
+        memory = Memory(config.state_dir / "heartbeats")
+        wanted = wanted and bool(address)
+        alarm = Alarm(
+            key, entropy, pool.tick_seconds, release=release,
+            before=memory.names if wanted else (),
+        )  # fmt: skip
+        return cls(alarm, address if wanted else "", exchange, listed, memory)
 
     def _came(self, content: bytes) -> bool:
         return self._alarm.came_untrusted(content, trio.current_time())
@@ -82,17 +112,17 @@ class Heartbeats:
         """Send beats, for ever."""
         while self._address:
             self._beat()
+            await self._memory.keep(self._alarm.heard())
             now = trio.current_time()
             # A link that comes up meanwhile is seen soon, and a busy loop is none.
             due = min(self._alarm.next_due(now), now + LOOK_SECONDS)
             await trio.sleep_until(max(due, now + PAUSE_SECONDS))
 
     def _beat(self) -> None:
-        listed = self._listed()
-        peers = {n: p for n, p in self._exchange.peers.items() if n in listed}
-        links = {
-            name: period_of(peer.session.klass) if peer.session else DOWN
-            for name, peer in peers.items()
-        }
+        # At the start who is listed is not taken up yet: his link is down.
+        peers, links = self._exchange.peers, dict.fromkeys(self._listed(), DOWN)
+        for name, peer in peers.items():
+            if peer.session and name in links:
+                links[name] = period_of(peer.session.klass)
         for name, content in self._alarm.beats(trio.current_time(), links):
             peers[name].beat(f"@{name}:{self._address}", content)

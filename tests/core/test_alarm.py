@@ -368,3 +368,55 @@ def test_what_was_sent_is_not_remembered_for_ever() -> None:
     for at in range(5000):
         sent(one, at)
     assert len(one._sent) <= WINDOW + TICK + 2
+
+
+def test_a_restart_ends_no_alarm() -> None:
+    """Links are cut, the ticks hold, and the operator starts the node anew."""
+    old = armed(0.0)
+    assert old.heard() == ["bravo"]
+    for release in (True, False):
+        one = Alarm(
+            Key.from_bytes(b"k" * 32), FixedEntropy(), TICK, release=release,
+            before=old.heard(),
+        )  # fmt: skip
+        assert one.holds(1000.0)  # before anybody has asked for a beat
+        one.beats(1001.0, {"bravo": DOWN})
+        assert one.holds(1000.0 + HOLD_SECONDS - 1)
+        assert one.holds(1000.0 + HOLD_SECONDS) != release
+        assert one.heard() == ["bravo"]
+
+
+def test_after_a_restart_one_peer_of_many_is_not_enough() -> None:
+    names = [f"peer{n}" for n in range(10)]
+    one = Alarm(Key.from_bytes(b"k" * 32), FixedEntropy(), TICK, before=names)
+    links = {name: FAST if name == "peer0" else DOWN for name in names}
+    assert one.holds(0.0)
+    returned(one, 1.0, links)
+    assert one.holds(2.0)
+    half = {name: FAST if number < 5 else DOWN for number, name in enumerate(names)}
+    returned(one, 3.0, half)
+    assert not one.holds(4.0)
+
+
+def test_who_was_removed_meanwhile_holds_up_nobody() -> None:
+    one = Alarm(Key.from_bytes(b"k" * 32), FixedEntropy(), TICK, before=["gone"])
+    one.beats(0.0, LINKS)
+    assert not one.holds(1.0)
+    assert one.heard() == []
+
+
+def test_a_link_that_comes_up_after_the_longest_hold_begins_no_new_one() -> None:
+    """A peer that no longer counts, counts again with a beat."""
+    for up_first in (True, False):
+        one = armed(0.0)
+        one.beats(1.0, LINKS if up_first else {"bravo": DOWN})
+        late = HOLD_SECONDS + WINDOW + 2
+        assert one.holds(WINDOW + 1)
+        assert not one.holds(late)
+        one.beats(late, {"bravo": DOWN})
+        assert one.heard() == []
+        one.beats(late + 1, LINKS)
+        assert not one.holds(late + 2)
+        returned(one, late + 3)
+        assert one.heard() == ["bravo"]
+        assert one.holds(late + 4 + WINDOW)

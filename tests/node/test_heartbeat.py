@@ -67,6 +67,25 @@ async def test_without_heartbeats_nothing_leaves_and_with_them_all_does(
             assert not beats_of(bravo).holds()
 
 
+async def test_a_restart_in_an_alarm_lets_nobody_leave(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    """Its operator sees the notice, and starts the node anew."""
+    del autojump_clock, patience
+    bravo, alpha = exit_and_peer(tmp_path)
+    async with running(bravo, alpha):
+        await armed(bravo)
+        await until(lambda: (bravo.path / "state" / "heartbeats").exists(), 60)
+    async with running(bravo):
+        await in_the_pool(bravo)
+        await trio.sleep(HOLD_SECONDS - 60)
+        assert len(bravo.node._qmgr.pool) == 1
+        [said] = bravo.node._notices()
+        assert said.endswith("mail for port 25 waits")
+        async with running(alpha):
+            await until(lambda: not len(bravo.node._qmgr.pool), 120)
+
+
 async def test_ticks_too_short_for_the_links_are_said_where_there_are_heartbeats(
     tmp_path: Path, autojump_clock: MockClock, patience: Patience
 ) -> None:

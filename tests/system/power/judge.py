@@ -25,7 +25,7 @@ from mesh.core.drop import mail_key_untrusted, open_mail_untrusted, origin_id
 from mesh.core.record import ID_LEN
 from mesh.errors import RemoteProtocolError
 from mesh.node.archive import Archive
-from mesh.node.counters import PeerCounters, _read
+from mesh.node.counters import PeerCounters, read_statement
 from mesh.node.drop import FILE_LEN_MAX
 from mesh.node.dropbox import DropBox, Found
 from mesh.node.index import slot_of
@@ -231,7 +231,7 @@ class Judge:
 
     def _counters(self, folder: Path) -> tuple[int, dict[bytes, int]]:
         (folder / "state").mkdir(exist_ok=True)
-        own = _read(folder / "state/counter")
+        own = read_statement(folder / "state/counter")
         peers = PeerCounters(folder / "state/counters").last
         return (own if isinstance(own, int) else 0), peers
 
