@@ -39,8 +39,8 @@ PARTS: Final[Mapping[str, str]] = {
     "alarm": "the n-1 alarm, simulated",
 }
 MINUTES: Final[Mapping[str, int]] = {
-    "relay": 25, "accept": 4, "latency": 5, "share": 8, "goodput": 3, "handshake": 2,
-    "stages": 4, "growth": 25, "backlog": 15, "links": 6, "directory": 4, "spool": 1,
+    "relay": 17, "accept": 1, "latency": 5, "share": 9, "goodput": 1, "handshake": 1,
+    "stages": 4, "growth": 5, "backlog": 4, "links": 4, "directory": 1, "spool": 1,
     "sendmail": 1, "alarm": 2,
 }  # fmt: skip
 """Of a run of five rounds with all rivals, on two cores with nothing else to do: about."""

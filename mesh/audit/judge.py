@@ -193,9 +193,10 @@ def messages(
             yield f"{name}: {few}"
 
 
-def _matched(
+def matched(
     chain: Captured, bare: Captured, rng: np.random.Generator
 ) -> Iterator[Figure | str]:
+    """Figures of messages that are followed through bravo, or why there are none."""
     mine, control = _through(chain), _through(bare)
     if few := _few(mine.left, control.left):
         yield f"matching: {few}"
@@ -245,7 +246,7 @@ def _departed(
 
 
 PARTS: Final = {
-    "matching": _matched,
+    "matching": matched,
     "sizes": _sized,
     "disclosure": _disclosed,
     "port 25": _departed,

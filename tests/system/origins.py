@@ -9,6 +9,9 @@ from remailer to remailer by bare SMTP, and over links with cover.  Attackers
 (tests/following.py) read each wire and follow messages through bravo, through charlie,
 and from alpha to the sink.
 
+What `mesh audit` brings against any mail follows them, too: its matchers of messages
+through bravo (mesh.audit.matching), which see every cell, ACK and gap on both of its wires.
+
 Over the mesh the last wire is port 25, in clear: a pool mixes what leaves there, and that
 is the pool's promise, not a link's.  So by size and time they follow from covered link to
 covered link, through bravo; by body everywhere.
@@ -17,12 +20,13 @@ All machines of a lab share one host.  Where it stands still, messages are long 
 just where cells crowd, so a host with other work gives a few more than chance.
 
 The run ends with 0 when at least ENOUGH are followed by bare SMTP, each way, and over
-the mesh no more than chance explains.
+the mesh no more than chance explains; and when the matchers' AUC is as good as 1 there and
+within the bound for so many messages here (mesh/audit/bounds.py).
 """
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +37,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from mesh.audit import judge
+from mesh.audit.figures import Figure
 from mesh.audit.lab import ATTEMPTS, Captured, Plan, capture
 from mesh.audit.spaces import Wire
 from mesh.errors import IoError, MeshError
@@ -61,6 +67,8 @@ WAYS: Final = {
 BODY: Final = "by body"
 SIZE: Final = "by size and time"
 ENOUGH: Final = 0.99
+SEED: Final = 7
+"""The matchers', so that the same wires give the same figures."""
 MINUTES_MAX: Final = 10.0
 """All octets of a wire are in memory at once."""
 
@@ -75,13 +83,20 @@ class Way(NamedTuple):
 Result = Mapping[Way, Followed]
 
 
+class Run(NamedTuple):
+    """One world, and what was followed in it."""
+
+    followed: Result
+    captured: Captured
+
+
 def follow(
     world: str,
     plan: Plan = PLAN,
     blocks: int = 1,
     seed: int | None = None,
     tick: Callable[[], None] = lambda: None,
-) -> Result:
+) -> Run:
     """Run one world, "plain" or "chain", all through with mail, and follow it.
 
     IoError: the lab broke off, each time.
@@ -98,7 +113,7 @@ def follow(
                 if not left:
                     raise
                 continue
-            return attacked(captured, Path(name), world)
+            return Run(attacked(captured, Path(name), world), captured)
     raise AssertionError  # the loop returns or raises
 
 
@@ -126,6 +141,15 @@ def attacked(captured: Captured, folder: Path, world: str) -> Result:
     return found
 
 
+def matched(plain: Captured, mesh: Captured) -> list[Figure]:
+    """What the audit's own matchers reach over the mesh; their control is bare SMTP.
+
+    Empty where there are too few messages for them.
+    """
+    found = judge.matched(mesh, plain, np.random.default_rng(SEED))
+    return [one for one in found if isinstance(one, Figure) and one.unit == "AUC"]
+
+
 def octets_on_wires() -> list[int]:
     """Give what one message from alpha to the sink has on each wire."""
     letters = AddressBlocks(PLACES)
@@ -136,14 +160,15 @@ def octets_on_wires() -> list[int]:
     return lengths
 
 
-def holds(plain: Result, mesh: Result) -> bool:
+def holds(plain: Result, mesh: Result, matchers: Sequence[Figure]) -> bool:
     """Whether all were followed without cover, and with it none but by chance.
 
     By body none is by chance: no two strings are alike.
     """
     bare = all(one.share >= ENOUGH and one.beyond_chance for one in plain.values())
     alike = sum(one.names for way, one in mesh.items() if way.how == BODY)
-    return bare and not alike and not any(one.beyond_chance for one in mesh.values())
+    lucky = not alike and not any(one.beyond_chance for one in mesh.values())
+    return bare and lucky and all(one.holds for one in matchers)
 
 
 # the script
@@ -162,6 +187,21 @@ def shown(plain: Result, mesh: Result, title: str) -> Table:
             row += [f"{one.found} of {one.messages}", f"{one.chance:.1f}"]
             row += [f"{one.usual:.0f}", f"{one.most:.1f}" if one.names else "0"]
         table.add_row(*row)
+    return table
+
+
+def told(matchers: Sequence[Figure]) -> Table:
+    """The audit's matchers."""
+    table = Table(
+        "matching through bravo", "messages", "AUC by SMTP", "over the mesh",
+        "95 %", "bound", "",
+    )  # fmt: skip
+    for one in matchers:
+        bare = next(each for each in one.controls if each.name == "no cover")
+        table.add_row(
+            one.attacker, f"{one.count:,}", f"{bare.value:.3f}", f"{one.value:.3f}",
+            f"{one.upper:.3f}", f"{one.bound or 0:.3f}", one.verdict,
+        )  # fmt: skip
     return table
 
 
@@ -203,8 +243,10 @@ def main() -> int:
         f"{args.minutes:g} minutes each; the mesh: {plan.clock}, {plan.rate:g} cells/s"
     )
     console = Console(width=110)
-    console.print(shown(plain, mesh, title))
-    good = holds(plain, mesh)
+    console.print(shown(plain.followed, mesh.followed, title))
+    matchers = matched(plain.captured, mesh.captured)
+    console.print(told(matchers))
+    good = holds(plain.followed, mesh.followed, matchers)
     console.print(
         "every message by SMTP, over the mesh none but by chance"
         if good
