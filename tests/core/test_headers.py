@@ -150,3 +150,9 @@ def test_many_headers_takes_no_time() -> None:
     started = time.process_time()
     assert len(extract_untrusted(b"Bcc: a@b.test\r\n" * 5_000)[0]) == 5_000
     assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("end", ["", "\\", "\\\\", "\\\\\\"])
+def test_a_string_that_nothing_ends(end: str) -> None:
+    """Also by a Python whose possessive groups leave half of themselves behind."""
+    assert addresses_untrusted(f'a@b, "c{end}') == ["a@b", f'"c{end}']
