@@ -41,11 +41,8 @@ GUARD_CELLS: Final = 4
 STALL_SECONDS: Final = 20e-3
 RUN_CELLS: Final = 4
 """Of one message: 17 kB on average (worlds.py)."""
-
 TOGETHER: Final = 200e-6
 """Seconds: what was due when the pacer woke, it sends without a pause."""
-NOTHING: Final = 1e-9
-"""Seconds: what sums of times are wrong by."""
 
 Plant: TypeAlias = Callable[[Trace, np.random.Generator], Trace]
 
@@ -155,11 +152,8 @@ def moved(trace: Trace, shift: Floats, rng: np.random.Generator) -> Trace:
     rows = trace.rows.copy()
     for side in SIDES:
         mine = np.flatnonzero(rows["side"] == side)
-        if not len(mine):
-            continue
         due = rows["at"][mine] - rows["at"][mine[0]] - _behind(trace, mine, rng)
         later = np.maximum.accumulate(due + shift[mine]) - due
-        later[later < NOTHING] = 0.0
         rows["at"][mine] += later
         rows["gap"][mine] += np.diff(later, prepend=0.0)
     return trace.with_rows(by_time(rows))
@@ -180,7 +174,7 @@ def _behind(trace: Trace, mine: Ints, rng: np.random.Generator) -> Floats:
     gaps = np.diff(trace.rows["at"][mine], prepend=trace.rows["at"][mine[:1]])
     apart = _is_first(trace, mine)
     near = gaps[~apart] if not apart.all() else rng.random(len(gaps)) * TOGETHER
-    gaps[apart] = np.minimum(gaps[apart], rng.choice(near, int(apart.sum())))
+    gaps[apart] = rng.choice(near, int(apart.sum()))
     behind: Floats = np.cumsum(gaps)
     return behind
 

@@ -13,9 +13,9 @@ A block of `labelled` is a stretch of at most BLOCK_CELLS of the first side's ce
 `room_for` a window, that is busy, or idle, all through; a guard of GUARD_SECONDS about
 each change belongs to none, since a message's own times are not those of its cells.  Nor
 do cells when a message that was seen only to come in, or only to go out, may have been on
-its way: as long as any other was.  Both
-label for windows of one length: a block has room for one, and short windows have short
-blocks, since those of one block are alike in more than their label.
+its way: as long as any other was.  Both label for windows of one length: a block has room
+for one, and short windows have short blocks, since those of one block are alike in more
+than their label.
 """
 
 import math

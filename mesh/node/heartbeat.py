@@ -10,8 +10,9 @@
 None is sent, and nothing is held, without port 25 (`[delivery] exit`), without a pool,
 with `[pool] heartbeats = false` (the default), or where no remailer has an address here.
 What comes back is known all the same: it may have waited at a peer.  Which peers have
-given one back is kept in `state/heartbeats`, so that a restart in an alarm ends no alarm.  Heartbeats go by the
-links' clocks, as all that is on them: no cell more or less, but where the clock is greedy.
+given one back is kept in `state/heartbeats`, so that a restart in an alarm ends no alarm.
+Heartbeats go by the links' clocks, as all that is on them: no cell more or less, but where
+the clock is greedy.
 """
 
 from collections.abc import Callable, Collection
@@ -62,7 +63,7 @@ class Heartbeats:
         address: str,
         exchange: Exchange,
         listed: Callable[[], Collection[str]],
-        memory: "Memory",
+        memory: Memory,
     ) -> None:
         """`listed` names the peers of now; no `address`: no beats."""
         self._alarm = alarm
@@ -86,16 +87,17 @@ class Heartbeats:
         if address.startswith("@"):  # a whole domain
             address = "heartbeat" + address
         pool = config.pool
-        wanted = config.delivery.exit and pool.heartbeats and pool.kind != "none"
+        is_wanted = config.delivery.exit and pool.heartbeats and pool.kind != "none"
         key = derive_key(spool_key, b"mesh/1 heartbeats")
         release = pool.after_hold == "release"
         memory = Memory(config.state_dir / "heartbeats")
-        wanted = wanted and bool(address)
+        if not is_wanted:
+            address = ""
         alarm = Alarm(
             key, entropy, pool.tick_seconds, release=release,
-            before=memory.names if wanted else (),
+            before=memory.names if address else (),
         )  # fmt: skip
-        return cls(alarm, address if wanted else "", exchange, listed, memory)
+        return cls(alarm, address, exchange, listed, memory)
 
     def _came(self, content: bytes) -> bool:
         return self._alarm.came_untrusted(content, trio.current_time())

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import dpkt
 
 from mesh.audit.wire import ACK, SYN
+from mesh.core.cell import CELL_LEN
 
 SEGMENTS: Final = (1448, 1448, 1200)
 """A cell in frames of 1,500 octets, with TCP's timestamps."""
@@ -115,3 +116,13 @@ def cell(at: float, sequence: int, heard: int = 1) -> list[Hand]:
 def turned(packets: Iterable[Hand], later: float = 0.0) -> list[Hand]:
     """The same, the other way."""
     return [one._replace(at=one.at + later, ours=not one.ours) for one in packets]
+
+
+def stream(count: int, first: int = 0, at: float = 0.0) -> list[Hand]:
+    """Cells of both nodes, one a second and side, the second node's half a second on."""
+    packets = []
+    for turn in range(count):
+        begin = first + CELL_LEN * turn
+        packets += cell(at + turn, begin, begin)
+        packets += turned(cell(at + turn + 0.5, begin, begin + CELL_LEN))
+    return packets

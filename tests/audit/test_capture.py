@@ -19,6 +19,7 @@ from mesh.audit.trace import Event, save_events
 from mesh.core.cell import BODY_LEN
 from mesh.core.clock import Clock
 from mesh.errors import MessageError, NoInputError
+from tests.audit.frames import ethernet, ipv4, pcap, stream
 from tests.audit.links import RATE, cheaply, link
 
 WAYS: Final[tuple[tuple[Literal["in", "out"], float], ...]] = (
@@ -194,3 +195,14 @@ def test_what_no_packer_reads_is_said_in_a_line(tmp_path: Path) -> None:
     ) as said:
         of_capture(packed, None)
     assert "None" not in str(said.value)
+
+
+def test_of_several_links_it_says_which_it_looked_at(tmp_path: Path) -> None:
+    file = tmp_path / "wire.pcap"
+    others = (("10.0.0.1", 7000), ("10.0.0.7", 5))
+    more = pcap(stream(9), lambda one: ethernet(ipv4(one, others))).getvalue()[24:]
+    file.write_bytes(pcap(stream(40)).getvalue() + more)
+    said = of_capture(file, None).notes
+    assert said[0] == f"{file}: of 2 links, that of 10.0.0.1 and 10.0.0.2"
+    file.write_bytes(pcap(stream(40)).getvalue())
+    assert said[1:] == of_capture(file, None).notes

@@ -30,21 +30,12 @@ from tests.audit.frames import (
     ipv4,
     opening,
     pcap,
+    stream,
     turned,
 )
 
 WRAP = (1 << 32) - 3 * CELL_LEN - 1000
 """TCP's numbers begin again at 0 within the fourth cell."""
-
-
-def stream(count: int, first: int = 0, at: float = 0.0) -> list[Hand]:
-    """Cells of both nodes, one a second and side, the second node's half a second on."""
-    packets = []
-    for turn in range(count):
-        begin = first + CELL_LEN * turn
-        packets += cell(at + turn, begin, begin)
-        packets += turned(cell(at + turn + 0.5, begin, begin + CELL_LEN))
-    return packets
 
 
 def rows_in(packets: list[Hand]) -> Rows:
@@ -320,3 +311,9 @@ def test_a_wire_without_cells_has_a_row_a_burst_and_one_a_silent_step() -> None:
     assert theirs["first"][theirs["segments"] > 0].tolist() == [20, 8, 9]
     assert len(bursts([], 2.0, 0.0, 10.0)) == 2 * 19
     assert (rows["block"] == NO_BLOCK).all()
+
+
+def test_octets_that_are_all_far_from_the_syn_are_no_link() -> None:
+    far = opening(ours=(1 << 31) + 9)
+    with pytest.raises(CaptureError, match="no link"):
+        rows_in([*far, *stream(10)])

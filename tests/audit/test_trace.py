@@ -216,3 +216,27 @@ def test_no_line_is_more_than_no_event(line: bytes) -> None:
 def test_a_line_that_is_deep_is_no_event() -> None:
     with pytest.raises(ValueError, match="no event"):
         _event_untrusted(b"[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (1099511627776, 1024), }",
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (1L, ",
+    ],
+)
+def test_an_array_whose_head_says_what_cannot_be(
+    trace: Trace, tmp_path: Path, said: bytes
+) -> None:
+    """More than there is memory, and what numpy takes for a Python of old."""
+    file, other = tmp_path / "some.npz", tmp_path / "other.npz"
+    trace.save(file)
+    said = said.ljust(117) + b"\n"
+    with zipfile.ZipFile(file) as old, zipfile.ZipFile(other, "w") as new:
+        for name in old.namelist():
+            octets = old.read(name)
+            if name == "rows.npy":
+                octets = b"\x93NUMPY\x01\x00" + len(said).to_bytes(2, "little") + said
+            new.writestr(name, octets)
+    with pytest.raises(ValueError, match="no trace"):
+        load(other)

@@ -2,7 +2,10 @@
 """A capture file's connections, whatever it was captured with."""
 
 import io
+import os
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -194,3 +197,27 @@ def test_an_unknown_kind_of_network_and_no_file(tmp_path: Path) -> None:
         seen(pcap(LIFE, kind=105))
     with pytest.raises(NoInputError, match="No such file"):
         read(tmp_path / "none")
+
+
+@pytest.mark.parametrize("place", ["first packet", "first block"])
+def test_a_length_beyond_the_memory_is_no_bug(tmp_path: Path, place: str) -> None:
+    """Four GiB are said to follow, on a machine that has two."""
+    file = tmp_path / "wire.pcap"
+    most = 0xFFFFFFF0.to_bytes(4, "little")
+    if place == "first packet":
+        file.write_bytes(pcap([]).getvalue() + bytes(8) + most * 2)
+    else:
+        file.write_bytes(pcap([], writer=dpkt.pcapng.Writer).getvalue()[:4] + most)
+    words = (
+        "import resource\n"
+        "from pathlib import Path\n"
+        "from mesh.audit.wire import CaptureError, read\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
+        f"try: print(read(Path({str(file)!r})))\n"
+        "except CaptureError: print('none')\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", words], check=True, capture_output=True, text=True,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert ran.stdout.strip() in ("[]", "none")

@@ -6,7 +6,7 @@ import pytest
 
 import benchmarks
 from benchmarks.result import Report, Result, Scale, Series, Tell, single
-from benchmarks.suite import MINUTES, PARTS, SIDES, UNFINISHED, repeated, suite
+from benchmarks.suite import MINUTES, PARTS, SIDES, UNFINISHED, reason, repeated, suite
 
 
 def good(scale: Scale, tell: Tell) -> Result:
@@ -119,3 +119,8 @@ def test_a_part_that_measures_both_sides_is_asked_each_round() -> None:
 def test_each_part_is_a_module(name: str) -> None:
     text = (Path(benchmarks.__file__).parent / f"{name}.py").read_text()
     assert "\ndef run(scale: Scale, tell: Tell) -> " in text
+
+
+def test_of_what_failed_together_the_first_is_told() -> None:
+    inner = ExceptionGroup("inner", [RuntimeError("the server is gone")])
+    assert reason(ExceptionGroup("outer", [inner])) == "the server is gone"

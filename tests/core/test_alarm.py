@@ -15,6 +15,7 @@ from mesh.core.alarm import (
     HOLD_SECONDS,
     IN_VAIN_MAX,
     LOST_MAX,
+    MISSING,
     ON_THE_WAY_CELLS,
     ON_THE_WAY_SECONDS,
     TICKS_MAX,
@@ -420,3 +421,14 @@ def test_a_link_that_comes_up_after_the_longest_hold_begins_no_new_one() -> None
         returned(one, late + 3)
         assert one.heard() == ["bravo"]
         assert one.holds(late + 4 + WINDOW)
+
+
+def test_a_peer_whose_link_is_up_counts_however_long_it_is_silent() -> None:
+    """So that the operator is told that nobody is held any more."""
+    one = armed(0.0)
+    for now in range(0, int(2 * HOLD_SECONDS), 600):
+        one.beats(now, LINKS)
+        one.holds(now)
+    assert one.heard() == ["bravo"]
+    assert not one.holds(2 * HOLD_SECONDS)
+    assert one.notices(2 * HOLD_SECONDS) == [f"{MISSING}: nobody is held any more"]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mesh.core.pool import HISTORY, SLICE, Crowd, Manner, Pool, Ticks
@@ -297,6 +297,8 @@ def test_whoever_is_taken_out_has_not_left() -> None:
 @pytest.mark.parametrize("share", [0.3, 1.0])
 @settings(max_examples=10)
 @given(inside=st.integers(1, 3 * SLICE), pause=st.integers(0, 8))
+@example(inside=3 * SLICE, pause=3)
+@example(inside=3 * SLICE, pause=4)
 def test_in_the_middle_of_a_tick_all_can_be_taken_out(
     kind: str, share: float, inside: int, pause: int
 ) -> None:

@@ -8,7 +8,9 @@ import trio
 from trio.testing import MockClock
 
 from mesh.core.alarm import HOLD_SECONDS, SHORT
-from mesh.node.heartbeat import Heartbeats
+from mesh.core.encoding import Value, encode
+from mesh.errors import ConfigError
+from mesh.node.heartbeat import Heartbeats, Memory
 from tests.harness import Patience, half, until
 from tests.node.gossips import public_of
 from tests.node.homes import Home, mesh, running
@@ -198,3 +200,60 @@ async def test_beats_are_no_mail_on_any_list(
             assert one.node._spool.known_ids(peer.fingerprint) <= 1  # one on its way
             assert not one.node._qmgr.guard.bugs
             assert not one.found()
+
+
+async def test_who_turned_them_off_is_not_held_by_what_was_before(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    del autojump_clock, patience
+    bravo, alpha = exit_and_peer(tmp_path)
+    async with running(bravo, alpha):
+        await armed(bravo)
+        await until(lambda: (bravo.path / "state" / "heartbeats").exists(), 60)
+    text = bravo.toml.read_text()
+    bravo.toml.write_text(text.replace("heartbeats = true", "heartbeats = false"))
+    async with running(bravo):
+        await in_the_pool(bravo)
+        await until(lambda: not len(bravo.node._qmgr.pool), 120)
+
+
+async def test_where_their_names_find_no_room_they_go_on(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    del autojump_clock, patience
+    bravo, alpha = exit_and_peer(tmp_path)
+    blocked = bravo.path / "state" / "heartbeats.new"
+    blocked.mkdir()
+    async with running(bravo, alpha):
+        await armed(bravo)
+        await trio.sleep(60)
+        assert not (bravo.path / "state" / "heartbeats").exists()
+        blocked.rmdir()
+        await until(lambda: (bravo.path / "state" / "heartbeats").exists(), 60)
+
+
+async def test_who_is_listed_no_more_has_none(
+    tmp_path: Path, autojump_clock: MockClock, patience: Patience
+) -> None:
+    """Also while his link is still up."""
+    del autojump_clock, patience
+    bravo, alpha = exit_and_peer(tmp_path)
+    async with running(bravo, alpha):
+        await armed(bravo)
+        assert bravo.up(alpha)
+        beats_of(bravo)._listed = list
+        beats_of(bravo)._beat()
+        assert beats_of(bravo)._alarm.heard() == []
+
+
+@pytest.mark.parametrize(
+    ("known", "names"), [(None, []), (5, []), ([1, "a", b"b"], ["a"])]
+)
+def test_what_a_file_may_say(tmp_path: Path, known: Value, names: list[str]) -> None:
+    file = tmp_path / "heartbeats"
+    assert Memory(file).names == []
+    file.write_bytes(encode(known))
+    assert Memory(file).names == names
+    file.write_bytes(b"\xc1")
+    with pytest.raises(ConfigError, match="heartbeats: not what this node wrote"):
+        Memory(file)
