@@ -207,7 +207,8 @@ def test_a_length_beyond_the_memory_is_no_bug(tmp_path: Path, place: str) -> Non
     if place == "first packet":
         file.write_bytes(pcap([]).getvalue() + bytes(8) + most * 2)
     else:
-        file.write_bytes(pcap([], writer=dpkt.pcapng.Writer).getvalue()[:4] + most)
+        octets = pcap([], writer=dpkt.pcapng.Writer).getvalue()
+        file.write_bytes(octets[:4] + most + octets[8:])
     words = (
         "import resource\n"
         "from pathlib import Path\n"
