@@ -2,7 +2,7 @@
 """Messages over one link's inside and its cells, a step at a time, timed (steps.py).
 
     pack      streams and their commands into bodies
-    seal      bodies into cells, where they lie
+    seal      bodies into cells
     send      into the kernel, as many as one call takes
     receive   out of it
     open      cells into bodies
@@ -21,7 +21,7 @@ from benchmarks.links import session
 from benchmarks.speaker import FROM, TO, text_of
 from mesh.core.cell import BODY_LEN, CELL_LEN, PADDING
 from mesh.core.clock import Clock
-from mesh.core.crypto import SystemEntropy, address_of
+from mesh.core.crypto import SystemEntropy
 from mesh.core.link import Done, Link, Received
 from mesh.core.reply import OK
 from mesh.core.smtp import Finished, Outgoing
@@ -45,44 +45,49 @@ class Cells:
         self._near, self._far = near, far
         self._sealer, self._opener = sealer, opener
         self._sends, self._receives = wires
-        self._room = memoryview(bytearray(ROOM_CELLS * CELL_LEN))
-        first = self._first = address_of(self._room)  # which keeps it where it is
-        self._places = [first + at * CELL_LEN for at in range(ROOM_CELLS)]
+        self._plain, self._sealed = (
+            memoryview(bytearray(ROOM_CELLS * CELL_LEN)) for _ in range(2)
+        )
+        starts = range(0, len(self._plain), CELL_LEN)
+        self._bodies = [self._plain[at : at + BODY_LEN] for at in starts]
+        self._cells = [self._sealed[at : at + CELL_LEN] for at in starts]
         self.pack, self.seal, self.send, self.receive, self.open, self.parse = (
             Watch() for _ in range(6)
         )
 
     def carry(self) -> None:
         """Bring all that the near end has to say to the far one."""
-        while end := self._bodies():
+        while end := self._write():
             self._carry(end)
 
-    def _bodies(self) -> int:
+    def _write(self) -> int:
         """Write as many as one call of the kernel takes; their octets, as cells."""
         end = 0
         with self.pack:
-            while end < len(self._room) and self._near.has_data:
-                end += self._near.write_bodies(self._room[end:])
+            while end < len(self._plain) and self._near.has_data:
+                end += self._near.write_bodies(self._plain[end:])
         return end
 
     def _carry(self, end: int) -> None:
-        room, places = self._room, self._places[: end // CELL_LEN]
+        count = end // CELL_LEN
+        bodies, cells = self._bodies[:count], self._cells[:count]
         with self.seal:
-            self._sealer.seal_each(places)
+            self._sealer.seal_each(bodies, cells)
         with self.send:
-            sent = self._sends.try_send(room[:end])
+            sent = self._sends.try_send(self._sealed[:end])
         if sent != end:
             raise RuntimeError("the kernel had no room")
         got = 0
         while got < end:
             with self.receive:
-                got += self._receives.try_receive_into(room[got:], RECEIVE_MAX) or 0
+                place = self._sealed[got:]
+                got += self._receives.try_receive_into(place, RECEIVE_MAX) or 0
         with self.open:
-            opened = self._opener.open_each_untrusted(places)
-        if opened < len(places):
+            opened = self._opener.open_each_untrusted(cells, bodies)
+        if opened < count:
             raise RuntimeError("a cell did not open")
         with self.parse:
-            at = 0
+            at, room = 0, self._plain
             while (at := self._far.receive_full(room[:end], at)) < end:
                 self._far.receive_body(bytes(room[at : at + BODY_LEN]))
                 at += CELL_LEN

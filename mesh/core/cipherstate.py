@@ -14,6 +14,7 @@ connection is decided above (cellstream.py, handshake.py: it ends).
 from collections.abc import Sequence
 from typing import Final
 
+from mesh.core import bulk
 from mesh.core.crypto import (
     KEY_LEN,
     NONCE_LEN,
@@ -92,31 +93,28 @@ class CipherState:
         self._count = count = count + 1
         return count
 
-    def seal_each(self, places: Sequence[Place], length: int) -> int:
-        """Seal a box over each place, as `seal_over` does; the count then."""
+    def seal_each(
+        self, plaintexts: Sequence[memoryview], boxes: Sequence[memoryview]
+    ) -> int:
+        """Seal each plaintext into its box's place, without `ad`; the count then."""
         begin = self._count
-        end = begin + len(places)
+        end = begin + len(plaintexts)
         if end > REJECT_AFTER:
             raise LocalProtocolError(_FORGOTTEN)
-        slot, call = self._key.slot or self._key.address, chacha_seal
         self._count = end  # first: whatever stops this, no nonce comes again
-        for place, nonce in zip(places, _NONCES[begin:end], strict=True):
-            call(place, NULL, place, length, NULL, 0, NULL, nonce, slot)
+        bulk.seal_each(self._key, _NONCES[begin:end], plaintexts, boxes)
         return end
 
-    def open_each_untrusted(self, places: Sequence[Place], length: int) -> int:
-        """Open the boxes where they lie until one does not open; the count then."""
-        begin = self._count
-        end = begin + len(places)
+    def open_each_untrusted(
+        self, boxes: Sequence[memoryview], plaintexts: Sequence[memoryview]
+    ) -> int:
+        """Open the boxes until one does not open; the count then."""
+        end = self._count + len(boxes)
         if end > REJECT_AFTER:
             raise LocalProtocolError(_FORGOTTEN)
-        slot, call = self._key.slot or self._key.address, chacha_open
-        for place, nonce in zip(places, _NONCES[begin:end], strict=True):
-            if call(place, NULL, NULL, place, length, NULL, 0, nonce, slot):
-                break
-            begin += 1
-        self._count = begin
-        return begin
+        nonces = _NONCES[self._count : end]
+        self._count += bulk.open_each_untrusted(self._key, nonces, boxes, plaintexts)
+        return self._count
 
     def rekey(self) -> None:
         """Step to the next key, from which this one cannot be found again."""

@@ -6,14 +6,15 @@
     HKDF over HMAC-BLAKE2b-512    this file                     Noise rev 34, 4.3
     X25519                        libsodium                     RFC 7748
     Ed25519                       libsodium                     RFC 8032
-    ChaCha20-Poly1305             libsodium                     RFC 8439
+    ChaCha20-Poly1305             libsodium; bulk.py            RFC 8439
     XChaCha20-Poly1305            libsodium                     draft-irtf-cfrg-xchacha-03
     ML-KEM-768                    cryptography, imported late   FIPS 203
 
 A secret is a `Key` in locked memory (memory.py).  The two places where a library
 insists on `bytes` (a key file, ML-KEM) overwrite what they got.
 
-Invariant: every AEAD, hash and DH takes its key by address, from the slab.
+Invariant: every AEAD, hash and DH takes its key by address, from the slab.  One library
+copies it, for the time of a call: bulk.py says how that ends.
 The calls release the interpreter's lock, so a thread may seal while another runs;
 `hkdf` alone uses one shared scratch and belongs to the thread of the handshakes.
 Nothing here draws randomness but `SystemEntropy`, which the shell hands inwards.
@@ -23,6 +24,8 @@ from _blake2 import blake2b  # hashlib's own, without loading OpenSSL: 4 ms of 6
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from mesh.core.bulk import TAG_LEN as TAG_LEN
+from mesh.core.bulk import open_bulk_untrusted, seal_bulk
 from mesh.core.memory import KEY_LEN as KEY_LEN
 from mesh.core.memory import LONG_KEY_LEN as LONG_KEY_LEN
 from mesh.core.memory import (
@@ -42,12 +45,14 @@ PUBLIC_LEN: Final = 32
 SIGNATURE_LEN: Final = 64
 NONCE_LEN: Final = 12
 XNONCE_LEN: Final = 24
-TAG_LEN: Final = 16
 KEM_PUBLIC_LEN: Final = 1184
 KEM_CIPHERTEXT_LEN: Final = 1088
 HASH_BLOCK_LEN: Final = 128
 """Octets of a BLAKE2b block, which HMAC pads its key to."""
 SCRATCH_LEN: Final = 4096
+BULK_LEN: Final = 2048
+"""Octets from which on OpenSSL seals and opens (bulk.py): below, a key costs it more
+than it gains; and then neither holds the interpreter's lock."""
 
 _new_raw: Final[Any] = ffi.new_allocator(should_clear_after_alloc=False)
 NULL: Final[Any] = ffi.NULL
@@ -299,23 +304,16 @@ def _check(key: Key, nonce: bytes, length: int) -> None:
 def seal(key: Key, nonce: bytes, plaintext: Octets, ad: Octets = b"") -> bytes:
     """ChaCha20-Poly1305: len(plaintext) + 16 octets; a nonce serves a key once."""
     _check(key, nonce, NONCE_LEN)
+    if len(plaintext) >= BULK_LEN:
+        return seal_bulk(key, nonce, plaintext, ad)
     return _seal(chacha_seal, key, nonce, plaintext, ad)
-
-
-def seal_filled(key: Key, nonce: bytes, plaintext: bytes, zeros: int) -> bytes:
-    """`seal` what zeros are to follow, without putting the two together before."""
-    _check(key, nonce, NONCE_LEN)
-    length = len(plaintext) + zeros
-    box = bytes(length + TAG_LEN)  # as in _seal
-    place = _from_buffer(box)
-    memmove(place, plaintext, len(plaintext))
-    chacha_seal(place, NULL, place, length, NULL, 0, NULL, nonce, key.address)
-    return box
 
 
 def open_untrusted(key: Key, nonce: bytes, box: Octets, ad: Octets = b"") -> bytes:
     """Open what `seal` made; CryptoError for anything else."""
     _check(key, nonce, NONCE_LEN)
+    if len(box) >= BULK_LEN:
+        return open_bulk_untrusted(key, nonce, box, ad)
     return _open(chacha_open, key, nonce, box, ad)
 
 

@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mesh.core.crypto import TAG_LEN, Key, Octets, open_untrusted, seal, seal_filled
+from mesh.core.crypto import TAG_LEN, Key, Octets, open_untrusted, seal
 from mesh.errors import EncodingError, LocalProtocolError
 
 HEAD_LEN: Final = 1024
@@ -133,7 +133,7 @@ def seal_record(record: Record, key: Key, salt: bytes) -> tuple[bytes, bytes]:
     filling = -(length + TAG_LEN) % BLOCK_LEN
     return (
         seal(key, salt + _HEAD, head),
-        seal_filled(key, salt + _BODY, content, filling),
+        seal(key, salt + _BODY, content.ljust(length + filling, b"\0")),
     )
 
 

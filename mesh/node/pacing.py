@@ -12,9 +12,9 @@ Without a pacer (tests with a fake clock) the very same lane runs here, woken by
 `greedy`: whatever the port has leaves at once, up to 64 cells a call, with one cell
 of padding when nothing left for T; and it ends before the next cell when this machine
 may be a clone of the one that it began on (the pacer sees to the others).  Cells are
-sealed and opened where they lie, in two buffers that all such links share, since
-nothing waits between a read and the last cell of it, nor between a seal and its send;
-what was opened there is wiped, for an idle link would keep it.
+sealed and opened in buffers that all such links share, since nothing waits between a
+read and the last cell of it, nor between a seal and its send; what is plaintext there
+is wiped, for an idle link would keep it.
 What a read brings about leaves before anything is waited for: no task is woken for it.
 
 A cell that does not open, a body that no honest peer seals, the end of the stream, or
@@ -26,10 +26,10 @@ from typing import Final
 
 import trio
 
-from mesh.core.cell import CELL_LEN
+from mesh.core.cell import BODY_LEN, CELL_LEN
 from mesh.core.cellstream import CellOpener, CellSealer
 from mesh.core.clock import Clock, law_of, period_of
-from mesh.core.crypto import Entropy, address_of
+from mesh.core.crypto import Entropy
 from mesh.core.handshake import Session
 from mesh.errors import CryptoError, RemoteProtocolError
 from mesh.node.bare import ZEROS
@@ -62,16 +62,19 @@ _REASONS: Final[Mapping[int, str]] = {
 
 
 class _Room:
-    """Cells side by side, and the address of each."""
+    """Cells side by side, or bodies, each at the beginning of a cell's place."""
 
     def __init__(self, cells: int) -> None:
-        self.octets = memoryview(bytearray(cells * CELL_LEN))
-        first = self._first = address_of(self.octets)  # which keeps it where it is
-        self.places = [first + at * CELL_LEN for at in range(cells)]
+        octets = self.octets = memoryview(bytearray(cells * CELL_LEN))
+        starts = range(0, len(octets), CELL_LEN)
+        self.cells = [octets[at : at + CELL_LEN] for at in starts]
+        self.bodies = [octets[at : at + BODY_LEN] for at in starts]
 
 
-_inbox: Final = _Room(RECEIVE_MAX // CELL_LEN + 1)
-_outbox: Final = _Room(GREEDY_CELLS)
+_come: Final = _Room(RECEIVE_MAX // CELL_LEN + 1)
+_opened: Final = _Room(RECEIVE_MAX // CELL_LEN + 1)
+_written: Final = _Room(GREEDY_CELLS)
+_sealed: Final = _Room(GREEDY_CELLS)
 
 
 class _Carrier:
@@ -86,7 +89,7 @@ class _Carrier:
     def read(self) -> int | None:
         """Take in what has come, by one call; octets, None: nothing yet, 0: the end."""
         begun = len(self._partial)
-        room = _inbox.octets
+        room = _come.octets
         got = self.wire.try_receive_into(room[begun:], RECEIVE_MAX)
         if got:
             room[:begun] = self._partial
@@ -95,13 +98,16 @@ class _Carrier:
 
     def _open_untrusted(self, length: int) -> None:
         """Open all whole cells of what has come."""
-        room, cells = _inbox.octets, length // CELL_LEN
-        self._partial = bytes(room[cells * CELL_LEN : length])
+        cells = length // CELL_LEN
+        end = cells * CELL_LEN
+        self._partial = bytes(_come.octets[end:length])
         try:
-            opened = self.session.opener.open_each_untrusted(_inbox.places[:cells])
-            self.port.receive_bodies(room[: opened * CELL_LEN])
+            opened = self.session.opener.open_each_untrusted(
+                _come.cells[:cells], _opened.bodies[:cells]
+            )
+            self.port.receive_bodies(_opened.octets[: opened * CELL_LEN])
         finally:
-            room[:length] = ZEROS[:length]
+            _opened.octets[:end] = ZEROS[:end]
         if opened < cells:
             raise CryptoError("this is not the next cell of the link")
         if cells:
@@ -256,17 +262,19 @@ class _GreedySender:
 
     def _seal(self) -> memoryview:
         """Seal one body, and as many more as there are and one call takes."""
-        port, room = self._carrier.port, _outbox.octets
-        end, sealed = 0, False
+        port, room, end = self._carrier.port, _written.octets, 0
+        plain = len(room)  # as far as is known, should this fail
         try:
             while not end or (end < len(room) and port.has_data):
                 end += port.write_bodies(room[end:])
-            self._carrier.session.sealer.seal_each(_outbox.places[: end // CELL_LEN])
-            sealed = True
+            cells = end // CELL_LEN
+            self._carrier.session.sealer.seal_each(
+                _written.bodies[:cells], _sealed.cells[:cells]
+            )
+            plain = end
         finally:
-            if not sealed:  # what was to be sealed lies here
-                room[:] = ZEROS[: len(room)]
-        return room[:end]
+            room[:plain] = ZEROS[:plain]
+        return _sealed.octets[:end]
 
     def _stood_still(self) -> bool:
         """Whether this may be another machine, which must not use these keys."""

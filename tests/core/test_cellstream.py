@@ -216,31 +216,37 @@ def test_a_stream_that_has_begun_stays() -> None:
 
 
 class Cells:
-    """Cells side by side, as a carrier has them, and where each is."""
+    """Cells side by side, as a carrier has them, and bodies in places of their own."""
 
-    def __init__(self, octets: bytes) -> None:
+    def __init__(self, octets: bytes = bytes(RUN * CELL_LEN)) -> None:
         self.octets = memoryview(bytearray(octets))
-        first = self._first = address_of(self.octets)
-        self.places = [first + at for at in range(0, len(octets), CELL_LEN)]
+        starts = range(0, len(octets), CELL_LEN)
+        self.cells = [self.octets[at : at + CELL_LEN] for at in starts]
+        self.bodies = [self.octets[at : at + BODY_LEN] for at in starts]
 
 
 @pytest.mark.parametrize("cuts", [[], [1, 64, 64, 130], [63, 128]])
 def test_many_at_once_are_sealed_and_opened_as_one_by_one(cuts: list[int]) -> None:
-    bodies = b"".join([body(number).ljust(CELL_LEN, b"\0") for number in range(RUN)])
-    cells, sealer, opener = Cells(bodies), CellSealer(key()), CellOpener(key())
-    runs = [cells.places[a:b] for a, b in itertools.pairwise([0, *cuts, RUN])]
-    for run in runs:
-        sealer.seal_each(run)
-    assert cells.octets == b"".join(CELLS)
-    assert [opener.open_each_untrusted(run) for run in runs] == [*map(len, runs)]
-    for number in range(RUN):
-        assert cells.octets[number * CELL_LEN :][:BODY_LEN] == body(number)
+    written = Cells(b"".join([body(at).ljust(CELL_LEN, b"\0") for at in range(RUN)]))
+    sealed, opened = Cells(), Cells()
+    sealer, opener = CellSealer(key()), CellOpener(key())
+    runs = list(itertools.pairwise([0, *cuts, RUN]))
+    for a, b in runs:
+        sealer.seal_each(written.bodies[a:b], sealed.cells[a:b])
+    assert sealed.octets == b"".join(CELLS)
+    for a, b in runs:
+        assert (
+            opener.open_each_untrusted(sealed.cells[a:b], opened.bodies[a:b]) == b - a
+        )
+    assert opened.octets == written.octets
 
 
 @pytest.mark.parametrize("wrong", [0, 5, 63, 64, RUN - 1])
 def test_of_many_only_those_before_a_wrong_one_open(wrong: int) -> None:
     come = CELLS[:wrong] + FOREIGN[wrong : wrong + 1] + CELLS[wrong + 1 :]
-    cells, opener = Cells(b"".join(come)), CellOpener(key())
-    assert opener.open_each_untrusted(cells.places) == wrong
-    assert opener.open_each_untrusted(cells.places[wrong + 1 :]) == 0
+    cells, opener = Cells(b"".join(come)).cells, CellOpener(key())
+    bodies = Cells().bodies
+    assert opener.open_each_untrusted(cells, bodies) == wrong
+    assert bodies[:wrong] == [body(at) for at in range(wrong)]
+    assert opener.open_each_untrusted(cells[wrong + 1 :], bodies[wrong + 1 :]) == 0
     assert_dead(opener, CELLS[wrong])

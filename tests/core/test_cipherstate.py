@@ -59,20 +59,32 @@ def test_boxes_made_where_they_lie_count_with_the_others() -> None:
         assert opener.count == count + 1
 
 
-def test_many_boxes_made_where_they_lie_count_with_the_others() -> None:
+def test_many_boxes_at_once_count_with_the_others() -> None:
     ours, theirs, opener = make(), make(), make()
     ours.encrypt_with_ad(b"", b"first")
     opener.decrypt_with_ad_untrusted(b"", theirs.encrypt_with_ad(b"", b"first"))
-    boxes = [bytearray(b"%d" % count + bytes(16)) for count in range(5)]
-    places = [address_of(box) for box in boxes]
-    assert ours.seal_each(places[:3], 1) == 4
-    assert ours.seal_each(places[3:], 1) == 6
-    for count, box in enumerate(boxes):
-        assert box == theirs.encrypt_with_ad(b"", b"%d" % count)
+    texts = [memoryview(b"%d" % count) for count in range(5)]
+    boxes = [memoryview(bytearray(17)) for _ in texts]
+    assert ours.seal_each(texts[:3], boxes[:3]) == 4
+    assert ours.seal_each(texts[3:], boxes[3:]) == 6
+    for text, box in zip(texts, boxes, strict=True):
+        assert box == theirs.encrypt_with_ad(b"", text)
     boxes[3][0] ^= 1
-    assert opener.open_each_untrusted(places[:2], 17) == 3
-    assert opener.open_each_untrusted(places[2:], 17) == opener.count == 4
-    assert [bytes(box[:1]) for box in boxes[:3]] == [b"0", b"1", b"2"]
+    places = [memoryview(bytearray(1)) for _ in texts]
+    assert opener.open_each_untrusted(boxes[:2], places[:2]) == 3
+    assert opener.open_each_untrusted(boxes[2:], places[2:]) == opener.count == 4
+    assert places[:3] == texts[:3]
+    with pytest.raises(CryptoError):
+        opener.decrypt_with_ad_untrusted(b"", boxes[3])
+
+
+def test_a_box_for_which_there_is_no_place_has_had_its_nonce() -> None:
+    state = make()
+    with pytest.raises(ValueError, match="shorter"):
+        state.seal_each(
+            [memoryview(b"1"), memoryview(b"2")], [memoryview(bytearray(17))]
+        )
+    assert state.count == 2
 
 
 def test_nothing_is_made_where_it_lies_past_the_limit_or_without_a_key() -> None:
@@ -89,9 +101,9 @@ def test_nothing_is_made_where_it_lies_past_the_limit_or_without_a_key() -> None
         with pytest.raises(LocalProtocolError):
             state.open_into_untrusted(place, 20, other)
         with pytest.raises(LocalProtocolError):
-            state.seal_each([place], 4)
+            state.seal_each([memoryview(bytes(4))], [memoryview(room)])
         with pytest.raises(LocalProtocolError):
-            state.open_each_untrusted([place], 20)
+            state.open_each_untrusted([memoryview(room)], [memoryview(bytearray(4))])
     assert not any(room)
 
 

@@ -152,20 +152,6 @@ def _refuses_all_else(opener: Any, secret: Key, nonce: bytes, box: bytes) -> Non
         opener(Key(64), nonce, box, AEAD_AD)
 
 
-@pytest.mark.parametrize("plaintext", [b"", b"some words", bytes(range(256)) * 20])
-@pytest.mark.parametrize("zeros", [0, 1, 4095])
-def test_zeros_that_follow_are_sealed_as_if_they_were_there(
-    plaintext: bytes, zeros: int
-) -> None:
-    secret, nonce = Key.from_bytes(bytes(range(32))), bytes(range(12))
-    before = bytes(plaintext)
-    box = crypto.seal_filled(secret, nonce, plaintext, zeros)
-    assert box == crypto.seal(secret, nonce, plaintext + bytes(zeros))
-    assert plaintext == before
-    with pytest.raises(LocalProtocolError):
-        crypto.seal_filled(secret, bytes(24), plaintext, zeros)
-
-
 def test_an_empty_box_opens_to_nothing() -> None:
     secret = FixedEntropy().key()
     box = crypto.seal(secret, bytes(12), b"")

@@ -222,7 +222,7 @@ async def test_greedy_keeps_nothing_of_what_it_opened(
         link.far.try_send(link.theirs.sealer.seal(body))
     await until(lambda: len(link.box.came) == 3)
     assert link.box.came == [body] * 3
-    assert not any(pacing._inbox.octets)
+    assert not any(pacing._opened.octets)
 
 
 @BOTH
@@ -378,6 +378,16 @@ async def test_greedy_waits_for_room_and_goes_on(
         link.theirs.opener.open_untrusted(octets[at : at + CELL_LEN])
 
 
+async def test_greedy_keeps_nothing_of_what_it_sealed(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    link = Carried(nursery, Clock.GREEDY)
+    link.box.to_send = [bytes(range(1, 256)) * 16] * 3
+    await until(lambda: not link.box.to_send)
+    assert len(link.wire.octets_sent) >= 3 * CELL_LEN
+    assert not any(pacing._written.octets)
+
+
 async def test_cancelled_or_not_the_keys_are_wiped(autojump_clock: MockClock) -> None:
     wire: FakeWire
     async with trio.open_nursery() as nursery:
@@ -400,4 +410,4 @@ async def test_what_was_to_be_sealed_and_is_not_is_wiped() -> None:
     carrier = pacing._Carrier(wire_pair()[0], ours, Failing())
     with pytest.raises(KeyError):
         pacing._GreedySender(carrier, lambda: 0)._seal()
-    assert not any(pacing._outbox.octets)
+    assert not any(pacing._written.octets)
