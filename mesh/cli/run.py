@@ -77,10 +77,13 @@ def _run(node: "Node", early: list[int]) -> None:
     """Run the node until a signal ends it; one may have come while it was made."""
     import trio
 
+    from mesh.node.batch import run_as_batch
+
     if any(number != signal.SIGHUP for number in early):
         node.close()
         return
     sys.setswitchinterval(SWITCH_SECONDS)
+    run_as_batch()
 
     async def run() -> None:
         with trio.open_signal_receiver(*SIGNALS) as signals:

@@ -36,6 +36,20 @@ def test_ready_is_said_on_standard_error(world: World) -> None:
     assert alpha.errors() == "mesh: ready\n"
 
 
+def test_who_works_takes_the_processor_from_nobody(world: World) -> None:
+    """The loop and its threads; the process that sends cells is not among them."""
+    alpha = world.node("alpha")
+    alpha.start()
+    pacer = alpha.pacer()
+    assert alpha.process is not None
+    assert pacer is not None
+    threads = [
+        int(task.name) for task in Path(f"/proc/{alpha.process.pid}/task").iterdir()
+    ]
+    assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
+    assert os.sched_getscheduler(pacer) in {os.SCHED_FIFO, os.SCHED_OTHER}
+
+
 @pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-", "2> >(:)"])
 def test_nobody_need_listen_on_standard_error(
     world: World, monkeypatch: pytest.MonkeyPatch, closed: str

@@ -6,7 +6,8 @@
     PR_SET_DUMPABLE 0     no core dump, no ptrace by others of the same user
     PR_SET_NO_NEW_PRIVS   nothing it could start would have more rights
     PR_SET_TIMERSLACK 1   the kernel wakes it at the nanosecond that it asked for
-    SCHED_FIFO, else nice both need CAP_SYS_NICE or a limit (systemd: LimitRTPRIO=)
+    SCHED_FIFO, else nice both need CAP_SYS_NICE or a limit (systemd: LimitRTPRIO=);
+                          never the parent's SCHED_BATCH
     seccomp               system calls that open, connect, start or trace anything
                           fail with EPERM (seccomp(2), a deny list: the interpreter
                           and the C library change what else they call)
@@ -84,6 +85,8 @@ def hurry() -> None:
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
     except OSError:
+        with suppress(OSError):  # not as the parent (batch.py), whom mail wakes
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, NICE)
 

@@ -56,6 +56,24 @@ def test_it_can_open_connect_start_and_remove_nothing_any_more() -> None:
     ]
 
 
+NO_REAL_TIME = """
+import os, resource
+from mesh.node.pacer.hardening import hurry
+os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # as its parent
+resource.setrlimit(resource.RLIMIT_RTPRIO, (0, 0))
+if os.geteuid() == 0:
+    os.setresuid(65534, 65534, 65534)
+hurry()
+print(os.sched_getscheduler(0))
+"""
+
+
+def test_who_may_not_run_in_real_time_is_no_batch_as_its_parent_is() -> None:
+    command = [sys.executable, "-c", NO_REAL_TIME]
+    run = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    assert int(run.stdout) == os.SCHED_OTHER
+
+
 def test_a_child_of_somebody_else_ends_at_once() -> None:
     run = subprocess.run(
         [sys.executable, "-c", TRIES, "1"], capture_output=True, check=True, text=True
