@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What each stage of a message runs against: the kernel, SQLite, libsodium, the disk.
+"""What each stage of a message runs against: the kernel, SQLite, the cipher, the disk.
 
     calls       a read and a write of one short reply on a local socket
-    aead        ChaCha20-Poly1305 of libsodium, 4 KiB in one call
+    aead        ChaCha20-Poly1305 as a node has it, 4 KiB in one call
     tcp         octets through one send and one read of a loopback connection
     insert      the least that SQLite asks for as many octets in one row of a WAL,
                 without any sync

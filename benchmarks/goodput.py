@@ -16,17 +16,17 @@ Runs of the two take turns.
 What stands between us and stunnel, in us of CPU for a cell of 4,096 octets, the least of
 several looks at each alone:
 
-    libsodium's ChaCha20-Poly1305, a call for a cell          3.5   each end
-      of it the call, and what a short box costs more         0.7
+    OpenSSL's ChaCha20-Poly1305, a call for a cell            2.1   each end
+      of it the call, and what a short box costs more         1.0
     OpenSSL's AES-256-GCM in records of 16 KiB, for stunnel   1.0   each end
     send(2) of 64 cells over loopback                         0.5 - 0.7
     recv(2) of them                                           0.3 - 0.5
     a message of lines of 80 octets is looked through for     1.5   receiver
       bare CR and LF (core/content.py)
 
-So with nothing but cipher and kernel an end takes 4 us a cell, 1 GB/s, where stunnel's
-cipher takes a quarter of ours: its AES is in the processor, and its ChaCha20 (1.1 us) uses
-wider registers than libsodium's.  The rest is Python, and that the ends take turns: a
+So with nothing but cipher and kernel an end takes 3 us a cell, 1.4 GB/s, where stunnel's
+cipher takes half of ours: its records are four cells long.  (libsodium's takes 3.5 to 6.)
+The rest is Python, and that the ends take turns: a
 large message has 64 KiB x 4 of credit, which is one send and one read, so whoever waits
 for credit does not work.
 """

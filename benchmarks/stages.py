@@ -62,7 +62,7 @@ class Stage:
 
 
 _ACCEPT: Final = (
-    Stage("of it: seal the record", ("seal",), "libsodium", part=True),
+    Stage("of it: seal the record", ("seal",), "AEAD", part=True),
     Stage("of it: insert and commit", ("insert",), "SQLite", waits=True, part=True),
 )
 STAGES: Final[Mapping[str, tuple[Stage, ...]]] = {
@@ -71,7 +71,7 @@ STAGES: Final[Mapping[str, tuple[Stage, ...]]] = {
         Stage("accept: route, store", ("first accept",), "both below", waits=True),
         *_ACCEPT,
         Stage("message into cells", ("link pack",)),
-        Stage("seal cells", ("link seal",), "libsodium, cells"),
+        Stage("seal cells", ("link seal",), "AEAD, cells"),
         Stage("send cells", ("link send",), "kernel, send"),
         Stage(
             "replies: read, open, parse",
@@ -82,7 +82,7 @@ STAGES: Final[Mapping[str, tuple[Stage, ...]]] = {
     ),
     "bravo": (
         Stage("read cells", ("link receive",), "kernel, read"),
-        Stage("open cells", ("link open",), "libsodium, cells"),
+        Stage("open cells", ("link open",), "AEAD, cells"),
         Stage("streams, dialogue, answer", ("link parse",)),
         Stage("accept: route, store", ("second accept",), "both above", waits=True),
         Stage(
@@ -118,11 +118,11 @@ def floors_of(load: Load) -> dict[str, Floor]:
     record = block * (body + HEAD_LEN) / CELL_LEN
     return {
         "4 reads, 4 replies": Floor(4 * floors.calls()),
-        "libsodium": Floor(record),
+        "AEAD": Floor(record),
         "SQLite": Floor(insert, sync),
         "both below": Floor(record + insert, sync),
         "both above": Floor(record + insert, sync),
-        "libsodium, cells": Floor(block * cells),
+        "AEAD, cells": Floor(block * cells),
         "kernel, send": Floor(send),
         "kernel, read": Floor(read),
     }
@@ -245,7 +245,7 @@ def run(scale: Scale, tell: Tell) -> Result:
 
 READING: Final = (
     "limit: what the stage runs against, measured in the same round: a write and a read of "
-    "a short reply on a local socket; libsodium's ChaCha20-Poly1305, 4 KiB a call; a bare "
+    "a short reply on a local socket; ChaCha20-Poly1305, 4 KiB a call and a key; a bare "
     "insert of as many octets into SQLite, and, of wall time, one fdatasync of them; one "
     "send and read of as many cells over loopback",
     "'of it' is a part of the stage above; 'whole node' is what the nodes of relay need, "

@@ -60,9 +60,11 @@ def _make() -> "Node":
 
     gc.disable()  # nothing of what a start makes is rubbish: a tenth of its time
     try:
+        from mesh.core.bulk import openssl
         from mesh.node.node import Node
         from mesh.node.pacing import Pacer
 
+        openssl()
         _allow_files()
         node = Node(load_config(), pacer=Pacer())
         # What was imported lives as long as the process: not to be looked at again.

@@ -85,7 +85,7 @@ def places():
 key = crypto.SystemEntropy().key()
 octets = ffi.buffer(key.address, KEY_LEN)
 turned = b"".join([octets[at] for at in reversed(range(KEY_LEN))])
-bulk._openssl()
+bulk.openssl()
 room, box = memoryview(bytearray(4080)), memoryview(bytearray(4096))
 for number in range(3):
     nonce = number.to_bytes(12, "big")
