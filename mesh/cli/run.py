@@ -61,12 +61,15 @@ def _make() -> "Node":
     gc.disable()  # nothing of what a start makes is rubbish: a tenth of its time
     try:
         from mesh.core.bulk import openssl
+        from mesh.node.batch import give_way
         from mesh.node.node import Node
         from mesh.node.pacing import Pacer
 
         openssl()
         _allow_files()
-        node = Node(load_config(), pacer=Pacer())
+        config = load_config()
+        give_way(config.link.clock)  # before there are threads, which inherit it
+        node = Node(config, pacer=Pacer())
         # What was imported lives as long as the process: not to be looked at again.
         gc.collect()
         gc.freeze()
@@ -79,13 +82,10 @@ def _run(node: "Node", early: list[int]) -> None:
     """Run the node until a signal ends it; one may have come while it was made."""
     import trio
 
-    from mesh.node.batch import run_as_batch
-
     if any(number != signal.SIGHUP for number in early):
         node.close()
         return
     sys.setswitchinterval(SWITCH_SECONDS)
-    run_as_batch()
 
     async def run() -> None:
         with trio.open_signal_receiver(*SIGNALS) as signals:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -36,18 +37,44 @@ def test_ready_is_said_on_standard_error(world: World) -> None:
     assert alpha.errors() == "mesh: ready\n"
 
 
-def test_who_works_takes_the_processor_from_nobody(world: World) -> None:
+@pytest.mark.parametrize(
+    ("clock", "policy"), [("greedy", os.SCHED_BATCH), ("renewal", os.SCHED_OTHER)]
+)
+def test_who_hides_nothing_takes_the_processor_from_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch, clock: str, policy: int
+) -> None:
     """The loop and its threads; the process that sends cells is not among them."""
-    alpha = world.node("alpha")
+    monkeypatch.setattr(nodes, "MESH", _under("--other", world.folder))
+    alpha = world.node("alpha", clock=f'"{clock}"')
     alpha.start()
     pacer = alpha.pacer()
     assert alpha.process is not None
     assert pacer is not None
-    threads = [
-        int(task.name) for task in Path(f"/proc/{alpha.process.pid}/task").iterdir()
-    ]
-    assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
+    threads = Path(f"/proc/{alpha.process.pid}/task").iterdir()
+    policies = set()
+    for thread in threads:
+        with suppress(ProcessLookupError):  # some end when they have nothing to do
+            policies.add(os.sched_getscheduler(int(thread.name)))
+    assert policies == {policy}
     assert os.sched_getscheduler(pacer) in {os.SCHED_FIFO, os.SCHED_OTHER}
+
+
+def test_the_operator_s_own_policy_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "MESH", _under("--idle", world.folder))
+    alpha = world.node("alpha")
+    alpha.start()
+    assert alpha.process is not None
+    assert os.sched_getscheduler(alpha.process.pid) == os.SCHED_IDLE
+
+
+def _under(policy: str, folder: Path) -> str:
+    """Write a program that is ours under a policy of the scheduler, not under this one's."""
+    program = folder / f"mesh{policy}"
+    program.write_text(f'#!/bin/sh\nexec chrt {policy} 0 {MESH} "$@"\n')
+    program.chmod(0o700)
+    return str(program)
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-", "2> >(:)"])

@@ -86,7 +86,8 @@ def hurry() -> None:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
     except OSError:
         with suppress(OSError):  # not as the parent (batch.py), whom mail wakes
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+            if os.sched_getscheduler(0) == os.SCHED_BATCH:
+                os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, NICE)
 
