@@ -9,10 +9,12 @@
 
 The boxes are the same, so either opens what the other sealed; crypto.py says from what
 length on this one is asked.  OpenSSL copies a key into a context of its own, in memory
-that is not locked, and overwrites it when the context is dropped.
+that is neither locked nor left out of dumps and children, and overwrites it when the
+context is dropped.
 
-Invariant: no context outlives the call that made it.  While it is there the plaintext
-lies in the same memory, and after that the key is nowhere but in its slot of the slab.
+Invariant: no context outlives the call that made it, however the call ends: not in the
+frames that an exception keeps, either.  While it is there the plaintext lies in the same
+memory, and after that the key is nowhere but in its slot of the slab.
 """
 
 from collections.abc import Sequence
@@ -20,25 +22,39 @@ from functools import cache
 from typing import Any, Final
 
 from mesh.core.memory import KEY_LEN, Key, Octets, ffi
-from mesh.errors import CryptoError
+from mesh.errors import CryptoError, LocalProtocolError, UnavailableError
 
 TAG_LEN: Final = 16
 """Octets that a box has more than its plaintext."""
+NOTHING_SEALED: Final = bytes.fromhex("4eb972c9a8fb3a1b382bb4d36f5ffad1")
+"""The box of nothing, under a key and a nonce of zeros."""
 
 
 @cache
 def openssl() -> tuple[Any, type[Exception]]:
     """Give its cipher and its refusal: 5 ms, for who seals or opens something.
 
-    A node asks for it when it is made: what it is replaced by later may not load.
+    A node asks for it when it is made: what it is replaced by later may not load, and mail
+    is not to find out that it refuses.  UnavailableError: it does, or seals something else.
     """
-    from cryptography.exceptions import InvalidTag
+    from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+    try:
+        sealed = ChaCha20Poly1305(bytes(KEY_LEN)).encrypt(bytes(12), b"", None)
+    except UnsupportedAlgorithm:
+        sealed = b""
+    if sealed != NOTHING_SEALED:
+        raise UnavailableError(
+            "OpenSSL refuses ChaCha20-Poly1305 (in FIPS mode?): start mesh with "
+            "OPENSSL_CONF=/dev/null in its environment"
+        )
     return ChaCha20Poly1305, InvalidTag
 
 
 def _context(key: Key) -> Any:
+    if key.length != KEY_LEN:
+        raise LocalProtocolError("a cipher takes 32 octets of key")
     return openssl()[0](ffi.buffer(key.address, KEY_LEN))
 
 
@@ -72,8 +88,11 @@ def seal_each(
 ) -> None:
     """Seal each under its own nonce into its own place, which lies elsewhere."""
     seal = _context(key).encrypt_into
-    for nonce, plaintext, box in zip(nonces, plaintexts, boxes, strict=True):
-        seal(nonce, plaintext, None, box)
+    try:
+        for nonce, plaintext, box in zip(nonces, plaintexts, boxes, strict=True):
+            seal(nonce, plaintext, None, box)
+    finally:
+        del seal  # an exception keeps this frame
 
 
 def open_each_untrusted(
@@ -93,4 +112,6 @@ def open_each_untrusted(
             opened += 1
     except openssl()[1]:
         pass
+    finally:
+        del unseal  # an exception keeps this frame
     return opened

@@ -56,14 +56,23 @@ class CellSealer:
     def seal_each(
         self, bodies: Sequence[memoryview], cells: Sequence[memoryview]
     ) -> None:
-        """Seal many bodies in order, each into its cell's place: a third of the work."""
+        """Seal many bodies in order, each into its cell's place: a third of the work.
+
+        What stops it in between ends the stream: the key is zeroed.
+        """
+        if len(bodies) != len(cells):
+            raise LocalProtocolError("each body wants a cell")
         begin = 0
-        while begin < len(cells):
-            end = begin + REKEY_AFTER_CELLS - self._cipher.count
-            count = self._cipher.seal_each(bodies[begin:end], cells[begin:end])
-            if count == REKEY_AFTER_CELLS:
-                self._cipher.rekey()
-            begin = end
+        try:
+            while begin < len(cells):
+                end = begin + REKEY_AFTER_CELLS - self._cipher.count
+                count = self._cipher.seal_each(bodies[begin:end], cells[begin:end])
+                if count == REKEY_AFTER_CELLS:
+                    self._cipher.rekey()
+                begin = end
+        except BaseException:
+            self.wipe()
+            raise
 
     def surrender(self) -> Key:
         """Give up the key of a stream that has not begun, to whoever goes on with it."""

@@ -44,7 +44,8 @@ DRAW_SHIFT: Final = 11
 _DRAW_UNIT: Final = math.ldexp(1.0, DRAW_SHIFT - 64)
 _BLOCK: Final = struct.Struct(">128Q")
 """Draws that are made at once: 32 gaps of `renewal`.  The code that makes them, and
-what it needs, is seldom in the processor's caches; one alone costs half a cell's send."""
+what it needs, is seldom in the processor's caches; one alone costs half a cell's send.
+Shorter than what OpenSSL seals (bulk.py): the pacer may load nothing any more."""
 _ZEROS: Final = bytes(_BLOCK.size)
 
 

@@ -51,8 +51,9 @@ HASH_BLOCK_LEN: Final = 128
 """Octets of a BLAKE2b block, which HMAC pads its key to."""
 SCRATCH_LEN: Final = 4096
 BULK_LEN: Final = 2048
-"""Octets from which on OpenSSL seals and opens (bulk.py): below, a key costs it more
-than it gains; and then neither holds the interpreter's lock."""
+"""Octets of what goes in, plaintext or box, from which on OpenSSL seals and opens it
+(bulk.py): below, a key costs it more than it gains; and then neither holds the
+interpreter's lock."""
 
 _new_raw: Final[Any] = ffi.new_allocator(should_clear_after_alloc=False)
 NULL: Final[Any] = ffi.NULL

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """OpenSSL's boxes are libsodium's, and no key stays behind in its memory."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from mesh.core import bulk, crypto
 from mesh.core.crypto import BULK_LEN, Key
 from mesh.core.memory import ffi, lib
-from mesh.errors import CryptoError
+from mesh.errors import CryptoError, LocalProtocolError
 
 SECRET = bytes(range(32))
 NONCE = bytes(range(100, 112))
@@ -63,6 +65,38 @@ def test_a_box_of_other_data_or_another_nonce_does_not_open() -> None:
         crypto.open_untrusted(key, NONCE, box[:-1], b"ad")
 
 
+def test_a_key_of_another_length_is_refused() -> None:
+    key = Key.from_bytes(SECRET * 2)
+    with pytest.raises(LocalProtocolError):
+        bulk.seal_bulk(key, NONCE, bytes(BULK_LEN), b"")
+    with pytest.raises(LocalProtocolError):
+        bulk.seal_each(key, [], [], [])
+
+
+FIPS = """
+openssl_conf = conf
+[conf]
+alg_section = algorithms
+[algorithms]
+default_properties = fips=yes
+"""
+
+
+def test_an_openssl_that_refuses_is_found_out_at_once(tmp_path: Path) -> None:
+    config = tmp_path / "openssl.cnf"
+    config.write_text(FIPS)
+    command = [sys.executable, "-c", "from mesh.core import bulk; bulk.openssl()"]
+    said = [
+        subprocess.run(
+            command, check=False, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "OPENSSL_CONF": str(place)},
+        ).stderr
+        for place in (config, os.devnull)
+    ]  # fmt: skip
+    assert "UnavailableError: OpenSSL refuses" in said[0]
+    assert not said[1]
+
+
 SEARCH = """
 import sys
 from random import Random
@@ -98,6 +132,13 @@ for number in range(3):
         crypto.open_untrusted(key, nonce, sealed[::-1])
     except crypto.CryptoError:
         pass
+kept, short = [], memoryview(bytearray(4000))
+for call, begins in ((bulk.seal_each, room), (bulk.open_each_untrusted, box)):
+    try:
+        call(key, [nonce], [begins], [short])
+    except ValueError as error:
+        kept.append(error)  # and its frames with it
+assert len(kept) == 2
 context = bulk._context(key) if sys.argv[1:] else None
 print(places())
 """
@@ -111,3 +152,28 @@ def left_behind(*arguments: str) -> int:
 def test_no_key_stays_in_openssl_s_memory() -> None:
     assert left_behind("a context is kept") > 0  # so this search finds one
     assert left_behind() == 0
+
+
+PACED = """
+import sys
+from mesh.core.cellstream import CellOpener, CellSealer
+from mesh.core.clock import Clock, law_of
+from mesh.core.crypto import Key, address_of
+
+for clock in Clock:
+    if clock is not Clock.GREEDY:
+        law = law_of(clock, 30, Key.from_bytes(bytes(32)), 0.0)
+        for _ in range(300):
+            law.advance()
+sealer, opener = (make(Key.from_bytes(bytes(32))) for make in (CellSealer, CellOpener))
+room = bytearray(4096)
+for _ in range(70):
+    sealer.seal_over(address_of(room))
+    opener.open_into_untrusted(address_of(room), address_of(room))
+assert not [name for name in sys.modules if name.startswith("cryptography")]
+"""
+
+
+def test_what_leaves_by_a_clock_needs_no_openssl() -> None:
+    """The pacer may load nothing any more when it sends."""
+    subprocess.run([sys.executable, "-c", PACED], check=True)

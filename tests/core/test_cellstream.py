@@ -250,3 +250,21 @@ def test_of_many_only_those_before_a_wrong_one_open(wrong: int) -> None:
     assert bodies[:wrong] == [body(at) for at in range(wrong)]
     assert opener.open_each_untrusted(cells[wrong + 1 :], bodies[wrong + 1 :]) == 0
     assert_dead(opener, CELLS[wrong])
+
+
+def test_a_sealer_that_was_stopped_among_many_seals_nothing_more() -> None:
+    """Its count is past the rekey: the key would serve on and on."""
+    written, sealed = Cells(), Cells()
+    sealer = CellSealer(key())
+    sealed.cells[9] = sealed.cells[9][:-1]  # of 64, so that its key is at its end
+    with pytest.raises(ValueError, match="4096"):
+        sealer.seal_each(written.bodies, sealed.cells)
+    with pytest.raises(LocalProtocolError):
+        sealer.seal(body(0))
+
+
+def test_each_of_many_bodies_wants_a_cell() -> None:
+    written, sealed = Cells(), Cells()
+    for bodies, cells in ((RUN - 1, RUN), (RUN, RUN - 1), (128, 64)):
+        with pytest.raises(LocalProtocolError):
+            CellSealer(key()).seal_each(written.bodies[:bodies], sealed.cells[:cells])
