@@ -12,7 +12,7 @@ The clock is greedy unless said otherwise: rivals have no clock either.
 import re
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeAlias
@@ -116,7 +116,13 @@ class Mesh(Pair):
 
     name = "mesh"
 
-    def __init__(self, folder: Path, sink: Path, link: Link = GREEDY) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        sink: Path,
+        link: Link = GREEDY,
+        program: Sequence[str] = (MESH,),
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.ports = make_pair(folder, sink, link)
@@ -124,7 +130,7 @@ class Mesh(Pair):
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
         self.entry = f"unix:{folder / 'alpha' / 'local.sock'}"
         self.second = f"unix:{folder / 'bravo' / 'local.sock'}"
-        self._link = link
+        self._link, self._program = link, program
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -140,7 +146,7 @@ class Mesh(Pair):
         """Start some, and wait until they are ready."""
         for name in names:
             self.nodes[name] = self.parts[name].start(
-                MESH, "run", "-c", str(self.folder / name / "node.toml"),
+                *self._program, "run", "-c", str(self.folder / name / "node.toml"),
                 stderr=subprocess.PIPE,
             )  # fmt: skip
         for name in names:

@@ -18,19 +18,22 @@ Envelopes and what is left free in a cell count as padding in both.  Every messa
 at the sink once and whole.
 
     python -m benchmarks.share [--rate CELLS] [--seconds S] [--length OCTETS] [--rounds N]
+                               [--untried]
 
 Few seconds say little: what is not mail at the begin and the end is some 30 cells.
-A node takes a fast class only on a host whose best wake-ups are in time (`mesh help
-performance`): here it is asked some times, then the suite takes the class that it names,
-with a note of what it said.
+A node takes a fast class only on a host whose best wake-ups are in time: here it is asked
+some times, then the suite measures without that trial (untried.py), with a note of what
+the node said.  The cells are then late, and as many.
 """
 
 import argparse
 import re
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -40,7 +43,7 @@ from rich.progress import Progress
 
 from benchmarks.mail import Load, Sink, common, source, untouched
 from benchmarks.pairs import Link, Mesh
-from benchmarks.processes import BenchmarkError, tool
+from benchmarks.processes import MESH, BenchmarkError, tool
 from benchmarks.result import Figure, Result, Scale, Series, Tell
 from mesh.core.cell import BODY_LEN, CELL_LEN, STREAMS_MAX
 
@@ -60,6 +63,9 @@ TRIES: Final = 10
 REST_SECONDS: Final = 2.0
 """Between two starts of a node that finds its host too busy."""
 TOO_BUSY: Final = "this host wakes"
+TRIED: Final = (MESH,)
+UNTRIED: Final = (sys.executable, "-m", "benchmarks.untried")
+ALL_THE_SAME: Final = "measured without the trial: cells leave late here"
 FIRST: Final = 0.15
 LAST: Final = 0.85
 """Of the messages: between them the link is looked at."""
@@ -159,11 +165,13 @@ class Flow:
     cells_a_second: float
 
 
-def once(folder: Path, length: int, messages: int, link: Link) -> Flow:
+def once(
+    folder: Path, length: int, messages: int, link: Link, program: Sequence[str]
+) -> Flow:
     """Fill, and let it flow."""
     path = folder / "sink.sock"
     whole = untouched(length)
-    pair = Mesh(folder / "pair", path, link)
+    pair = Mesh(folder / "pair", path, link, program)
     try:
         begin_node(pair, "alpha")
         load = Load(messages, length, min(20, messages))
@@ -209,24 +217,20 @@ def messages_of(rate: int, seconds: float, length: int) -> int:
     return max(1, round(rate * seconds * BODY_LEN / length))
 
 
-def allowed(said: str) -> int:
-    """Which rate a node that finds its host too busy names instead; 0: none."""
-    named = re.search(rf"{TOO_BUSY}.* set (\d+)", said)
-    return int(named[1]) if named else 0
-
-
 def run(scale: Scale, tell: Tell) -> Result:
-    """Each length, so many times; at a lower class where the host does not hold this one."""
+    """Each length, so many times; without the trial where the host does not pass it."""
     try:
-        return _at(scale.of(RATE, QUICK_RATE), scale, tell)
+        return _with(TRIED, scale, tell)
     except BenchmarkError as error:
-        if not (rate := allowed(str(error))):
+        if TOO_BUSY not in str(error):
             raise
-        return replace(_at(rate, scale, tell), notes=(f"{error}",))
+        found = _with(UNTRIED, scale, tell)
+        return replace(found, notes=(f"{error}", ALL_THE_SAME))
 
 
-def _at(rate: int, scale: Scale, tell: Tell) -> Result:
-    """Each length, so many times, at one rate."""
+def _with(program: Sequence[str], scale: Scale, tell: Tell) -> Result:
+    """Each length, so many times, by nodes of that program."""
+    rate = scale.of(RATE, QUICK_RATE)
     lengths = LENGTHS[:1] if scale.is_quick else LENGTHS
     link = {"cells_per_second": str(rate)}
     figures: list[Figure] = []
@@ -238,7 +242,7 @@ def _at(rate: int, scale: Scale, tell: Tell) -> Result:
             with tempfile.TemporaryDirectory(prefix="mesh-") as name:
                 seconds = scale.of(SECONDS, QUICK_SECONDS)
                 count = messages_of(rate, seconds, length)
-                flows.append(once(Path(name), length, count, link))
+                flows.append(once(Path(name), length, count, link, program))
         name = f"messages of {length / 1000:g} kB, {rate:,} cells/s"
         rates = [flow.cells_a_second for flow in flows]
         middles = [flow.middle for flow in flows if flow.middle is not None]
@@ -264,7 +268,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of the link")
     parser.add_argument("--length", type=int, default=LENGTHS[0], help="octets")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--untried", action="store_true", help="even where the host wakes too late"
+    )
     args = parser.parse_args()
+    program = UNTRIED if args.untried else TRIED
     count = messages_of(args.rate, args.seconds, args.length)
     print(f"{count} messages of {args.length} octets at {args.rate} cells/s")
     wholes = []
@@ -273,7 +281,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory(prefix="mesh-") as name:
                 link = {"cells_per_second": str(args.rate)}
                 try:
-                    flow = once(Path(name), args.length, count, link)
+                    flow = once(Path(name), args.length, count, link, program)
                 except BenchmarkError as error:
                     raise SystemExit(f"share: {error}") from error
             wholes.append(flow.whole)
