@@ -8,13 +8,15 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.ciphers import aead
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.core import bulk, crypto
 from mesh.core.crypto import BULK_LEN, Key
 from mesh.core.memory import ffi, lib
-from mesh.errors import CryptoError, LocalProtocolError
+from mesh.errors import CryptoError, LocalProtocolError, UnavailableError
 
 SECRET = bytes(range(32))
 NONCE = bytes(range(100, 112))
@@ -95,6 +97,19 @@ def test_an_openssl_that_refuses_is_found_out_at_once(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert "UnavailableError: OpenSSL refuses" in said[0]
     assert not said[1]
+
+
+def no_such_cipher(key: bytes) -> None:
+    raise UnsupportedAlgorithm("not in this mode")
+
+
+@pytest.mark.parametrize("other", [no_such_cipher, aead.AESGCM])
+def test_an_openssl_that_does_not_have_this_cipher_is_none(
+    monkeypatch: pytest.MonkeyPatch, other: object
+) -> None:
+    monkeypatch.setattr(aead, "ChaCha20Poly1305", other)
+    with pytest.raises(UnavailableError, match="OPENSSL_CONF"):
+        bulk.openssl.__wrapped__()
 
 
 SEARCH = """
