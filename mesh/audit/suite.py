@@ -207,7 +207,7 @@ class _Judge:
         seconds = self._block_seconds(world) - 2 * GUARD_SECONDS
         parts: dict[str, tuple[bool, Callable[[], Report]]] = {
             f"{world.key}-{size}-{cells}": (
-                seconds * self.plan.rate >= cells,
+                seconds * self.plan.rate_of(world) >= cells,
                 partial(self._windows, world, cells),
             )
             for cells in schedule.LENGTHS
@@ -225,8 +225,8 @@ class _Judge:
         if world.plan is None or world.plan.world != "pair" or world is schedule.GREEDY:
             return None
         mine = self.made[world.key]
-        octets = replace(world.plan, rate=self.plan.rate).octets_a_second
-        return carried(mine.events, mine.blocks, SECOND, octets)
+        plan = replace(world.plan, rate=self.plan.rate_of(world))
+        return carried(mine.events, mine.blocks, SECOND, plan.octets_a_second)
 
     def _windows(self, world: World, cells: int) -> Report:
         mine = self.made[world.key].traces[FIRST_WIRE]
@@ -250,7 +250,7 @@ class _Judge:
 
     def _of(self, world: World, found: Iterable[Figure | str]) -> Report:
         """Figures of a world, and notes."""
-        title, rate = self.plan.title(world), self.plan.rate
+        title, rate = self.plan.title(world), self.plan.rate_of(world)
         told = list(found)
         figures = [one for one in told if isinstance(one, Figure)]
         return _found(
@@ -281,7 +281,7 @@ def _cost(plan: Schedule, world: World, made: dict[str, Captured]) -> Cost:
     return Cost(
         plan.title(world),
         world.clock,
-        plan.rate if world.clock not in ("", "greedy") else 0.0,
+        plan.rate_of(world) if world.clock not in ("", "greedy") else 0.0,
         latency(mine.events) if is_free else None,
         latency(bare.events) if bare else None,
     )

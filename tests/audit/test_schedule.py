@@ -92,6 +92,17 @@ def test_hours_have_blocks_for_the_longest_window() -> None:
     assert job.plan.rate == schedule.SHORT_RATE
 
 
+def test_a_chain_has_as_much_mail_a_second_in_a_short_run_as_in_a_long_one() -> None:
+    """With more of it nobody follows a message even where nothing hides it."""
+    rates = {
+        (job.world.key, job.plan.rate)
+        for minutes in (30, 600)
+        for job in Schedule(minutes).jobs()
+        if job.world in (schedule.CHAIN, schedule.PLAIN)
+    }
+    assert rates == {("chain", schedule.RATE), ("plain", schedule.RATE)}
+
+
 def test_titles_have_the_rate_where_there_is_one() -> None:
     plan = Schedule(60)
     assert [plan.title(world) for world in WORLDS[:5]] == [
